@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from restain.errors import RestainError
 
 
@@ -37,3 +40,50 @@ class Her2Level(IntEnum):
             if level.text == text:
                 return level
         raise RestainError(f"'{text}' is not a HER2 level; the levels are 0, 1+, 2+ and 3+.")
+
+
+FAINT_OD = 0.05
+WEAK_OD = 0.2
+MODERATE_OD = 0.35
+INTENSE_OD = 0.6
+"""Least DAB density of a membrane, in OD units, that counts as faint, weak, moderate and intense staining."""
+
+COMPLETE = 0.85
+"""Least stained share of a cell's perimeter that counts as complete, circumferential staining."""
+
+CELL_SHARE = 0.10
+"""A pattern decides the level when more than this share of the tumour cells shows it."""
+
+
+def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
+    """The level that the guideline gives to a set of tumour cells.
+
+    The guideline speaks in words (faint, weak, moderate, intense; complete, incomplete); the numbers behind the words
+    are this module's constants and are restain's own choice. More than 10 % of the cells must show: for 3+ complete and
+    intense staining; for 2+ complete staining that is at least weak, or incomplete (lateral) staining that is at least
+    moderate; for 1+ any staining that is at least faint. Otherwise the level is 0.
+
+    Args:
+        completeness: stained share of each tumour cell's perimeter, in [0, 1].
+        dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
+
+    Returns:
+        The level; no cells at all give level 0.
+
+    Raises:
+        ValueError: if the two do not have the same shape.
+    """
+    share, density = np.asarray(completeness, dtype=np.float64), np.asarray(dab_od, dtype=np.float64)
+    if share.shape != density.shape:
+        raise ValueError(
+            f"completeness {share.shape} and DAB density {density.shape} must be of the same shape"
+        )
+    if share.size == 0:
+        return Her2Level.ZERO
+    complete, stained = share >= COMPLETE, share > 0
+    patterns = {
+        Her2Level.THREE: complete & (density >= INTENSE_OD),
+        Her2Level.TWO: (complete & (density >= WEAK_OD)) | (stained & (density >= MODERATE_OD)),
+        Her2Level.ONE: stained & (density >= FAINT_OD),
+    }
+    return next((level for level, cells in patterns.items() if cells.mean() > CELL_SHARE), Her2Level.ZERO)

@@ -76,7 +76,8 @@ class AttentionRecipe(_Part):
     """The residual attention blocks at the skip connections."""
 
     kind: Literal["favor", "none"] = "favor"
-    heads: PositiveInt = 4
+    head_dim: PositiveInt = 16
+    """Channels per head; a block of C channels has C / head_dim heads (at least one)."""
     features: PositiveInt = 32
     """Positive orthogonal random features per head."""
     redraw_every: Annotated[int, Field(ge=0)] = 500
@@ -119,7 +120,9 @@ class LossRecipe(_Part):
 class TrainRecipe(_Part):
     steps: PositiveInt = 1000
     validate_every: PositiveInt = 200
-    """Steps between validations; a checkpoint is written at each."""
+    """Steps between validations; a checkpoint and the bundle are written at each."""
+    validate_pairs: Annotated[int, Field(ge=0)] = 32
+    """Full-size validation pairs looked at each time, the first by name (0: all)."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the exponential moving average of the generator's weights."""
     lr_decay_from: Share = 0.5
@@ -201,3 +204,26 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _apply(values, override)
     return parse_recipe(values, str(path))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with restain, by name."""
+    here = Path(__file__).parent
+    for folder in (here / "recipes", here.parents[1] / "recipes"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def find_recipe(text: str) -> Path:
+    """The path of a recipe given as a file or by the name of a shipped one.
+
+    Raises:
+        RestainError: if there is neither.
+    """
+    path, shipped = Path(text), shipped_recipes()
+    if path.is_file():
+        return path
+    if text in shipped:
+        return shipped[text]
+    raise RestainError(f"{text}: there is no such recipe file, nor a shipped recipe of this name ({', '.join(shipped)}).")

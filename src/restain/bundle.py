@@ -1,0 +1,169 @@
+"""The model bundle: one folder with ``weights.safetensors`` and ``card.json``, all that staining needs.
+
+Training writes it, the wheel ships one as the default, a model hub stores it. Weights are never pickled. The card's
+``hash`` covers the weights and every other line of the card, so a bundle says by itself whether it is what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+
+from restain import NOTICE, __version__
+from restain.errors import RestainError
+from restain.models.generator import Generator
+from restain.recipe import Recipe, parse_recipe
+
+FORMAT = 1
+"""Version of the bundle's form; raised when an older restain could no longer read what a newer one writes."""
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+DEFAULT = Path(__file__).parent / "default_bundle"
+
+
+class Card(BaseModel):
+    """What a bundle says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    restain_version: str = __version__
+    name: str
+    architecture: str = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label feature"
+    mpp: float
+    normalisation: str = "RGB uint8 / 255; networks map to [-1, 1] inside themselves"
+    recipe: dict[str, Any]
+    data: str
+    """What the model was trained on, in words."""
+    licence: str = "Apache-2.0"
+    step: int
+    figures: dict[str, float | None]
+    """Figures measured on the validation split, never on training data."""
+    created: str
+    notice: str = NOTICE
+    hash: str = ""
+    """SHA-256 over the weights file and the card without this line, in hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: the card, the recipe in it, and the generator in evaluation mode on the CPU."""
+
+    path: Path
+    card: Card
+    recipe: Recipe
+    generator: Generator
+
+
+def _hash(weights: bytes, card: Card) -> str:
+    text = json.dumps(card.model_dump(exclude={"hash"}), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(weights + text.encode()).hexdigest()
+
+
+def save_bundle(
+    path: Path,
+    generator: Generator,
+    recipe: Recipe,
+    *,
+    step: int,
+    data: str,
+    figures: dict[str, float | None],
+    licence: str = "Apache-2.0",
+) -> Card:
+    """Write a bundle; an older one under the same path is replaced only when the new one is whole.
+
+    Raises:
+        RestainError: if the folder cannot be written, or ``path`` is there and is not a bundle.
+    """
+    if path.exists() and not (path / CARD).is_file():
+        raise RestainError(f"{path}: is there already and is not a bundle; it is left as it is.")
+    state = {k: v.detach().to("cpu").contiguous().clone() for k, v in generator.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    card = Card(
+        name=recipe.name,
+        mpp=recipe.mpp,
+        recipe=recipe.model_dump(mode="json"),
+        data=data,
+        licence=licence,
+        step=step,
+        figures=figures,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    card = card.model_copy(update={"hash": _hash(weights, card)})
+    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        (fresh / WEIGHTS).write_bytes(weights)
+        (fresh / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(fresh, path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as fault:
+        raise RestainError(f"{path}: the bundle cannot be written ({fault.strerror}).") from None
+    return card
+
+
+def read_card(path: Path) -> Card:
+    """Read a bundle's card without loading its weights.
+
+    Raises:
+        RestainError: if ``path`` is no bundle, its card is damaged, or a newer restain wrote it.
+    """
+    if not path.is_dir() or not (path / CARD).is_file():
+        raise RestainError(f"{path}: is not a model bundle (a folder with {CARD} and {WEIGHTS}).")
+    try:
+        values = json.loads((path / CARD).read_text(encoding="utf-8"))
+        written = int(values["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RestainError(f"{path / CARD}: the model card is damaged.") from None
+    if written > FORMAT:
+        raise RestainError(
+            f"{path}: the bundle was written by restain {values.get('restain_version', '?')} in format {written}; "
+            f"this is restain {__version__}, which reads up to format {FORMAT}: upgrade restain to use it."
+        )
+    try:
+        return Card.model_validate(values)
+    except ValidationError as fault:
+        key = ".".join(str(part) for part in fault.errors()[0]["loc"])
+        raise RestainError(f"{path / CARD}: the model card is damaged at '{key}'.") from None
+
+
+def load_bundle(path: Path | None = None) -> Bundle:
+    """Load a bundle; without a path, the default that is shipped with restain.
+
+    Raises:
+        RestainError: if ``path`` is no bundle, its hash does not match, its weights do not fit its recipe, or a newer
+            restain wrote it.
+    """
+    path = DEFAULT if path is None else path
+    card = read_card(path)
+    try:
+        weights = (path / WEIGHTS).read_bytes()
+    except OSError:
+        raise RestainError(f"{path / WEIGHTS}: the bundle's weights cannot be read.") from None
+    if _hash(weights, card) != card.hash:
+        raise RestainError(
+            f"{path}: the bundle's hash does not match its card, so its weights or card were changed or damaged; "
+            "get it anew."
+        )
+    recipe = parse_recipe(card.recipe, str(path / CARD))
+    generator = Generator(recipe.generator, recipe.expression)
+    try:
+        generator.load_state_dict(safetensors.torch.load(weights))
+    except (SafetensorError, RuntimeError):
+        raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
+    return Bundle(path, card, recipe, generator.eval())

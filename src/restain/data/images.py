@@ -1,0 +1,294 @@
+"""Picture files in and out: 8-bit RGB, recognised by content, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.WebPImagePlugin import WebPImageFile
+
+from restain.errors import RestainError
+from restain.geometry import Size
+
+Rgb = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+"""Names that are taken for pictures in a data folder; what the file holds is read from its content."""
+
+JPEG_QUALITY = 95
+
+# Without a handler Python prints tifffile's log records about odd tags to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# The plug-ins are opened directly: Image.open refuses or warns above a pixel count that regions of slides do
+# reach, and that limit is global to the process.
+_PILLOW_FORMS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "WebP": WebPImageFile,
+}
+_PILLOW_MODES = {
+    "1": "a black-and-white image",
+    "L": "a grey-scale image",
+    "LA": "a grey-scale image with transparency",
+    "P": "a palette image",
+    "PA": "a palette image with transparency",
+    "RGBA": "an RGBA image (RGB with transparency)",
+    "CMYK": "a CMYK image",
+    "YCbCr": "a YCbCr image",
+}
+_PNG_COLOURS = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+
+
+def read_rgb(path: Path) -> Rgb:
+    """Read a PNG, JPEG, WebP or TIFF file, whatever its name says, as ``(H, W, 3)`` ``uint8`` RGB.
+
+    Of a TIFF the first page is read, which is the full resolution of a pyramid. An orientation in the
+    metadata is not applied, because registered partners must not be turned apart.
+
+    Raises:
+        RestainError: if the file cannot be opened, is none of these formats, is truncated or damaged, or is
+            not 8-bit RGB (grey-scale, palette, CMYK, 16-bit, or with transparency).
+    """
+    kind = _kind(path)
+    if kind == "TIFF":
+        return _read_tiff(path)
+    data = _bytes(path)
+    _check_whole(path, kind, data)
+    with _decoding(path):
+        picture = _PILLOW_FORMS[kind](io.BytesIO(data))
+        _check_mode(path, _pillow_form(kind, picture, data))
+        rgb = np.array(picture)
+    return rgb
+
+
+def image_size(path: Path) -> Size:
+    """The size of a picture in px, read from its header without decoding pixels.
+
+    Raises:
+        RestainError: if the file cannot be opened or is not a PNG, JPEG, WebP or TIFF image.
+    """
+    kind = _kind(path)
+    if kind == "TIFF":
+        with _decoding(path), tifffile.TiffFile(path) as tiff:
+            page = _first_page(tiff)
+            return Size(int(page.imagewidth), int(page.imagelength))
+    with _decoding(path), open(path, "rb") as file:
+        return Size(*_PILLOW_FORMS[kind](file).size)
+
+
+def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
+    """Write ``(H, W, 3)`` ``uint8`` RGB as PNG, with ``text`` as its tEXt (or, beyond Latin-1, iTXt) chunks.
+
+    Args:
+        path: where; its folder must exist. An old file stays until the new one is whole.
+        rgb: the image.
+        text: metadata, for example where the image comes from.
+        mpp: micrometres per pixel, kept as the picture's resolution.
+
+    Raises:
+        RestainError: if the file cannot be written.
+    """
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    resolution: dict[str, Any] = {} if mpp is None else {"dpi": (25400 / mpp, 25400 / mpp)}
+    with whole_file(path) as partial:
+        Image.fromarray(_rgb(rgb)).save(partial, format="PNG", pnginfo=info, **resolution)
+
+
+def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
+    """Write ``(H, W, 3)`` ``uint8`` RGB as the name's suffix says: .png, .jpg, .jpeg, .tif or .tiff.
+
+    PNG carries ``text`` as chunks, JPEG (quality 95, no chroma subsampling) as a JSON comment, TIFF (tiled,
+    deflate) as a JSON image description. ``mpp`` (micrometres per pixel) becomes the resolution of a PNG or
+    TIFF; JPEG's header cannot hold a microscope's resolution.
+
+    Raises:
+        RestainError: if the suffix is another one or the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    comment = {"comment": json.dumps(dict(text))} if text else {}
+    if suffix == ".png":
+        write_png(path, rgb, text, mpp)
+    elif suffix in {".jpg", ".jpeg"}:
+        with whole_file(path) as partial:
+            Image.fromarray(_rgb(rgb)).save(
+                partial, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **comment
+            )
+    elif suffix in {".tif", ".tiff"}:
+        per_cm = None if mpp is None else (1e4 / mpp, 1e4 / mpp)
+        with whole_file(path) as partial:
+            tifffile.imwrite(
+                partial,
+                _rgb(rgb),
+                photometric="rgb",
+                tile=(256, 256),
+                compression="adobe_deflate",
+                predictor=True,
+                description=comment.get("comment"),
+                metadata=None,
+                resolution=per_cm,
+                resolutionunit="CENTIMETER" if per_cm else None,
+            )
+    else:
+        raise RestainError(f"{path}: restain writes .png, .jpg and .tif images, not '{path.suffix}'.")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to, renamed to ``path`` on success and removed on any failure.
+
+    The name ends in ``.part``, so a writer that goes by suffix must be told its format.
+
+    Raises:
+        RestainError: if the system refuses to write (no folder, no right, no space).
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be written ({fault.strerror or fault}).") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rgb(image: Rgb) -> Rgb:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _bytes(path: Path, count: int = -1) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except FileNotFoundError:
+        raise RestainError(f"{path} does not exist.") from None
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+
+
+def _kind(path: Path) -> str:
+    head = _bytes(path, 16)
+    if not head:
+        raise RestainError(f"{path} is empty (0 bytes).")
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    if head.startswith(_TIFF_MAGIC):
+        return "TIFF"
+    raise RestainError(f"{path} holds no image that restain reads (PNG, JPEG, TIFF or WebP).")
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Whatever a decoder throws at a damaged file becomes one sentence."""
+    try:
+        yield
+    except (RestainError, MemoryError):
+        raise
+    except Exception:
+        raise RestainError(f"{path} is truncated or damaged: its pixels cannot be decoded.") from None
+
+
+def _check_whole(path: Path, kind: str, data: bytes) -> None:
+    """Find cut or altered files that Pillow would decode without a word."""
+    truncated = RestainError(f"{path} is truncated: the {kind} data ends before the image does.")
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise truncated
+    if kind == "WebP" and len(data) < 8 + struct.unpack_from("<I", data.ljust(8, b"\0"), 4)[0]:
+        raise truncated
+    at, tag = 8, b""
+    while kind == "PNG" and tag != b"IEND":
+        if len(data) < at + 12:
+            raise truncated
+        length, tag = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if len(data) < end + 4:
+            raise truncated
+        if zlib.crc32(memoryview(data)[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise RestainError(f"{path} is damaged: a checksum of the PNG data is wrong.")
+        at = end + 4
+
+
+def _pillow_form(kind: str, picture: ImageFile.ImageFile, data: bytes) -> str:
+    """What the file holds, in words; empty for 8-bit RGB."""
+    mode, depth = picture.mode, 8
+    if kind == "PNG":
+        # Pillow reads 16-bit RGB as 8-bit without saying so.
+        depth, colour = data[24], data[25]
+        mode = _PNG_COLOURS[colour]
+    return _form(_PILLOW_MODES.get(mode, f"an image of mode {mode}") if mode != "RGB" else "", depth)
+
+
+def _form(words: str, depth: int) -> str:
+    if depth <= 8:
+        return words
+    return f"a {depth}-bit {words.split(' ', 1)[1]}" if words else f"a {depth}-bit RGB image"
+
+
+def _check_mode(path: Path, form: str) -> None:
+    if form:
+        raise RestainError(f"{path} is {form}; restain reads 8-bit RGB.")
+
+
+def _first_page(tiff: tifffile.TiffFile) -> Any:
+    page = tiff.pages[0]
+    return page if isinstance(page, tifffile.TiffPage) else page.keyframe
+
+
+def _read_tiff(path: Path) -> Rgb:
+    with _decoding(path), tifffile.TiffFile(path) as tiff:
+        page = _first_page(tiff)
+        length = tiff.filehandle.size
+        if any(
+            start + count > length for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ):
+            raise RestainError(f"{path} is truncated: the TIFF data ends before the image does.")
+        _check_mode(path, _tiff_form(page))
+        pixels = page.asarray()
+        if not pixels.size:
+            raise ValueError("a damaged header that gives no width or height")
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels)
+
+
+def _tiff_form(page: Any) -> str:
+    """What a TIFF page holds, in words; empty for 8-bit RGB, also where a compression keeps it as YCbCr."""
+    photometric = tifffile.PHOTOMETRIC
+    plain = page.compression in (1, 5, 8, 32773, 32946)
+    samples, depth = page.samplesperpixel, page.bitspersample
+    if page.photometric in (photometric.MINISBLACK, photometric.MINISWHITE):
+        words = "a grey-scale image" if samples == 1 else f"an image of {samples} grey-scale channels"
+    elif page.photometric == photometric.PALETTE:
+        words = "a palette image"
+    elif page.photometric == photometric.SEPARATED:
+        words = "a CMYK image"
+    elif samples == 4:
+        words = "an RGBA image (RGB with transparency)"
+    elif page.photometric == photometric.RGB or (page.photometric == photometric.YCBCR and not plain):
+        words = "" if samples == 3 and page.axes in ("YXS", "SYX") else f"an image of {samples} channels"
+    else:
+        words = f"a {getattr(page.photometric, 'name', page.photometric)} image"
+    if not words and page.dtype != np.uint8 and depth <= 8:
+        return f"an image of {depth}-bit {page.dtype} samples"
+    return _form(words, depth)

@@ -1,0 +1,111 @@
+"""The figures of one answer for one pair, and the answers that need no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.data import Pair
+from restain.errors import RestainError
+from restain.evaluate import stain
+from restain.evaluate.image import SSIM_WINDOW, mean_absolute_error, psnr, ssim
+from restain.evaluate.trivial import TrivialFit, apply_linear, flat, mean_colour
+from restain.optics import dab_density, glass_white, hematoxylin_density
+from restain.phantom import read_truth
+from restain.prediction import Prediction
+
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the answers for one pair are compared with."""
+
+    real: Rgb
+    """``(H, W, 3)``, the real IHC image."""
+    white: NDArray[np.float32]
+    """``(3,)`` intensity of its glass."""
+    dab: NDArray[np.float32]
+    """``(H, W)`` DAB density in OD units: a phantom's truth, else by deconvolution of the real image."""
+    source: str
+    """``truth`` or ``deconvolution``."""
+    background: NDArray[np.bool_]
+    """``(H, W)``, where there is no DAB (:func:`restain.evaluate.stain.background_mask`)."""
+
+
+def truth_path(pair: Pair) -> Path:
+    """Where a phantom keeps a pair's DAB density: ``ROOT/truth/SPLIT/NAME.tif`` beside ``ROOT/IHC/SPLIT``."""
+    folder = pair.ihc_path.parent
+    return folder.parent.parent / "truth" / folder.name / f"{pair.ihc_path.stem}.tif"
+
+
+def read_reference(pair: Pair, real: Rgb) -> Reference:
+    """What ``pair`` is scored against; ``real`` is its IHC image, ``(H, W, 3)``.
+
+    Raises:
+        RestainError: if the image is too small for SSIM, or a truth file is unreadable or of another size.
+    """
+    height, width = real.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        raise RestainError(
+            f"{pair.ihc_path}: {width}x{height} px is too small; SSIM's window is {SSIM_WINDOW} px."
+        )
+    white = glass_white(real)
+    path = truth_path(pair)
+    if path.is_file():
+        dab, source = read_truth(path), "truth"
+        if dab.shape != (height, width):
+            raise RestainError(f"{path} is {dab.shape[1]}x{dab.shape[0]} px, its image {width}x{height}.")
+    else:
+        dab, source = dab_density(real, white), "deconvolution"
+    return Reference(real, white, dab, source, stain.background_mask(dab))
+
+
+def with_dab(answer: Prediction, reference: Reference) -> Prediction:
+    """``answer`` with a DAB map: its own, else by colour deconvolution.
+
+    The deconvolution takes the real image's white for both pictures, so that a yellow cast counts as DAB.
+    """
+    return (
+        answer if answer.dab is not None else Prediction(answer.rgb, dab_density(answer.rgb, reference.white))
+    )
+
+
+def trivial_answers(he: Rgb, reference: Reference, fit: TrivialFit | None) -> dict[str, Prediction]:
+    """The answers that stand beside the model (:mod:`restain.evaluate.trivial`); two without a fit."""
+    answers = {"trivial_he": Prediction(he, hematoxylin_density(he, glass_white(he)))}
+    if fit is not None:
+        answers["trivial_mean"] = Prediction(flat(fit.mean, he.shape))
+        answers["trivial_linear"] = Prediction(apply_linear(he, fit.linear))
+    answers["oracle_flat"] = Prediction(flat(mean_colour(reference.real), he.shape))
+    return answers
+
+
+def score(answer: Prediction, reference: Reference, mpp: float) -> tuple[dict[str, float], stain.Moments]:
+    """All figures of one answer by the keys of ``summary.METRICS``, and its sums over cells.
+
+    Args:
+        answer: ``(H, W, 3)`` RGB and, where it has one, a DAB map.
+        reference: of the same pair.
+        mpp: micrometres per pixel.
+    """
+    rgb = answer.rgb
+    virtual = with_dab(answer, reference).dab
+    assert virtual is not None
+    moments = stain.cell_moments(virtual, reference.dab, mpp)
+    mean_virtual, mean_real = stain.dab_mean(virtual), stain.dab_mean(reference.dab)
+    values = {
+        "dab_r16": stain.pearson(moments),
+        "dab_mean_virtual": mean_virtual,
+        "dab_mean_real": mean_real,
+        "dab_mean_error": abs(mean_virtual - mean_real),
+        "background_de": stain.background_de(rgb, reference.real, reference.background),
+        "background_db": stain.background_db(rgb, reference.real, reference.background),
+        "psnr": psnr(rgb, reference.real),
+        "ssim": ssim(rgb, reference.real),
+        "mae": mean_absolute_error(rgb, reference.real),
+    }
+    return values, moments

@@ -1,0 +1,161 @@
+"""Figures of the stain: is DAB where DAB is, and is white where it is not.
+
+DAB densities are compared per cell of 16 µm, about the size of one tumour cell, because pairs match only
+roughly: two sections of a few micrometres' distance, or one that was stained twice, agree on cells and not on
+pixels. "Virtual" and "reference" are ``(H, W)`` DAB maps in OD units (:func:`restain.optics.dab_density`, or
+the truth of a phantom).
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from restain.geometry import um_to_px
+
+CELL_UM = 16.0
+"""Side of the square cells over which DAB is averaged, in micrometres."""
+
+BACKGROUND_OD = 0.05
+"""A pixel is background where the reference's DAB density, smoothed by ``BACKGROUND_SIGMA``, is below."""
+
+BACKGROUND_SIGMA = 1.0
+"""Standard deviation in px of the Gaussian that takes noise out of the reference before the threshold."""
+
+MIN_BACKGROUND = 0.001
+"""Share of an image that must be background for its colour there to be a figure."""
+
+MIN_SPREAD_OD = 0.001
+"""A reference whose cell means have a smaller standard deviation, in OD, has no pattern to find.
+
+It is about half a grey level of an 8-bit white.
+"""
+
+MIN_CELLS = 3
+"""Two cells always correlate perfectly, so a correlation needs at least three."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over cells from which a Pearson correlation follows; sums of images add up to those of a split."""
+
+    n: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    yy: float = 0.0
+    xy: float = 0.0
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def cell_px(mpp: float, cell_um: float = CELL_UM) -> int:
+    """Side of a cell in whole pixels at ``mpp`` micrometres per pixel (35 px at BCI's 0.46).
+
+    Raises:
+        ValueError: if ``mpp`` is not a positive number.
+    """
+    return um_to_px(cell_um, mpp)
+
+
+def cell_means(density: NDArray[np.float32], cell: int) -> NDArray[np.float64]:
+    """Means over square cells of ``cell`` px: ``(H, W)`` to ``(H // cell, W // cell)``.
+
+    Cells start at the top left; a margin that fills no whole cell is left out. A side shorter than a cell is
+    one cell.
+    """
+    height, width = (min(cell, side) for side in density.shape)
+    rows, columns = density.shape[0] // height, density.shape[1] // width
+    whole = density[: rows * height, : columns * width].astype(np.float64)
+    return whole.reshape(rows, height, columns, width).mean(axis=(1, 3))
+
+
+def cell_moments(
+    virtual: NDArray[np.float32], reference: NDArray[np.float32], mpp: float, cell_um: float = CELL_UM
+) -> Moments:
+    """The sums over the cells of one image, for :func:`pearson` of it alone or pooled with others."""
+    cell = cell_px(mpp, cell_um)
+    x, y = cell_means(virtual, cell).ravel(), cell_means(reference, cell).ravel()
+    return Moments(float(x.size), *(float(s.sum()) for s in (x, y, x * x, y * y, x * y)))
+
+
+def pearson(moments: Moments) -> float:
+    """Pearson's r between virtual and reference cells, in [-1, 1].
+
+    NaN where the reference has no pattern to find (standard deviation below ``MIN_SPREAD_OD``) or there are
+    fewer than ``MIN_CELLS`` cells. A virtual map without any variance against a reference that has some
+    explains nothing: r is 0, so that a flat picture cannot leave the mean by being flat.
+    """
+    if moments.n < MIN_CELLS:
+        return float("nan")
+    variance_x = moments.xx / moments.n - (moments.x / moments.n) ** 2
+    variance_y = moments.yy / moments.n - (moments.y / moments.n) ** 2
+    covariance = moments.xy / moments.n - moments.x * moments.y / moments.n**2
+    if variance_y < MIN_SPREAD_OD**2:
+        return float("nan")
+    if variance_x < 1e-10:
+        return 0.0
+    return float(np.clip(covariance / np.sqrt(variance_x * variance_y), -1.0, 1.0))
+
+
+def dab_r16(
+    virtual: NDArray[np.float32], reference: NDArray[np.float32], mpp: float, cell_um: float = CELL_UM
+) -> float:
+    """Pearson's r over cells of 16 µm of two ``(H, W)`` DAB maps; NaN where undefined (:func:`pearson`).
+
+    It asks where the stain is, not how strong: any positive linear map of the densities has the same r.
+    """
+    return pearson(cell_moments(virtual, reference, mpp, cell_um))
+
+
+def dab_mean(density: NDArray[np.float32]) -> float:
+    """Mean DAB density of an image in OD units: what decides how strongly stained it looks from afar."""
+    return float(np.mean(density, dtype=np.float64))
+
+
+def background_mask(
+    reference: NDArray[np.float32], threshold: float = BACKGROUND_OD, sigma: float = BACKGROUND_SIGMA
+) -> NDArray[np.bool_]:
+    """Where there is no DAB: ``(H, W)`` OD to a mask of the pixels below ``threshold`` after smoothing."""
+    return gaussian_filter(reference.astype(np.float32), sigma) < threshold
+
+
+def _background_lab(
+    virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    if mask.sum() < max(1.0, MIN_BACKGROUND * mask.size):
+        return None
+    return rgb2lab(virtual[mask]), rgb2lab(real[mask])
+
+
+def background_de(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Median CIEDE2000 colour difference between virtual and real over the background.
+
+    Sharma, Wu & Dalal, *Color Res Appl* 30:21, 2005, on sRGB under D65; about 1 is just noticeable. Colours
+    are taken as they are seen, not relative to each picture's white: glass of a wrong tint counts.
+
+    Args:
+        virtual: ``(H, W, 3)`` 8-bit RGB.
+        real: ``(H, W, 3)`` 8-bit RGB.
+        mask: ``(H, W)``, from :func:`background_mask` of the reference.
+
+    Returns:
+        The median, or NaN where less than ``MIN_BACKGROUND`` of the image is background.
+    """
+    lab = _background_lab(virtual, real, mask)
+    return float("nan") if lab is None else float(np.median(deltaE_ciede2000(lab[1], lab[0])))
+
+
+def background_db(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Median shift of CIELAB b* from real to virtual over the background: positive is yellower than real.
+
+    The pale-yellow background that RGB generators give in place of white, as a number. Arguments and NaN as
+    in :func:`background_de`.
+    """
+    lab = _background_lab(virtual, real, mask)
+    return float("nan") if lab is None else float(np.median(lab[0][:, 2] - lab[1][:, 2]))

@@ -1,0 +1,333 @@
+"""FAVOR+ attention (Choromanski et al., "Rethinking Attention with Performers", ICLR 2021), streamed.
+
+Softmax attention weighs the value of key ``k`` for query ``q`` by ``exp(q·k / √d)``. With ``q̃ = q / d^¼``,
+``k̃ = k / d^¼`` and Gaussian rows ``w_1 … w_m`` that weight is the mean over draws of ``φ(q̃) · φ(k̃)``, where
+
+    φ_j(x) = exp(w_j · x - |x|² / 2) / √m                        (positive features, Lemma 1)
+
+so that attention becomes ``φ(Q) (φ(K)ᵀ V)``, divided by ``φ(Q) (φ(K)ᵀ 1)``: linear in the number of tokens.
+That quotient is two softmaxes, and is computed here as such:
+
+    mean_j = Σ_k softmax_k(w_j · k̃ - |k̃|² / 2) x_k              over the keys, once per feature: the state
+    y_q    = Σ_j softmax_j(w_j · q̃ + lse_j) value(mean_j)        over the features, once per query
+
+with ``lse_j = log Σ_k exp(w_j · k̃ - |k̃|² / 2)``; the queries' ``|q̃|² / 2`` and ``√m`` cancel. Each softmax
+takes off its own maximum, so nothing overflows and no denominator is below one. The constant that others
+add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would pull every result towards the
+mean of all values, the more so the more tokens there are.
+
+What is linear is folded. The query and key projections go into the random features; the value and output
+projections act on the ``heads * features`` mean tokens, not on every token. What is left per token are a few
+products with all heads side by side, in chunks that fit the cache: no pass holds a tokens × features matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def draw_features(heads: int, features: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw the Gaussian orthogonal rows ``w_j`` of every head: float32 ``(heads, features, dim)``.
+
+    Rows are orthogonal within blocks of ``dim``. Each is uniform in direction and as long as a Gaussian vector
+    (chi with ``dim`` degrees of freedom), so the estimate stays unbiased (Choromanski et al. 2021, sec. 2.4).
+    Drawn on the generator's device.
+    """
+    blocks = -(-features // dim)
+    square = torch.randn(heads, blocks, dim, dim, generator=generator, device=generator.device)
+    directions, triangle = torch.linalg.qr(square)
+    # QR alone is not uniform over rotations: the signs of R's diagonal belong into Q (Mezzadri 2007).
+    directions = directions * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    rows = directions.mT.reshape(heads, blocks * dim, dim)[:, :features]
+    gaussian = torch.randn(heads, features, dim, generator=generator, device=generator.device)
+    return rows * gaussian.norm(dim=-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """What queries need to know of a set of keys; ``a + b`` is the state of both sets together.
+
+    ``log_mass``: ``(N, heads * features)``, the ``lse_j`` above.
+    ``mean``: ``(N, heads * features, channels)``, the mean of the tokens under each feature's weights.
+    """
+
+    log_mass: Tensor
+    mean: Tensor
+
+    def __add__(self, other: AttentionState) -> AttentionState:
+        log_mass = torch.logaddexp(self.log_mass, other.log_mass)
+        share = torch.exp(self.log_mass - log_mass).unsqueeze(-1)
+        other_share = torch.exp(other.log_mass - log_mass).unsqueeze(-1)
+        return AttentionState(log_mass, share * self.mean + other_share * other.mean)
+
+
+def _by_head(columns: Tensor, heads: int) -> Tensor:
+    return columns.view(len(columns), heads, -1)
+
+
+def _half_squares(keys: Tensor, heads: int) -> Tensor:
+    """``|k̃|² / 2`` of each head: ``(n, heads * dim)`` to ``(n, heads, 1)``."""
+    return _by_head(keys.square(), heads).sum(-1, keepdim=True).mul_(0.5)
+
+
+def _value_rows(mean: Tensor, value_map: Tensor) -> Tensor:
+    """Mean tokens through their head's value and output projection: ``(N, heads * features, C)``."""
+    by_head = mean.view(len(mean), len(value_map), -1, mean.shape[2])
+    return (by_head @ value_map).flatten(1, 2)
+
+
+def _gather(
+    tokens: Tensor, key_features: Tensor, key_weight: Tensor, heads: int, chunk: int
+) -> AttentionState:
+    """First pass, over keys: the state of ``tokens`` ``(N, n, C)``, as in online softmax."""
+    images, n, channels = tokens.shape
+    rows = len(key_features)
+    log_mass, mean = tokens.new_empty(images, rows), tokens.new_zeros(images, rows, channels)
+    logits_buffer = tokens.new_empty(min(chunk, n), rows)
+    keys_buffer = tokens.new_empty(min(chunk, n), channels)
+    for i in range(images):
+        top, mass, total = tokens.new_full((rows,), -torch.inf), tokens.new_zeros(rows), mean[i]
+        for x in torch.split(tokens[i], chunk):
+            keys = torch.mm(x, key_weight.t(), out=keys_buffer[: len(x)])
+            logits = torch.mm(x, key_features.t(), out=logits_buffer[: len(x)])
+            _by_head(logits, heads).sub_(_half_squares(keys, heads))
+            new_top = torch.maximum(top, logits.amax(0))
+            weights = logits.sub_(new_top).exp_()
+            rescale = torch.exp(top - new_top)
+            mass.mul_(rescale).add_(weights.sum(0))
+            total.mul_(rescale.unsqueeze(1)).addmm_(weights.t(), x)
+            top = new_top
+        total.div_(mass.unsqueeze(1))
+        log_mass[i] = top + mass.log()
+    return AttentionState(log_mass, mean)
+
+
+def _spread(
+    tokens: Tensor, query_features: Tensor, state: AttentionState, value_map: Tensor, bias: Tensor, chunk: int
+) -> Tensor:
+    """Second pass, over queries: the output for ``tokens``, ``(N, n, C)`` both, given the keys' state."""
+    heads = len(value_map)
+    output = torch.empty_like(tokens)
+    buffer = tokens.new_empty(min(chunk, tokens.shape[1]), len(query_features))
+    for i, values in enumerate(_value_rows(state.mean, value_map)):
+        for x, y in zip(torch.split(tokens[i], chunk), torch.split(output[i], chunk), strict=True):
+            logits = torch.addmm(state.log_mass[i], x, query_features.t(), out=buffer[: len(x)])
+            weights = _by_head(logits, heads).softmax(-1).flatten(1)
+            torch.addmm(bias, weights, values, out=y)
+    return output
+
+
+class _StreamedFavor(torch.autograd.Function):
+    """Both passes as one differentiable function; going backward recomputes each chunk, nothing is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Tensor,
+        query_features: Tensor,
+        key_features: Tensor,
+        key_weight: Tensor,
+        value_map: Tensor,
+        bias: Tensor,
+        chunk: int,
+    ) -> Tensor:
+        state = _gather(tokens, key_features, key_weight, len(value_map), chunk)
+        ctx.chunk = chunk
+        ctx.save_for_backward(
+            tokens, query_features, key_features, key_weight, value_map, state.log_mass, state.mean
+        )
+        return _spread(tokens, query_features, state, value_map, bias, chunk)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(d_output.device.type, enabled=False):
+            return (*_backward(ctx.chunk, d_output, *ctx.saved_tensors), None)
+
+
+def _backward(
+    chunk: int,
+    d_output: Tensor,
+    tokens: Tensor,
+    query_features: Tensor,
+    key_features: Tensor,
+    key_weight: Tensor,
+    value_map: Tensor,
+    log_mass: Tensor,
+    mean: Tensor,
+) -> tuple[Tensor, ...]:
+    """The gradients of ``_StreamedFavor.forward``'s tensors; ``d_x`` is the gradient of ``x``."""
+    images, n, channels = tokens.shape
+    heads, rows = len(value_map), len(query_features)
+    d_tokens = torch.empty_like(tokens)
+    d_query_features, d_key_features = torch.zeros_like(query_features), torch.zeros_like(key_features)
+    d_key_weight, d_value_map = torch.zeros_like(key_weight), torch.zeros_like(value_map)
+    d_bias = tokens.new_zeros(channels)
+    logits_buffer, d_logits_buffer = tokens.new_empty(2, min(chunk, n), rows)
+    keys_buffer = tokens.new_empty(min(chunk, n), channels)
+
+    for i, values in enumerate(_value_rows(mean, value_map)):
+        xs, dys, dxs = (torch.split(t[i], chunk) for t in (tokens, d_output, d_tokens))
+
+        d_values, d_log_mass = torch.zeros_like(values), torch.zeros_like(log_mass[i])
+        for x, dy, dx in zip(xs, dys, dxs, strict=True):
+            logits = torch.addmm(log_mass[i], x, query_features.t(), out=logits_buffer[: len(x)])
+            weights = _by_head(logits, heads).softmax(-1)
+            d_logits = torch.mm(dy, values.t(), out=d_logits_buffer[: len(x)])
+            d_logits_by_head = _by_head(d_logits, heads).mul_(weights)
+            d_logits_by_head.addcmul_(weights, d_logits_by_head.sum(-1, keepdim=True), value=-1)
+            d_bias.add_(dy.sum(0))
+            d_values.addmm_(weights.flatten(1).t(), dy)
+            d_log_mass.add_(d_logits.sum(0))
+            d_query_features.addmm_(d_logits.t(), x)
+            torch.mm(d_logits, query_features, out=dx)
+
+        d_values_by_head = d_values.view(heads, -1, channels)
+        d_value_map.baddbmm_(mean[i].view(heads, -1, channels).mT, d_values_by_head)
+        d_mean = (d_values_by_head @ value_map.mT).flatten(0, 1)
+
+        # d_logits = weights * (d_mean · x - d_mean · mean + d_log_mass); only the first term depends on the key.
+        shift = d_log_mass - (d_mean * mean[i]).sum(1)
+        for x, dx in zip(xs, dxs, strict=True):
+            keys = torch.mm(x, key_weight.t(), out=keys_buffer[: len(x)])
+            logits = torch.addmm(-log_mass[i], x, key_features.t(), out=logits_buffer[: len(x)])
+            _by_head(logits, heads).sub_(_half_squares(keys, heads))
+            weights = logits.exp_()
+            d_logits = torch.addmm(shift, x, d_mean.t(), out=d_logits_buffer[: len(x)]).mul_(weights)
+            d_keys = keys
+            _by_head(d_keys, heads).mul_(_by_head(d_logits, heads).sum(-1, keepdim=True)).neg_()
+            d_key_features.addmm_(d_logits.t(), x)
+            d_key_weight.addmm_(d_keys.t(), x)
+            dx.addmm_(weights, d_mean).addmm_(d_logits, key_features).addmm_(d_keys, key_weight)
+    return d_tokens, d_query_features, d_key_features, d_key_weight, d_value_map, d_bias
+
+
+class FavorAttention(nn.Module):
+    """Multi-head FAVOR+ self-attention, ``(N, n, channels)`` to the same shape; linear in the tokens ``n``.
+
+    ``features``: positive orthogonal random features per head; with more it comes nearer to softmax attention.
+    ``chunk``: tokens per chunk of the streamed passes; changes speed and memory, not the result.
+
+    The random features are the buffer ``projection`` ``(heads, features, channels / heads)``, part of the state
+    dict, so that a bundle freezes them. The first draw has a fixed seed; :meth:`redraw` takes the recipe's.
+    Computed in float32 at least, also under autocast.
+    Raises ``ValueError`` when ``channels`` cannot be split into ``heads``.
+    """
+
+    projection: Tensor
+
+    def __init__(self, channels: int, heads: int, features: int, chunk: int = 4096) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be split into {heads} attention heads")
+        self.channels, self.heads, self.chunk = channels, heads, chunk
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("projection", draw_features(heads, features, channels // heads, generator))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Replace the random features by a new draw from ``generator``."""
+        heads, features, dim = self.projection.shape
+        self.projection.copy_(draw_features(heads, features, dim, generator))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend among ``tokens`` ``(N, n, channels)``."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            output: Tensor = _StreamedFavor.apply(  # type: ignore[no-untyped-call]
+                _at_least_float32(tokens),
+                self._query_features(),
+                *self._key_features(),
+                self._value_map(),
+                self.to_out.bias,
+                self.chunk,
+            )
+        return output
+
+    @torch.no_grad()
+    def state(self, tokens: Tensor) -> AttentionState:
+        """What :meth:`read` needs to know of ``tokens`` as keys; states can be added. No gradients."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return _gather(_at_least_float32(tokens), *self._key_features(), self.heads, self.chunk)
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor, state: AttentionState) -> Tensor:
+        """Attend from ``tokens`` to the keys in ``state``; ``read(x, state(x))`` is ``forward(x)``. No gradients."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return _spread(
+                _at_least_float32(tokens),
+                self._query_features(),
+                state,
+                self._value_map(),
+                self.to_out.bias,
+                self.chunk,
+            )
+
+    def _scaled_by_head(self, weight: Tensor) -> Tensor:
+        """A query or key projection with its share ``d^-¼`` of the temperature: ``(heads, dim, channels)``."""
+        by_head = weight.view(self.heads, -1, weight.shape[1])
+        return by_head * by_head.shape[1] ** -0.25
+
+    def _query_features(self) -> Tensor:
+        """Random features as functions of a token, ``w_jᵀ W_q / d^¼``: ``(heads * features, channels)``."""
+        return (self.projection @ self._scaled_by_head(self.to_q.weight)).flatten(0, 1)
+
+    def _key_features(self) -> tuple[Tensor, Tensor]:
+        """The same for keys, and the scaled key projection itself, which ``|k̃|²`` needs."""
+        key_weight = self._scaled_by_head(self.to_k.weight)
+        return (self.projection @ key_weight).flatten(0, 1), key_weight.flatten(0, 1)
+
+    def _value_map(self) -> Tensor:
+        """Value and output projection of each head in one, a right factor: ``(heads, channels, channels)``."""
+        to_value = self.to_v.weight.view(self.heads, -1, self.channels).mT
+        to_output = self.to_out.weight.t().reshape(self.heads, -1, self.channels)
+        return to_value @ to_output
+
+
+class ResidualAttentionBlock(nn.Module):
+    """``x + scale * attention(norm(x))`` among each image's pixels: ``(N, C, H, W)`` to the same shape and layout.
+
+    The normalisation is over each pixel's channels (Ba et al. 2016) and so does not depend on the tile; it has no
+    affine part, as that would be one with the attention's projections. ``scale`` is per channel and starts small
+    (LayerScale, Touvron et al. 2021). A channels_last input is read without a copy.
+    """
+
+    def __init__(self, channels: int, heads: int, features: int, chunk: int = 4096) -> None:
+        super().__init__()
+        self.attention = FavorAttention(channels, heads, features, chunk)
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._add(x, self.attention(self._tokens(x)))
+
+    def state(self, x: Tensor) -> AttentionState:
+        """The state of one tile's pixels as keys; tiles' states add up to the image's. No gradients."""
+        return self.attention.state(self._tokens(x))
+
+    def read(self, x: Tensor, state: AttentionState) -> Tensor:
+        """:meth:`forward` with the keys in ``state`` in place of the tile's own. No gradients."""
+        return self._add(x, self.attention.read(self._tokens(x), state))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Replace the random features by a new draw from ``generator``."""
+        self.attention.redraw(generator)
+
+    @staticmethod
+    def _tokens(x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1).flatten(1, 2), x.shape[1:2])
+
+    def _add(self, x: Tensor, attended: Tensor) -> Tensor:
+        image = attended.to(x.dtype).mT.view(x.shape)
+        return torch.addcmul(x, self.scale.to(x.dtype).view(-1, 1, 1), image)
+
+
+def _at_least_float32(tokens: Tensor) -> Tensor:
+    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))

@@ -1,0 +1,44 @@
+"""The two pieces that every network here is made of.
+
+Nothing in them has a statistic over the image: normalisation is over a pixel's channels only, so that a pixel's result
+does not depend on the tile that it was computed in.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016) over the channels of each pixel, as in ConvNeXt (Liu et al. 2022).
+
+    ``(N, C, H, W)`` to the same shape; computed in place of memory order where the input is channels_last.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Convolve, normalise, activate, convolve, and add the input (He et al. 2016): ``(N, C, H, W)`` to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = ChannelNorm(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm(self.first(x)))
+        return x + self.second(y)
+
+
+def halve(channels: int, out_channels: int) -> nn.Conv2d:
+    """A convolution that halves height and width without overlap of its windows."""
+    return nn.Conv2d(channels, out_channels, 2, stride=2)

@@ -1,0 +1,114 @@
+"""The generator: a U-Net with a residual attention block at every skip connection, after joining.
+
+U-Net: Ronneberger et al. 2015. The attention is FAVOR+ (Choromanski et al. 2021), see :mod:`restain.models.attention`.
+The label feature, the last feature map of the HER2 expression classifier, is fused at the bottleneck.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restain.models.attention import ResidualAttentionBlock
+from restain.models.blocks import ResidualBlock, halve
+from restain.models.expression import ExpressionClassifier
+from restain.models.heads import RgbHead, Stained, StainHead
+from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
+
+
+class JoinAndAttend(nn.Module):
+    """One decoder level: upsample, join with the skip connection, attend, convolve.
+
+    Joining is concatenation followed by a 1×1 convolution, written as the sum of its two halves so that the half which
+    comes from below is computed before upsampling.
+
+    ``(N, C_below, H/2, W/2)`` and ``(N, C, H, W)`` to ``(N, C, H, W)``.
+    """
+
+    def __init__(self, below_channels: int, channels: int, attention: AttentionRecipe) -> None:
+        super().__init__()
+        self.from_below = nn.Conv2d(below_channels, channels, 1, bias=False)
+        self.from_skip = nn.Conv2d(channels, channels, 1)
+        self.attend: nn.Module = nn.Identity()
+        if attention.kind == "favor":
+            self.attend = ResidualAttentionBlock(
+                channels,
+                heads=max(1, channels // attention.head_dim),
+                features=attention.features,
+                chunk=attention.chunk,
+            )
+        self.convolve = ResidualBlock(channels)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        up = F.interpolate(self.from_below(below), scale_factor=2, mode="bilinear", align_corners=False)
+        joined = self.from_skip(skip) + up
+        return self.convolve(self.attend(joined))
+
+
+class Generator(nn.Module):
+    """H&E image to virtual IHC image: ``(N, 3, H, W)`` RGB in [0, 1] to :class:`~restain.models.heads.Stained`.
+
+    Any height and width: the input is padded by reflection to a multiple of ``2^depth`` and the result cut back.
+    The expression classifier is part of the generator, since its feature map is an input of every call, but it is
+    trained beforehand and frozen here.
+    """
+
+    def __init__(self, recipe: GeneratorRecipe, expression: ExpressionRecipe) -> None:
+        super().__init__()
+        widths = [recipe.width * min(2**i, 8) for i in range(recipe.depth + 1)]
+        self.depth = recipe.depth
+        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.encode = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
+        self.down = nn.ModuleList(halve(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.bottleneck = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
+        self.decode = nn.ModuleList(
+            JoinAndAttend(below, here, recipe.attention)
+            for below, here in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.head: StainHead | RgbHead
+        if recipe.output == "stain":
+            self.head = StainHead(widths[0], widths[-1], recipe.white)
+        else:
+            self.head = RgbHead(widths[0], widths[-1])
+        self.expression: ExpressionClassifier | None = None
+        if recipe.label_feature:
+            self.expression = ExpressionClassifier(expression).requires_grad_(False)
+            self.fuse_label = nn.Conv2d(self.expression.channels, widths[-1], 1)
+
+    def label_feature(self, he: Tensor, size: torch.Size) -> Tensor | float:
+        """The classifier's last feature map, projected and resized to the bottleneck; 0 without one."""
+        if self.expression is None:
+            return 0.0
+        with torch.no_grad():
+            features = self.expression(he).features
+        return F.interpolate(
+            self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False
+        )
+
+    def forward(self, he: Tensor) -> Stained:
+        height, width = he.shape[2:]
+        step = 2**self.depth
+        if height % step or width % step:
+            mode = "reflect" if min(height, width) > step else "replicate"
+            he = F.pad(he, (0, -width % step, 0, -height % step), mode=mode)
+
+        x = self.stem(he * 2 - 1)
+        skips = []
+        for encode, down in zip(self.encode, self.down, strict=True):
+            x = encode(x)
+            skips.append(x)
+            x = down(x)
+        bottleneck = self.bottleneck(x + self.label_feature(he, x.shape))
+        x = bottleneck
+        for join_and_attend in self.decode:
+            x = join_and_attend(x, skips.pop())
+
+        stained = self.head(x, bottleneck)
+        return Stained(*(t if t is None else t[:, :, :height, :width] for t in stained))
+
+    def redraw_features(self, generator: torch.Generator) -> None:
+        """Draw new random features in every attention block (see the recipe's ``redraw_every``)."""
+        for module in self.modules():
+            if isinstance(module, ResidualAttentionBlock):
+                module.redraw(generator)

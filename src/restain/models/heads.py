@@ -1,0 +1,98 @@
+"""The generator's two output heads: stain densities rendered by Beer–Lambert, or plain RGB.
+
+With the stain head white is exactly zero stain on a smooth white field, so background cannot drift to pale yellow
+without paying for it in DAB, and the DAB map that a HER2 reading needs is an output instead of an estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restain import optics
+
+
+class Stained(NamedTuple):
+    """A virtual IHC image."""
+
+    rgb: Tensor
+    """``(N, 3, H, W)`` in [0, 1]."""
+    dab: Tensor | None
+    """``(N, 1, H, W)`` DAB density in OD units, never negative; None from the RGB head."""
+    hematoxylin: Tensor | None
+    """``(N, 1, H, W)`` hematoxylin density in OD units, never negative; None from the RGB head."""
+
+
+def _softplus_inverse(value: float) -> float:
+    return math.log(math.expm1(value))
+
+
+class RgbHead(nn.Module):
+    """A 1×1 convolution and tanh, mapped to [0, 1]."""
+
+    def __init__(self, channels: int, bottleneck_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, 3, 1)
+
+    def forward(self, features: Tensor, bottleneck: Tensor) -> Stained:
+        return Stained((torch.tanh(self.project(features)) + 1) / 2, None, None)
+
+
+class WhiteField(nn.Module):
+    """The intensity of unstained glass: one learned colour, times a smooth field predicted at the bottleneck.
+
+    The field is predicted on the bottleneck's coarse grid, smoothed there and interpolated, so it can follow a tinted or
+    unevenly lit slide but cannot paint cells.
+    """
+
+    SPREAD = 0.3
+    """Largest relative deviation of the field from the learned colour."""
+
+    def __init__(self, bottleneck_channels: int, predicted: bool) -> None:
+        super().__init__()
+        self.colour = nn.Parameter(torch.full((1, 3, 1, 1), 3.0))
+        self.predict = nn.Conv2d(bottleneck_channels, 3, 1) if predicted else None
+        if self.predict is not None:
+            nn.init.zeros_(self.predict.weight)
+            nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
+
+    def forward(self, bottleneck: Tensor, size: tuple[int, int]) -> Tensor:
+        """``(N, C, h, w)`` bottleneck features to ``(N or 1, 3, H or 1, W or 1)`` intensities in [0, 1]."""
+        colour = torch.sigmoid(self.colour)
+        if self.predict is None:
+            return colour
+        coarse = torch.tanh(self.predict(bottleneck)) * self.SPREAD
+        coarse = F.avg_pool2d(F.pad(coarse, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+        field = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        return (colour * (1 + field)).clamp(max=1.0)
+
+
+class StainHead(nn.Module):
+    """Non-negative hematoxylin and DAB densities, rendered by Beer–Lambert on a smooth white field.
+
+    ``I = I0 · 10^-(h·v_H + d·v_D)``, with absorption vectors that start at Ruifrok & Johnston's and are learned.
+    """
+
+    def __init__(self, channels: int, bottleneck_channels: int, white: Literal["predicted", "fixed"]) -> None:
+        super().__init__()
+        self.densities = nn.Conv2d(channels, 2, 1)
+        nn.init.constant_(self.densities.bias, _softplus_inverse(0.05))  # type: ignore[arg-type]
+        self.white = WhiteField(bottleneck_channels, predicted=white == "predicted")
+        vectors = torch.from_numpy(optics.unit([optics.HEMATOXYLIN, optics.DAB]))
+        self.raw_vectors = nn.Parameter(torch.log(torch.expm1(vectors)))
+
+    @property
+    def vectors(self) -> Tensor:
+        """``(2, 3)``: unit absorption vectors of hematoxylin and DAB."""
+        return F.normalize(F.softplus(self.raw_vectors), dim=1)
+
+    def forward(self, features: Tensor, bottleneck: Tensor) -> Stained:
+        densities = F.softplus(self.densities(features).float())
+        od = torch.einsum("nshw,sc->nchw", densities, self.vectors.float())
+        white = self.white(bottleneck, (features.shape[2], features.shape[3]))
+        rgb = white.float() * torch.exp(od * -math.log(10))
+        return Stained(rgb, densities[:, 1:2], densities[:, 0:1])

@@ -1,0 +1,23 @@
+"""Synthetic paired tissue with known truth. Never to be presented as real tissue; its HER2 rule is invented.
+
+``cells`` states the rule, ``tissue`` grows compartments and cells, ``render`` stains and photographs them, ``from_he`` finds
+cells in real H&E pictures, ``pair`` makes one pair, and ``dataset`` writes a data set of them.
+"""
+
+from restain.phantom.cells import CellKind, Cells
+from restain.phantom.dataset import PhantomSummary, read_record, read_truth, write_phantom
+from restain.phantom.noise import misalignment_field
+from restain.phantom.pair import PhantomPair, make_pair, pair_from_picture
+
+__all__ = [
+    "CellKind",
+    "Cells",
+    "PhantomPair",
+    "PhantomSummary",
+    "make_pair",
+    "misalignment_field",
+    "pair_from_picture",
+    "read_record",
+    "read_truth",
+    "write_phantom",
+]

@@ -1,0 +1,65 @@
+"""Smooth random fields: what organic outlines, fibres, chromatin and misalignment are made of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def _kernel(length: int, sigma: float) -> Floats:
+    """Gaussian bumps on a grid finer than ``sigma``: ``(length, knots)``, rows of unit L2 norm."""
+    spacing = 0.8 * sigma
+    knots = np.arange(-4, math.ceil(length / spacing) + 4) * spacing
+    bumps = np.exp(-0.5 * ((np.arange(length)[:, None] - knots[None, :]) / sigma) ** 2)
+    return (bumps / np.linalg.norm(bumps, axis=1, keepdims=True)).astype(np.float32)
+
+
+def smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, float]
+) -> Floats:
+    """Gaussian noise of zero mean and unit variance whose bumps have a standard deviation of ``sigma`` pixels.
+
+    White noise on a coarse grid is spread by Gaussian bumps as two matrix products, so that the cost falls as the
+    field gets smoother; every pixel has unit variance by construction.
+
+    Args:
+        rng: source of randomness.
+        shape: ``(H, W)``.
+        sigma: one number, or ``(sigma_y, sigma_x)``, in pixels; at least 0.5.
+
+    Returns:
+        ``(H, W)`` ``float32``.
+    """
+    sigma_y, sigma_x = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    rows, columns = _kernel(shape[0], max(sigma_y, 0.5)), _kernel(shape[1], max(sigma_x, 0.5))
+    white = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
+    return rows @ white @ columns.T
+
+
+FIELD_BUMP_UM = 45.0
+"""Standard deviation of the bumps of a misalignment field, in µm: sections stretch over tens of cells, not within one."""
+
+
+def misalignment_field(shape: tuple[int, int], *, mpp: float, rms_um: float, seed: int, index: int) -> Floats:
+    """The elastic field by which the IHC of pair ``index`` is moved.
+
+    Args:
+        shape: ``(H, W)`` of the image.
+        mpp: micrometres per pixel.
+        rms_um: root mean square length of the displacement over the image, in µm.
+        seed: the data set's seed.
+        index: the pair's index.
+
+    Returns:
+        ``(2, H, W)`` ``float32``: displacement in pixels along rows and columns. The misaligned image shows at
+        ``(y, x)`` what the aligned one shows at ``(y + field[0], x + field[1])``.
+    """
+    rng = np.random.default_rng([seed, index, 3])
+    sigma = FIELD_BUMP_UM / mpp
+    field = np.stack([smooth_noise(rng, shape, sigma), smooth_noise(rng, shape, sigma)])
+    rms = float(np.sqrt(np.mean(np.sum(field**2, axis=0))))
+    return (field * (rms_um / mpp / max(rms, 1e-6))).astype(np.float32)

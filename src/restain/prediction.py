@@ -1,0 +1,32 @@
+"""What a model says of one H&E image, and what anything must do to be scored as a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A virtual IHC image and, from a model with a stain output, its DAB map."""
+
+    rgb: NDArray[np.uint8]
+    """``(H, W, 3)`` RGB in [0, 255]."""
+    dab: NDArray[np.float32] | None = None
+    """``(H, W)`` DAB density in OD units, not negative; ``None`` where the model gives colours only."""
+
+
+class Predictor(Protocol):
+    """Anything that restains one image: a bundle, or a function in a test."""
+
+    @property
+    def label(self) -> str:
+        """Names the model in reports, for example its recipe and hash."""
+        ...
+
+    def __call__(self, he: NDArray[np.uint8]) -> Prediction:
+        """Restain ``he``, ``(H, W, 3)`` RGB, as an image of the same size."""
+        ...

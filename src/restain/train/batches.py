@@ -1,0 +1,110 @@
+"""Training crops as a pure function of the seed and the step, so that a resumed run sees what an uninterrupted one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from restain.data import Pair, augment_pair
+from restain.losses import UNKNOWN_LEVEL
+from restain.optics import glass_white
+from restain.recipe import AugmentRecipe
+
+Image = NDArray[np.uint8]
+
+
+class Batch(NamedTuple):
+    """Crops of ``N`` pairs, on the training device."""
+
+    he: Tensor
+    """``(N, 3, c, c)`` RGB in [0, 1], channels_last."""
+    ihc: Tensor
+    """``(N, 3, c, c)`` RGB in [0, 1], channels_last."""
+    level: Tensor
+    """``(N,)`` class index of the HER2 level, :data:`restain.losses.UNKNOWN_LEVEL` where it is not known."""
+    white: Tensor
+    """``(N, 3)`` intensity of the IHC image's glass in [0, 1]."""
+
+    @classmethod
+    def from_bytes(cls, he: Tensor, ihc: Tensor, level: Tensor, white: Tensor, device: torch.device) -> Batch:
+        """From the loader's ``(N, c, c, 3)`` uint8 images; the conversion runs on the device."""
+
+        def image(x: Tensor) -> Tensor:
+            return x.to(device).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
+
+        return cls(image(he), image(ihc), level.to(device), white.to(device))
+
+
+class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
+    """Item ``k`` is an augmented crop that depends on the seed and ``k`` only.
+
+    Every pair comes once before any comes twice. Decoded pairs are kept in memory up to ``cache_mib``.
+
+    Raises:
+        RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], crop: int, augment: AugmentRecipe, seed: int, cache_mib: int = 0
+    ) -> None:
+        self.pairs = pairs
+        self.crop = crop
+        self.augment = augment
+        self.seed = seed
+        self._room = cache_mib * 2**20
+        self._cache: dict[int, tuple[Image, Image, NDArray[np.float32]]] = {}
+
+    def _decoded(self, index: int) -> tuple[Image, Image, NDArray[np.float32]]:
+        if index in self._cache:
+            return self._cache[index]
+        he, ihc = self.pairs[index].load()
+        decoded = he, ihc, glass_white(ihc[::4, ::4]) / 255
+        if he.nbytes + ihc.nbytes <= self._room:
+            self._room -= he.nbytes + ihc.nbytes
+            self._cache[index] = decoded
+        return decoded
+
+    def __getitem__(self, k: int) -> tuple[Image, Image, int, NDArray[np.float32]]:
+        epoch, place = divmod(k, len(self.pairs))
+        index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pairs))[place])
+        he, ihc, white = self._decoded(index)
+        rng = np.random.default_rng([self.seed, 1, k])
+        he, ihc = augment_pair(he, ihc, self.crop, self.augment, rng)
+        level = self.pairs[index].level
+        return (
+            np.ascontiguousarray(he),
+            np.ascontiguousarray(ihc),
+            UNKNOWN_LEVEL if level is None else int(level),
+            white,
+        )
+
+
+class _Steps(Sampler[list[int]]):
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = (step * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def batches(
+    crops: Crops, *, start: int, stop: int, batch: int, workers: int, rank: int, world: int, device: torch.device
+) -> Iterator[Batch]:
+    """The batches of steps ``start`` to ``stop`` (exclusive) for process ``rank`` of ``world``."""
+    steps = _Steps(start, stop, batch, rank, world)
+    loader = DataLoader(
+        crops, batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda", persistent_workers=False
+    )
+    for he, ihc, level, white in loader:
+        yield Batch.from_bytes(he, ihc, level, white, device)

@@ -1,0 +1,238 @@
+"""The training job: both stages, checkpoints, exact resume, the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+
+from restain.bundle import load_bundle, save_bundle
+from restain.data import PairSet, open_pairs, whole_file
+from restain.errors import RestainError
+from restain.models.generator import Generator
+from restain.recipe import Recipe
+from restain.train.adversarial import AdversarialStage
+from restain.train.batches import Crops, batches
+from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
+from restain.train.device import precision
+from restain.train.expression import ExpressionStage
+from restain.train.progress import StageProgress
+from restain.train.validate import validate
+
+Stage = ExpressionStage | AdversarialStage
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop; the message says where it stands and how it goes on."""
+
+
+def train(
+    recipe: Recipe,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    accelerator: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
+) -> Path:
+    """Train both stages and write the bundle ``out/bundle``.
+
+    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. Called again with
+    the same recipe and data after a kill, it goes on from the last checkpoint, and the result is the one of a run that
+    was never interrupted; called after the end, it changes nothing.
+
+    Args:
+        recipe: the recipe.
+        data: one or more folders of pairs.
+        out: the run's folder.
+        accelerator: Lightning's accelerator (``cpu``, ``cuda``, ``auto``).
+        devices: number of devices per node, or ``auto``.
+        nodes: number of nodes.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        RestainError: if the data has faults or too few pairs, the folder holds a run of another recipe or other data or
+            cannot be written, or a loss stops being a finite number.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    pairs = open_pairs(data, val_share=recipe.data.val_share, seed=recipe.seed, holdout=recipe.data.holdout)
+    if not pairs.split("train"):
+        raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
+    warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
+    probe = Fabric(accelerator=accelerator, devices=1)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="auto" if devices == 1 and nodes == 1 else "ddp",
+        precision=precision(recipe.train, probe.device),  # type: ignore[arg-type]
+        loggers=TensorBoardLogger(out, name="logs", version=""),
+    )
+    fabric.launch()
+    if fabric.is_global_zero:
+        _claim(out, recipe, pairs)
+    fabric.barrier()
+
+    torch.manual_seed(recipe.seed)
+    generator = Generator(recipe.generator, recipe.expression)
+    known = any(p.level is not None for p in pairs.split("train"))
+    _start_weights(recipe, generator, known, data[0])
+    run = _Run(fabric, recipe, pairs, out)
+    if generator.expression is not None and known and recipe.expression.steps:
+        classifier = ExpressionStage(fabric, recipe, generator.expression)
+        run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
+        generator.expression.requires_grad_(False)
+    # Anew, because the first stage may or may not have drawn from the generator in this process.
+    torch.manual_seed(recipe.seed + 1)
+    run.stage(
+        AdversarialStage(fabric, recipe, generator),
+        recipe.data.crop,
+        recipe.data.batch,
+        every=recipe.train.validate_every,
+    )
+    return run.bundle
+
+
+def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
+    """Write what the run is made of, or see that it is what an earlier call wrote."""
+    names = "\n".join(f"{p.split}/{p.name}" for p in pairs.pairs)
+    made_of: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": hashlib.sha256(names.encode()).hexdigest(),
+    }
+    record = out / "run.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if record.is_file():
+            before = json.loads(record.read_text(encoding="utf-8"))
+            for key, what in (("recipe", "another recipe"), ("data", "other data")):
+                if before.get(key) != made_of[key]:
+                    raise RestainError(f"{out}: the folder holds a run of {what}; choose another one.")
+            return
+        with whole_file(record) as partial:
+            partial.write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+        (out / "recipe.yaml").write_text(yaml.safe_dump(made_of["recipe"], sort_keys=False), encoding="utf-8")
+    except OSError as fault:
+        raise RestainError(f"{out}: the run's folder cannot be written ({fault.strerror}).") from None
+    except ValueError:
+        raise RestainError(f"{record}: the file is damaged; choose another folder.") from None
+
+
+def _start_weights(recipe: Recipe, generator: Generator, levels_known: bool, data: Path) -> None:
+    if recipe.start_from is not None:
+        source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        try:
+            generator.load_state_dict(source.generator.state_dict())
+        except RuntimeError:
+            raise RestainError(
+                f"{source.path}: the bundle's networks are of another shape than the recipe's; "
+                "take over its 'generator' and 'expression' sections."
+            ) from None
+        return
+    if generator.expression is not None and not levels_known:
+        raise RestainError(
+            f"{data}: no pair has a HER2 level, so the expression classifier cannot be trained; "
+            "set generator.label_feature=false, or start_from a bundle."
+        )
+    if generator.expression is not None:
+        generator.expression.load_pretrained()
+
+
+class _Run:
+    """What both stages share: data, checkpoints, progress, logs."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, pairs: PairSet, out: Path) -> None:
+        self.fabric = fabric
+        self.recipe = recipe
+        self.pairs = pairs
+        self.out = out
+        self.bundle = out / "bundle"
+
+    def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
+        """Train one stage to its end, from its checkpoint where there is one."""
+        fabric, data = self.fabric, self.recipe.data
+        path = self.out / f"{stage.name}.ckpt"
+        done = 0
+        if (saved := load_checkpoint(path)) is not None:
+            stage.restore(saved["stage"])
+            done = int(saved["step"])
+        if done == stage.steps:
+            return
+        crops = Crops(self.pairs.split("train"), crop, data.augment, self.recipe.seed, data.cache_mib)
+        feed = batches(
+            crops,
+            start=done,
+            stop=stage.steps,
+            batch=batch,
+            workers=data.workers,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            device=fabric.device,
+        )
+        began, first = time.monotonic(), done
+        with StopRequest() as stop, StageProgress(stage.name, done, stage.steps, fabric.is_global_zero) as progress:
+            for number, crop_batch in enumerate(feed, start=done):
+                terms = stage.step(number, crop_batch)
+                done = number + 1
+                progress.step(done, terms)
+                fabric.log_dict({f"{stage.name}/{k}": v for k, v in terms.items()}, step=done)
+                stopping = self._any_process(stop.asked)
+                if stopping or done % every == 0 or done == stage.steps:
+                    self._save(path, stage, done)
+                    if not stopping or done == stage.steps:
+                        rate = (time.monotonic() - began) / (done - first)
+                        progress.line(f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step")
+                if stopping and done < stage.steps:
+                    raise Interrupted(
+                        f"stopped at step {done} of {stage.steps} of stage '{stage.name}'; "
+                        f"the same command goes on from there ({path})."
+                    )
+
+    def _any_process(self, asked: bool) -> bool:
+        """Whether any process was asked to stop: all must leave the loop at the same step."""
+        if self.fabric.world_size == 1:
+            return asked
+        return bool(self.fabric.all_reduce(torch.tensor(float(asked)), reduce_op="sum") > 0)
+
+    def _save(self, path: Path, stage: Stage, done: int) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(path, {"step": done, "stage": stage.state()})
+        self.fabric.barrier()
+
+    def _look(self, stage: Stage, done: int) -> str:
+        """Validate, log figures and pictures, write the bundle; returns the figures as text."""
+        text = ""
+        if self.fabric.is_global_zero:
+            pairs = self.pairs.split("val")
+            pairs = pairs[: self.recipe.train.validate_pairs or None]
+            if isinstance(stage, ExpressionStage):
+                figures: dict[str, float | None] = stage.validate(pairs)
+            else:
+                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp)
+                for number, panel in enumerate(panels):
+                    writer = self.fabric.logger.experiment
+                    writer.add_image(f"HE | virtual (research use only) | real/{number}", panel, done, dataformats="HWC")
+                save_bundle(
+                    self.bundle,
+                    stage.averaged_generator,
+                    self.recipe,
+                    step=done,
+                    data=self.pairs.describe(),
+                    figures=figures,
+                )
+            known = {k: v for k, v in figures.items() if v is not None}
+            self.fabric.log_dict({f"{stage.name}/{k}": v for k, v in known.items()}, step=done)
+            text = " ".join(f"{k}={v:.3f}" for k, v in known.items() if k != "val_pairs")
+        self.fabric.barrier()
+        return text

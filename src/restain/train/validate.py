@@ -1,0 +1,48 @@
+"""Figures on the validation split during training: full-size images, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.data import Pair
+from restain.evaluate.image import psnr, ssim
+from restain.evaluate.stain import Moments, cell_moments, pearson
+from restain.models.generator import Generator
+from restain.optics import dab_density, glass_white
+from restain.stain import restain_whole, to_prediction
+
+PANELS = 4
+"""Validation pairs that are shown as pictures in the log."""
+
+Panel = NDArray[np.uint8]
+
+
+def validate(
+    generator: Generator, pairs: Sequence[Pair], mpp: float
+) -> tuple[dict[str, float | None], list[Panel]]:
+    """PSNR, SSIM and the pooled DAB correlation per 16 µm cell over ``pairs``, and pictures of the first few.
+
+    The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
+    ``(H, 3·W, 3)``: H&E, virtual, real.
+    """
+    was_training = generator.training
+    generator.eval()
+    psnrs, ssims, moments, panels = [], [], Moments(), []
+    for pair in pairs:
+        he, ihc = pair.load()
+        virtual = to_prediction(restain_whole(generator, he))
+        psnrs.append(psnr(virtual.rgb, ihc))
+        ssims.append(ssim(virtual.rgb, ihc))
+        white = glass_white(ihc)
+        dab = dab_density(virtual.rgb, white) if virtual.dab is None else virtual.dab
+        moments += cell_moments(dab, dab_density(ihc, white), mpp)
+        if len(panels) < PANELS:
+            panels.append(np.concatenate([he, virtual.rgb, ihc], axis=1))
+    generator.train(was_training)
+    figures = {"val_psnr": np.mean(psnrs), "val_ssim": np.mean(ssims), "val_dab_r16": pearson(moments)}
+    return {k: float(v) if np.isfinite(v) else None for k, v in figures.items()} | {
+        "val_pairs": float(len(pairs))
+    }, panels
