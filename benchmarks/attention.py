@@ -215,7 +215,9 @@ def main() -> None:
 
     print(f"time and memory from {sides[0]}² to {sides[-1]}²", flush=True)
     attention = make_blocks()["restain"]
-    forward, training, whole = [], [], []
+    forward: list[float] = []
+    training: list[float] = []
+    whole: list[float] = []
     for each in sides:
         tokens = make_tokens(each)
         some = max(2, min(20, 1024**2 // each**2))

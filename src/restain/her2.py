@@ -75,9 +75,7 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
     """
     share, density = np.asarray(completeness, dtype=np.float64), np.asarray(dab_od, dtype=np.float64)
     if share.shape != density.shape:
-        raise ValueError(
-            f"completeness {share.shape} and DAB density {density.shape} must be of the same shape"
-        )
+        raise ValueError(f"completeness {share.shape} and DAB density {density.shape} must be of the same shape")
     if share.size == 0:
         return Her2Level.ZERO
     complete, stained = share >= COMPLETE, share > 0

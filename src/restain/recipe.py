@@ -226,4 +226,6 @@ def find_recipe(text: str) -> Path:
         return path
     if text in shipped:
         return shipped[text]
-    raise RestainError(f"{text}: there is no such recipe file, nor a shipped recipe of this name ({', '.join(shipped)}).")
+    raise RestainError(
+        f"{text}: there is no such recipe file, nor a shipped recipe of this name ({', '.join(shipped)})."
+    )

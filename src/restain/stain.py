@@ -22,6 +22,7 @@ from restain.bundle import Bundle
 from restain.data import image_mpp, read_rgb, read_text, write_density, write_rgb
 from restain.errors import RestainError
 from restain.geometry import Region, Size, tiles
+from restain.models.blocks import channels_last
 from restain.models.generator import Generator
 from restain.prediction import Prediction
 
@@ -77,16 +78,16 @@ class Restainer:
         self.tile = tile
         self.overlap = overlap
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.generator = bundle.generator.to(self.device, memory_format=torch.channels_last).eval()
+        self.generator = channels_last(bundle.generator.to(self.device)).eval()
 
     @property
     def label(self) -> str:
         """The bundle's name and the start of its hash."""
         return f"{self.bundle.card.name} ({self.bundle.card.hash[:12]})"
 
-    def _bands(self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None) -> Iterator[
-        tuple[int, NDArray[np.float32]]
-    ]:
+    def _bands(
+        self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Finished rows from top to bottom: ``(first row, (h, W, C))``. Holds one row of tiles at a time."""
         height, width = he.shape[:2]
         regions = list(tiles(Size(width, height), self.tile, self.overlap))
@@ -121,9 +122,7 @@ class Restainer:
         weight: NDArray[np.float32] = (down[:, None] * across[None, :])[..., None]
         return weight
 
-    def __call__(
-        self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
-    ) -> Prediction:
+    def __call__(self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None) -> Prediction:
         """Restain one image at the model's mpp: ``(H, W, 3)`` uint8 RGB of any size."""
         rgb = np.empty(he.shape, np.uint8)
         dab: NDArray[np.float32] | None = None
@@ -177,6 +176,36 @@ def expand(images: Sequence[Path]) -> list[Path]:
     return found
 
 
+def stain_images(
+    sources: Sequence[Path],
+    out: Path,
+    restainer: Restainer,
+    *,
+    mpp: float | None = None,
+    dab: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Restain several images (see :func:`stain_image`); ``progress`` is called with images done, in hundredths.
+
+    Raises:
+        RestainError: as :func:`stain_image`, or if ``out`` cannot be made. What was finished before stays.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
+    results = []
+    for number, source in enumerate(sources):
+
+        def report(done: int, total: int, before: int = number) -> None:
+            if progress is not None:
+                progress(100 * before + 100 * done // total, 100 * len(sources))
+
+        results.append(stain_image(source, out, restainer, mpp=mpp, dab=dab, progress=report))
+        report(1, 1)
+    return results
+
+
 def _resized(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     scaled = resize(image, (size.height, size.width), order=1, anti_aliasing=True, preserve_range=True)
     return np.round(scaled).astype(np.uint8)
@@ -220,11 +249,7 @@ def stain_image(
     mpp = mpp or image_mpp(source)
     text = provenance(source, restainer.bundle) | {"mpp": f"{mpp or restainer.bundle.card.mpp:g}"}
     fixed = {k: v for k, v in text.items() if k != "created"}
-    if (
-        target.is_file()
-        and fixed.items() <= read_text(target).items()
-        and (not dab or dab_target.is_file())
-    ):
+    if target.is_file() and fixed.items() <= read_text(target).items() and (not dab or dab_target.is_file()):
         return target
 
     size = Size(he.shape[1], he.shape[0])

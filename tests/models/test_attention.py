@@ -31,9 +31,7 @@ def exact_softmax_attention(attention: FavorAttention, tokens: Tensor) -> Tensor
 def textbook_features(x: Tensor, projection: Tensor) -> Tensor:
     """Positive random features of Choromanski et al. 2021, Lemma 1: ``(…, dim)`` to ``(…, features)``."""
     x = x / x.shape[-1] ** 0.25
-    return torch.exp(x @ projection.mT - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(
-        projection.shape[-2]
-    )
+    return torch.exp(x @ projection.mT - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(projection.shape[-2])
 
 
 def textbook_favor(attention: FavorAttention, tokens: Tensor) -> Tensor:

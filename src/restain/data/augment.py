@@ -71,9 +71,7 @@ class Geometry:
         return turned[..., 0] if image.ndim == 2 else turned
 
 
-def draw_geometry(
-    shape: Sequence[int], crop: int, recipe: AugmentRecipe, rng: np.random.Generator
-) -> Geometry:
+def draw_geometry(shape: Sequence[int], crop: int, recipe: AugmentRecipe, rng: np.random.Generator) -> Geometry:
     """Draw a geometry for images of ``shape`` ``(H, W, ...)``.
 
     A window turned by any angle is placed so that it stays inside the image where the image is large enough

@@ -43,9 +43,7 @@ class CheckReport:
         """Layout, counts per split and level, notes and the number of faults, one line each."""
         lines = [f"{self.layout.title} layout in {self.root}"]
         for split, levels in self.counts.items():
-            told = ", ".join(
-                f"{'no level' if level == NO_LEVEL else level}: {n}" for level, n in levels.items()
-            )
+            told = ", ".join(f"{'no level' if level == NO_LEVEL else level}: {n}" for level, n in levels.items())
             lines.append(f"  {split}: {_count(sum(levels.values()), 'pair')} ({told})")
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  {_count(len(self.faults), 'fault') if self.faults else 'no faults'}")
@@ -139,8 +137,7 @@ def _counts(scan: Scan) -> dict[Split, dict[str, int]]:
     for split in SPLITS:
         members = [pair for pair in scan.pairs if pair.split == split]
         per_level = {
-            NO_LEVEL if level is None else level.text: sum(pair.level is level for pair in members)
-            for level in levels
+            NO_LEVEL if level is None else level.text: sum(pair.level is level for pair in members) for level in levels
         }
         if members:
             counts[split] = {text: count for text, count in per_level.items() if count}
@@ -149,8 +146,7 @@ def _counts(scan: Scan) -> dict[Split, dict[str, int]]:
 
 def _notes(scan: Scan) -> Iterator[str]:
     slides = {
-        split: {pair.slide for pair in scan.pairs if pair.split == split and pair.slide is not None}
-        for split in SPLITS
+        split: {pair.slide for pair in scan.pairs if pair.split == split and pair.slide is not None} for split in SPLITS
     }
     shared = slides["test"] & (slides["train"] | slides["val"])
     if shared:

@@ -128,9 +128,7 @@ def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
         write_png(path, rgb, text, mpp)
     elif suffix in {".jpg", ".jpeg"}:
         with whole_file(path) as partial:
-            Image.fromarray(_rgb(rgb)).save(
-                partial, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **comment
-            )
+            Image.fromarray(_rgb(rgb)).save(partial, format="JPEG", quality=JPEG_QUALITY, subsampling=0, **comment)
     elif suffix in {".tif", ".tiff"}:
         per_cm = None if mpp is None else (1e4 / mpp, 1e4 / mpp)
         with whole_file(path) as partial:
@@ -261,9 +259,7 @@ def _read_tiff(path: Path) -> Rgb:
     with _decoding(path), tifffile.TiffFile(path) as tiff:
         page = _first_page(tiff)
         length = tiff.filehandle.size
-        if any(
-            start + count > length for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        ):
+        if any(start + count > length for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise RestainError(f"{path} is truncated: the TIFF data ends before the image does.")
         _check_mode(path, _tiff_form(page))
         pixels = page.asarray()

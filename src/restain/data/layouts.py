@@ -44,13 +44,9 @@ class Layout(Enum):
     """
 
     BCI = _Form("BCI", "{HE,IHC}/{train,val,test}/NAME_LEVEL.png", "HE/{}", "IHC/{}", "needed", False)
-    CHALLENGE = _Form(
-        "BCI challenge", "{train,val,test}/{HE,IHC}/NAME_LEVEL.png", "{}/HE", "{}/IHC", "needed", False
-    )
+    CHALLENGE = _Form("BCI challenge", "{train,val,test}/{HE,IHC}/NAME_LEVEL.png", "{}/HE", "{}/IHC", "needed", False)
     MIST = _Form("MIST", "{train,val,test}{A,B}/SLIDE_X_Y.jpg", "{}A", "{}B", "none", True)
-    AB = _Form(
-        "pix2pix AB", "{train,val,test}/NAME.png with H&E left and IHC right", "{}", None, "optional", False
-    )
+    AB = _Form("pix2pix AB", "{train,val,test}/NAME.png with H&E left and IHC right", "{}", None, "optional", False)
 
     @property
     def title(self) -> str:
@@ -88,9 +84,7 @@ class Layout(Enum):
             return None
         head, underscore, last = name.rpartition("_")
         if self.value.level == "optional":
-            bci_like = re.search(r"(^|_)(train|val|test)$", head) and (
-                last == "0" or re.fullmatch(r"\d+\+", last)
-            )
+            bci_like = re.search(r"(^|_)(train|val|test)$", head) and (last == "0" or re.fullmatch(r"\d+\+", last))
             return Her2Level.parse(last) if bci_like else None
         if not underscore:
             raise RestainError(f"'{name}' does not end in a HER2 level (_0, _1+, _2+ or _3+).")

@@ -45,9 +45,7 @@ class Pair:
         if self.side_by_side:
             width = he.shape[1]
             if width % 2:
-                raise RestainError(
-                    f"{self.he_path} is {width} px wide; a side-by-side picture needs two equal halves."
-                )
+                raise RestainError(f"{self.he_path} is {width} px wide; a side-by-side picture needs two equal halves.")
             return np.ascontiguousarray(he[:, : width // 2]), np.ascontiguousarray(he[:, width // 2 :])
         ihc = read_rgb(self.ihc_path)
         if he.shape != ihc.shape:
@@ -133,9 +131,7 @@ class PairSet:
             return self
         chosen = _draw(train, share, np.random.default_rng([seed]))
         if not chosen:
-            what = (
-                "one training pair" if len(train) == 1 else f"training pairs of one slide ({train[0].slide})"
-            )
+            what = "one training pair" if len(train) == 1 else f"training pairs of one slide ({train[0].slide})"
             raise RestainError(
                 f"{self.root} holds only {what}, from which no validation part can be cut; "
                 "give more data or set data.val_share to 0."
@@ -196,9 +192,7 @@ def scan_pairs(root: Path) -> Scan:
     pairs.sort(key=lambda pair: (pair.name, pair.split))
     for before, after in pairwise(pairs):
         if before.name == after.name:
-            sentence = (
-                f"{after.he_path} has the same name as a {before.split} pair; a pair belongs to one split."
-            )
+            sentence = f"{after.he_path} has the same name as a {before.split} pair; a pair belongs to one split."
             faults.append(Fault(after.he_path, sentence))
     return Scan(root, layout, tuple(pairs), tuple(faults))
 
@@ -208,9 +202,7 @@ def _by_stem(files: Iterable[Path], faults: list[Fault]) -> dict[str, Path]:
     for path in files:
         first = found.setdefault(path.stem, path)
         if first is not path:
-            faults.append(
-                Fault(path, f"{path} and {first.name} beside it have the same name but for the suffix.")
-            )
+            faults.append(Fault(path, f"{path} and {first.name} beside it have the same name but for the suffix."))
     return found
 
 
@@ -256,9 +248,7 @@ def open_pairs(
     pairs = _joined(scans)
     if holdout:
         pairs = _held_out(pairs, holdout)
-    found = PairSet(
-        folders, tuple(scan.layout for scan in scans), tuple(sorted(pairs, key=lambda pair: pair.name))
-    )
+    found = PairSet(folders, tuple(scan.layout for scan in scans), tuple(sorted(pairs, key=lambda pair: pair.name)))
     return found.with_validation(val_share, seed)
 
 
@@ -287,9 +277,7 @@ def _joined(scans: Sequence[Scan]) -> list[Pair]:
 
 def _held_out(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
     def held(pair: Pair) -> bool:
-        return any(
-            fnmatchcase(name, pattern) for name in (pair.name, pair.he_path.stem) for pattern in patterns
-        )
+        return any(fnmatchcase(name, pattern) for name in (pair.name, pair.he_path.stem) for pattern in patterns)
 
     parted: list[Pair] = [replace(pair, split="test" if held(pair) else "train") for pair in pairs]
     shown = ", ".join(patterns)

@@ -258,8 +258,12 @@ def _verdicts(metrics: Mapping[str, Any], columns: Sequence[Metric]) -> list[dic
         winners = []
         for method, line in rivals.items():
             if line["beats_model"]:
-                figures_of_both = f"{_size(line['other'], metric)} against {_size(line['model'], metric)}{unit}"
-                share = f", better on {line['better_on']} of {line['n']} images" if "better_on" in line else ""
+                figures_of_both = (
+                    f"{_size(line['other'], metric)} against {_size(line['model'], metric)}{unit}"
+                )
+                share = (
+                    f", better on {line['better_on']} of {line['n']} images" if "better_on" in line else ""
+                )
                 winners.append(f"{METHOD_TITLES[method]} ({figures_of_both}{share})")
         words = f"beaten by {'; '.join(winners)}" if winners else "no trivial answer is better"
         said.append({"title": metric.title, "words": words, "beaten": "yes" if winners else ""})

@@ -16,9 +16,10 @@ takes off its own maximum, so nothing overflows and no denominator is below one.
 add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would pull every result towards the
 mean of all values, the more so the more tokens there are.
 
-What is linear is folded. The query and key projections go into the random features; the value and output
-projections act on the ``heads * features`` mean tokens, not on every token. What is left per token are a few
-products with all heads side by side, in chunks that fit the cache: no pass holds a tokens × features matrix.
+What is linear is folded. The query projection goes into the random features, and the value and output projections
+act on the ``heads * features`` mean tokens, not on every token; keys are needed as such, for ``|k̃|²``. What is left
+per token are a few products, nearly all with all heads side by side, in chunks that fit the cache: no pass holds a
+tokens × features matrix.
 """
 
 from __future__ import annotations
@@ -71,32 +72,43 @@ def _by_head(columns: Tensor, heads: int) -> Tensor:
     return columns.view(len(columns), heads, -1)
 
 
-def _half_squares(keys: Tensor, heads: int) -> Tensor:
-    """``|k̃|² / 2`` of each head: ``(n, heads * dim)`` to ``(n, heads, 1)``."""
-    return _by_head(keys.square(), heads).sum(-1, keepdim=True).mul_(0.5)
+def _per_head(columns: Tensor, factors: Tensor, out: Tensor) -> Tensor:
+    """Each head's columns times its factor: ``(n, heads * a)`` by ``(heads, a, b)`` into ``(n, heads * b)``."""
+    heads = len(factors)
+    torch.bmm(_by_head(columns, heads).transpose(0, 1), factors, out=_by_head(out, heads).transpose(0, 1))
+    return out
+
+
+def _key_logits(keys: Tensor, projection: Tensor, out: Tensor) -> Tensor:
+    """``w_j · k̃ - |k̃|² / 2``: ``(n, heads * dim)`` by ``(heads, features, dim)`` into ``(n, heads * features)``."""
+    heads = len(projection)
+    half_squares = _by_head(keys.square(), heads).sum(-1, keepdim=True).mul_(0.5)
+    _by_head(_per_head(keys, projection.mT, out), heads).sub_(half_squares)
+    return out
+
+
+def _folded(weight: Tensor, projection: Tensor) -> Tensor:
+    """The random features as functions of a token: ``(heads * features, channels)``."""
+    return (projection @ weight.view(len(projection), -1, weight.shape[1])).flatten(0, 1)
 
 
 def _value_rows(mean: Tensor, value_map: Tensor) -> Tensor:
-    """Mean tokens through their head's value and output projection: ``(N, heads * features, C)``."""
+    """Mean tokens through their head's value and output projection: ``(N, heads * features, channels)``."""
     by_head = mean.view(len(mean), len(value_map), -1, mean.shape[2])
     return (by_head @ value_map).flatten(1, 2)
 
 
-def _gather(
-    tokens: Tensor, key_features: Tensor, key_weight: Tensor, heads: int, chunk: int
-) -> AttentionState:
-    """First pass, over keys: the state of ``tokens`` ``(N, n, C)``, as in online softmax."""
+def _gather(tokens: Tensor, to_k: Tensor, projection: Tensor, chunk: int) -> AttentionState:
+    """First pass, over keys: the state of ``tokens`` ``(N, n, channels)``, as in online softmax."""
     images, n, channels = tokens.shape
-    rows = len(key_features)
+    rows = projection.shape[0] * projection.shape[1]
     log_mass, mean = tokens.new_empty(images, rows), tokens.new_zeros(images, rows, channels)
-    logits_buffer = tokens.new_empty(min(chunk, n), rows)
-    keys_buffer = tokens.new_empty(min(chunk, n), channels)
+    keys_buffer, logits_buffer = (tokens.new_empty(min(chunk, n), width) for width in (channels, rows))
     for i in range(images):
         top, mass, total = tokens.new_full((rows,), -torch.inf), tokens.new_zeros(rows), mean[i]
         for x in torch.split(tokens[i], chunk):
-            keys = torch.mm(x, key_weight.t(), out=keys_buffer[: len(x)])
-            logits = torch.mm(x, key_features.t(), out=logits_buffer[: len(x)])
-            _by_head(logits, heads).sub_(_half_squares(keys, heads))
+            keys = torch.mm(x, to_k.t(), out=keys_buffer[: len(x)])
+            logits = _key_logits(keys, projection, out=logits_buffer[: len(x)])
             new_top = torch.maximum(top, logits.amax(0))
             weights = logits.sub_(new_top).exp_()
             rescale = torch.exp(top - new_top)
@@ -109,10 +121,17 @@ def _gather(
 
 
 def _spread(
-    tokens: Tensor, query_features: Tensor, state: AttentionState, value_map: Tensor, bias: Tensor, chunk: int
+    tokens: Tensor,
+    state: AttentionState,
+    to_q: Tensor,
+    projection: Tensor,
+    value_map: Tensor,
+    bias: Tensor,
+    chunk: int,
 ) -> Tensor:
-    """Second pass, over queries: the output for ``tokens``, ``(N, n, C)`` both, given the keys' state."""
-    heads = len(value_map)
+    """Second pass, over queries: the output for ``tokens``, ``(N, n, channels)`` both, given the keys' state."""
+    heads = len(projection)
+    query_features = _folded(to_q, projection)
     output = torch.empty_like(tokens)
     buffer = tokens.new_empty(min(chunk, tokens.shape[1]), len(query_features))
     for i, values in enumerate(_value_rows(state.mean, value_map)):
@@ -130,63 +149,61 @@ class _StreamedFavor(torch.autograd.Function):
     def forward(
         ctx: Any,
         tokens: Tensor,
-        query_features: Tensor,
-        key_features: Tensor,
-        key_weight: Tensor,
+        to_q: Tensor,
+        to_k: Tensor,
         value_map: Tensor,
         bias: Tensor,
+        projection: Tensor,
         chunk: int,
     ) -> Tensor:
-        state = _gather(tokens, key_features, key_weight, len(value_map), chunk)
+        state = _gather(tokens, to_k, projection, chunk)
         ctx.chunk = chunk
-        ctx.save_for_backward(
-            tokens, query_features, key_features, key_weight, value_map, state.log_mass, state.mean
-        )
-        return _spread(tokens, query_features, state, value_map, bias, chunk)
+        ctx.save_for_backward(tokens, to_q, to_k, value_map, projection, state.log_mass, state.mean)
+        return _spread(tokens, state, to_q, projection, value_map, bias, chunk)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(d_output.device.type, enabled=False):
-            return (*_backward(ctx.chunk, d_output, *ctx.saved_tensors), None)
+            return (*_backward(ctx.chunk, d_output, *ctx.saved_tensors), None, None)
 
 
 def _backward(
     chunk: int,
     d_output: Tensor,
     tokens: Tensor,
-    query_features: Tensor,
-    key_features: Tensor,
-    key_weight: Tensor,
+    to_q: Tensor,
+    to_k: Tensor,
     value_map: Tensor,
+    projection: Tensor,
     log_mass: Tensor,
     mean: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The gradients of ``_StreamedFavor.forward``'s tensors; ``d_x`` is the gradient of ``x``."""
-    images, n, channels = tokens.shape
-    heads, rows = len(value_map), len(query_features)
-    d_tokens = torch.empty_like(tokens)
-    d_query_features, d_key_features = torch.zeros_like(query_features), torch.zeros_like(key_features)
-    d_key_weight, d_value_map = torch.zeros_like(key_weight), torch.zeros_like(value_map)
-    d_bias = tokens.new_zeros(channels)
-    logits_buffer, d_logits_buffer = tokens.new_empty(2, min(chunk, n), rows)
-    keys_buffer = tokens.new_empty(min(chunk, n), channels)
+    """The gradients of tokens, ``to_q``, ``to_k``, value map and bias; ``d_x`` is the gradient of ``x``."""
+    n, channels = tokens.shape[1:]
+    heads = len(projection)
+    query_features = _folded(to_q, projection)
+    d_tokens, d_bias = torch.empty_like(tokens), tokens.new_zeros(channels)
+    d_to_q, d_to_k, d_value_map = (torch.zeros_like(t) for t in (to_q, to_k, value_map))
+    logits_buffer, d_logits_buffer = tokens.new_empty(2, min(chunk, n), len(query_features))
+    keys_buffer, d_projected_buffer = tokens.new_empty(2, min(chunk, n), channels)
 
     for i, values in enumerate(_value_rows(mean, value_map)):
-        xs, dys, dxs = (torch.split(t[i], chunk) for t in (tokens, d_output, d_tokens))
+        xs, d_ys, d_xs = (torch.split(t[i], chunk) for t in (tokens, d_output, d_tokens))
 
         d_values, d_log_mass = torch.zeros_like(values), torch.zeros_like(log_mass[i])
-        for x, dy, dx in zip(xs, dys, dxs, strict=True):
+        for x, d_y, d_x in zip(xs, d_ys, d_xs, strict=True):
             logits = torch.addmm(log_mass[i], x, query_features.t(), out=logits_buffer[: len(x)])
             weights = _by_head(logits, heads).softmax(-1)
-            d_logits = torch.mm(dy, values.t(), out=d_logits_buffer[: len(x)])
+            d_logits = torch.mm(d_y, values.t(), out=d_logits_buffer[: len(x)])
             d_logits_by_head = _by_head(d_logits, heads).mul_(weights)
             d_logits_by_head.addcmul_(weights, d_logits_by_head.sum(-1, keepdim=True), value=-1)
-            d_bias.add_(dy.sum(0))
-            d_values.addmm_(weights.flatten(1).t(), dy)
+            d_bias.add_(d_y.sum(0))
+            d_values.addmm_(weights.flatten(1).t(), d_y)
             d_log_mass.add_(d_logits.sum(0))
-            d_query_features.addmm_(d_logits.t(), x)
-            torch.mm(d_logits, query_features, out=dx)
+            d_queries = _per_head(d_logits, projection, out=d_projected_buffer[: len(x)])
+            d_to_q.addmm_(d_queries.t(), x)
+            torch.mm(d_queries, to_q, out=d_x)
 
         d_values_by_head = d_values.view(heads, -1, channels)
         d_value_map.baddbmm_(mean[i].view(heads, -1, channels).mT, d_values_by_head)
@@ -194,18 +211,17 @@ def _backward(
 
         # d_logits = weights * (d_mean · x - d_mean · mean + d_log_mass); only the first term depends on the key.
         shift = d_log_mass - (d_mean * mean[i]).sum(1)
-        for x, dx in zip(xs, dxs, strict=True):
-            keys = torch.mm(x, key_weight.t(), out=keys_buffer[: len(x)])
-            logits = torch.addmm(-log_mass[i], x, key_features.t(), out=logits_buffer[: len(x)])
-            _by_head(logits, heads).sub_(_half_squares(keys, heads))
-            weights = logits.exp_()
+        for x, d_x in zip(xs, d_xs, strict=True):
+            keys = torch.mm(x, to_k.t(), out=keys_buffer[: len(x)])
+            logits = _key_logits(keys, projection, out=logits_buffer[: len(x)])
+            weights = logits.sub_(log_mass[i]).exp_()
             d_logits = torch.addmm(shift, x, d_mean.t(), out=d_logits_buffer[: len(x)]).mul_(weights)
-            d_keys = keys
-            _by_head(d_keys, heads).mul_(_by_head(d_logits, heads).sum(-1, keepdim=True)).neg_()
-            d_key_features.addmm_(d_logits.t(), x)
-            d_key_weight.addmm_(d_keys.t(), x)
-            dx.addmm_(weights, d_mean).addmm_(d_logits, key_features).addmm_(d_keys, key_weight)
-    return d_tokens, d_query_features, d_key_features, d_key_weight, d_value_map, d_bias
+            d_keys = _per_head(d_logits, projection, out=d_projected_buffer[: len(x)])
+            d_half_squares = _by_head(d_logits, heads).sum(-1, keepdim=True)
+            _by_head(d_keys, heads).addcmul_(_by_head(keys, heads), d_half_squares, value=-1)
+            d_to_k.addmm_(d_keys.t(), x)
+            d_x.addmm_(weights, d_mean).addmm_(d_keys, to_k)
+    return d_tokens, d_to_q, d_to_k, d_value_map, d_bias
 
 
 class FavorAttention(nn.Module):
@@ -244,10 +260,11 @@ class FavorAttention(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             output: Tensor = _StreamedFavor.apply(  # type: ignore[no-untyped-call]
                 _at_least_float32(tokens),
-                self._query_features(),
-                *self._key_features(),
+                self._tempered(self.to_q),
+                self._tempered(self.to_k),
                 self._value_map(),
                 self.to_out.bias,
+                self.projection,
                 self.chunk,
             )
         return output
@@ -256,7 +273,7 @@ class FavorAttention(nn.Module):
     def state(self, tokens: Tensor) -> AttentionState:
         """What :meth:`read` needs to know of ``tokens`` as keys; states can be added. No gradients."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return _gather(_at_least_float32(tokens), *self._key_features(), self.heads, self.chunk)
+            return _gather(_at_least_float32(tokens), self._tempered(self.to_k), self.projection, self.chunk)
 
     @torch.no_grad()
     def read(self, tokens: Tensor, state: AttentionState) -> Tensor:
@@ -264,26 +281,17 @@ class FavorAttention(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             return _spread(
                 _at_least_float32(tokens),
-                self._query_features(),
                 state,
+                self._tempered(self.to_q),
+                self.projection,
                 self._value_map(),
                 self.to_out.bias,
                 self.chunk,
             )
 
-    def _scaled_by_head(self, weight: Tensor) -> Tensor:
-        """A query or key projection with its share ``d^-¼`` of the temperature: ``(heads, dim, channels)``."""
-        by_head = weight.view(self.heads, -1, weight.shape[1])
-        return by_head * by_head.shape[1] ** -0.25
-
-    def _query_features(self) -> Tensor:
-        """Random features as functions of a token, ``w_jᵀ W_q / d^¼``: ``(heads * features, channels)``."""
-        return (self.projection @ self._scaled_by_head(self.to_q.weight)).flatten(0, 1)
-
-    def _key_features(self) -> tuple[Tensor, Tensor]:
-        """The same for keys, and the scaled key projection itself, which ``|k̃|²`` needs."""
-        key_weight = self._scaled_by_head(self.to_k.weight)
-        return (self.projection @ key_weight).flatten(0, 1), key_weight.flatten(0, 1)
+    def _tempered(self, projection: nn.Linear) -> Tensor:
+        """The weight of the query or key projection with its share, ``d^-¼``, of the softmax temperature."""
+        return projection.weight * self.projection.shape[2] ** -0.25
 
     def _value_map(self) -> Tensor:
         """Value and output projection of each head in one, a right factor: ``(heads, channels, channels)``."""

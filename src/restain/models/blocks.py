@@ -6,8 +6,18 @@ does not depend on the tile that it was computed in.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, cast
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """Lay a network's convolution weights out channels_last: twice as fast on CPUs, and with tensor cores on GPUs."""
+    return cast(Network, cast(Any, network).to(memory_format=torch.channels_last))
 
 
 class ChannelNorm(nn.Module):

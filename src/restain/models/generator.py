@@ -6,6 +6,8 @@ The label feature, the last feature map of the HER2 expression classifier, is fu
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,7 +62,7 @@ class Generator(nn.Module):
         self.depth = recipe.depth
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
-        self.down = nn.ModuleList(halve(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(halve(a, b) for a, b in itertools.pairwise(widths))
         self.bottleneck = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
         self.decode = nn.ModuleList(
             JoinAndAttend(below, here, recipe.attention)
@@ -82,9 +84,7 @@ class Generator(nn.Module):
             return 0.0
         with torch.no_grad():
             features = self.expression(he).features
-        return F.interpolate(
-            self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False
-        )
+        return F.interpolate(self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False)
 
     def forward(self, he: Tensor) -> Stained:
         height, width = he.shape[2:]
@@ -105,7 +105,7 @@ class Generator(nn.Module):
             x = join_and_attend(x, skips.pop())
 
         stained = self.head(x, bottleneck)
-        return Stained(*(t if t is None else t[:, :, :height, :width] for t in stained))
+        return stained.cropped(height, width)
 
     def redraw_features(self, generator: torch.Generator) -> None:
         """Draw new random features in every attention block (see the recipe's ``redraw_every``)."""

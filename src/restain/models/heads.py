@@ -26,6 +26,18 @@ class Stained(NamedTuple):
     hematoxylin: Tensor | None
     """``(N, 1, H, W)`` hematoxylin density in OD units, never negative; None from the RGB head."""
 
+    def cropped(self, height: int, width: int) -> Stained:
+        """The top left ``height`` x ``width`` px of every plane."""
+
+        def crop(plane: Tensor) -> Tensor:
+            return plane[:, :, :height, :width]
+
+        return Stained(
+            crop(self.rgb),
+            None if self.dab is None else crop(self.dab),
+            None if self.hematoxylin is None else crop(self.hematoxylin),
+        )
+
 
 def _softplus_inverse(value: float) -> float:
     return math.log(math.expm1(value))

@@ -103,26 +103,33 @@ class Architecture:
     (texture of the collagen, unit variance) and ``angle`` (along which it runs) are ``(side, side)``.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int, mpp: float, level: Her2Level) -> None:
-        self.rng, self.mpp, self.level = rng, mpp, level
-        self.margin = round(MARGIN_UM / mpp)
-        self.shape = (size + 2 * self.margin,) * 2
+    def __init__(self, rng: np.random.Generator, side: int, mpp: float) -> None:
+        self.rng, self.mpp, self.shape = rng, mpp, (side, side)
         self.style = STYLES[rng.integers(len(STYLES))]
         self.compartment = np.full(self.shape, STROMA, dtype=np.uint8)
         self.slit = np.zeros(self.shape, dtype=np.float32)
         self.red = np.zeros(self.shape, dtype=np.float32)
+        self.nests()
+        self.ducts_and_vessels()
+        self.fat()
+        self.glass()
+        self.fibre, self.angle = self.collagen()
+        self.open_slits()
 
-    def noise(self, um: float | tuple[float, float]) -> Floats:
-        sigma = tuple(u / self.mpp for u in um) if isinstance(um, tuple) else um / self.mpp
-        return smooth_noise(self.rng, self.shape, sigma)  # type: ignore[arg-type]
+    def noise(self, um: float) -> Floats:
+        """Noise whose bumps have a standard deviation of ``um`` micrometres."""
+        return smooth_noise(self.rng, self.shape, um / self.mpp)
 
     def px(self, um: float) -> float:
+        """Micrometres in pixels."""
         return um / self.mpp
 
     def depth_um(self, mask: Bools) -> Floats:
+        """Distance of the mask's pixels to its outside, in µm."""
         return (ndimage.distance_transform_edt(mask) * self.mpp).astype(np.float32)
 
     def nests(self) -> None:
+        """Tumour, with its lumina and the clefts that shrinkage leaves around it."""
         style, rng = self.style, self.rng
         broad = self.noise(style.bump_um)
         field = broad + 0.30 * self.noise(style.bump_um / 3) + 0.10 * self.noise(3.0)
@@ -132,7 +139,7 @@ class Architecture:
         nests = mask_of_share(field, everywhere, rng.uniform(*style.tumour))
         nests = without_specks(nests, self.px(14) ** 2)
         if style.name == "solid":
-            septa = np.abs(self.noise(32) + 0.25 * self.noise(8)) < 0.045
+            septa = np.abs(self.noise(32) + 0.25 * self.noise(8)) < 0.075
             nests = without_specks(nests & ~septa, self.px(14) ** 2)
         self.compartment[nests] = TUMOUR
         depth = self.depth_um(nests)
@@ -193,6 +200,7 @@ class Architecture:
         self.red = np.maximum(self.red, disc).astype(np.float32)
 
     def fat(self) -> None:
+        """Adipocytes: large bubbles between thin septa."""
         if self.rng.random() > self.style.fat:
             return
         stroma = self.compartment == STROMA
@@ -206,6 +214,7 @@ class Architecture:
         self.compartment[(ndimage.gaussian_filter(bubble, self.px(4.5)) > 3.4) & stroma & region] = FAT
 
     def glass(self) -> None:
+        """In some pictures the tissue ends."""
         if self.rng.random() > 0.22:
             return
         turn = self.rng.uniform(0, 2 * np.pi)
@@ -218,9 +227,7 @@ class Architecture:
         y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(np.float32)
         turn = self.rng.uniform(0, np.pi)
         wave = self.px(1) * self.rng.uniform(8, 20)
-        across = (
-            y * np.cos(turn) - x * np.sin(turn) + wave * self.noise(30) + self.px(1.9) * self.noise(7)
-        )
+        across = y * np.cos(turn) - x * np.sin(turn) + wave * self.noise(30) + self.px(1.9) * self.noise(7)
         along = x * np.cos(turn) + y * np.sin(turn) + wave * self.noise(26)
         bodies = np.isin(self.compartment, (TUMOUR, DUCT, VESSEL))
         away = ndimage.gaussian_filter(ndimage.distance_transform_edt(~bodies), self.px(4))
@@ -235,20 +242,18 @@ class Architecture:
             fibre += weight * ndimage.map_coordinates(sheet, (stream, along), order=1, mode="grid-wrap")
         return (fibre / fibre.std()).astype(np.float32), angle
 
-    def _open_slits(self, fibre: Floats) -> None:
+    def open_slits(self) -> None:
         """Gaps between collagen bundles, as sections tear along fibres."""
         loose = self.noise(30) * 0.55 + self.rng.uniform(-2.7, -1.35)
-        smooth = ndimage.gaussian_filter(fibre, self.px(0.5))
+        smooth = ndimage.gaussian_filter(self.fibre, self.px(0.5))
         gap = np.clip((loose - smooth) * 3 + 0.5, 0, 1)
         self.slit = np.maximum(self.slit, gap).astype(np.float32) * (self.compartment == STROMA)
         self.slit = ndimage.gaussian_filter(self.slit, 0.5)
 
-    def _toward_wall(self) -> Floats:
+    def toward_wall(self) -> Floats:
         """Angle from the duct's lumen to its wall, along which ductal nuclei stand."""
         outside = ndimage.gaussian_filter(
             ndimage.distance_transform_edt(self.compartment != LUMEN).astype(np.float32), self.px(2)
         )
         dy, dx = np.gradient(outside)
         return np.arctan2(dy, dx).astype(np.float32)
-
-

@@ -201,7 +201,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def _open_truth(path: Path, read: Callable[[Any], Any]) -> Any:
     try:
         with tifffile.TiffFile(path) as tif:
-            page = tif.pages[0]
+            page: Any = tif.pages[0]
             if json.loads(page.description)["od_per_count"] != OD_PER_COUNT:
                 raise KeyError("od_per_count")
             return read(page)
@@ -303,7 +303,8 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
     """Write the pairs, yielding after each."""
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
-            yield _write_pair(job)
+            _write_pair(job)
+            yield
         return
     # Spawned, not forked: a caller may have loaded libraries with threads, which a fork does not survive.
     context = multiprocessing.get_context("spawn")

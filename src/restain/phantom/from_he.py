@@ -25,7 +25,7 @@ from skimage.segmentation import expand_labels, watershed
 
 from restain import optics
 from restain.errors import RestainError
-from restain.phantom.cells import Bools, CellKind, Cells, Floats, Ints, stain_membranes
+from restain.phantom.cells import CellKind, Cells, Floats, Ints, stain_membranes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".bmp", ".webp")
 """What is taken out of a folder as a picture; what a picture is, is then read from its content."""
@@ -35,9 +35,9 @@ TISSUE_OD = 0.07
 """Least mean optical density of tissue, relative to glass."""
 SCORE_BOUNDS_UM = np.array([6.8, 8.0, 9.4], dtype=np.float32)
 """Mean nuclear diameters of a focus, in µm as measured, at which the score becomes 1, 2 and 3."""
-FOCUS_UM = 20.0
+FOCUS_UM = 28.0
 """Standard deviation of the Gaussian over which a focus' mean diameter is taken."""
-REACH_UM = 4.5
+REACH_UM = 5.0
 """A territory ends this far from its nucleus: cells reach about 8 µm from their centre."""
 NEST_COVER = 0.17
 """Least share of the surroundings that large nuclei cover in a nest."""
@@ -150,13 +150,16 @@ def _nuclei(hema: Floats, mpp: float) -> Ints:
     smooth = ndimage.gaussian_filter(hema, 0.55 / mpp)
     around = ndimage.gaussian_filter(hema, 9.0 / mpp)
     floor = threshold_otsu(smooth)
-    mask = (smooth > 0.72 * floor) & (smooth > 0.45 * floor + 0.55 * around)
-    mask = ndimage.binary_fill_holes(ndimage.binary_opening(mask, iterations=max(1, round(0.5 / mpp))))
-    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 0.6 / mpp)
+    # In dark epithelium everything is above the picture's threshold: there a nucleus must stand out of its surroundings.
+    mask = (smooth > 0.72 * floor) & (smooth > np.maximum(0.45 * floor + 0.55 * around, 1.0 * around))
+    mask = ndimage.binary_opening(mask, iterations=max(1, round(0.5 / mpp)))
+    holes, _ = ndimage.label(~mask)
+    mask |= (np.bincount(holes.ravel()) < 9.0 / mpp**2)[holes]
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 0.9 / mpp)
     # Where the outline does not part touching nuclei, their darker middles may.
-    height = depth + 0.5 / mpp * smooth / max(floor, 1e-3)
+    height = depth + 0.4 / mpp * smooth / max(floor, 1e-3)
     peaks = peak_local_max(
-        height, min_distance=max(1, round(2.2 / mpp)), labels=mask.astype(np.int32), exclude_border=False
+        height, min_distance=max(1, round(2.6 / mpp)), labels=mask.astype(np.int32), exclude_border=False
     )
     seeds = np.zeros(hema.shape, dtype=np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
@@ -227,34 +230,36 @@ def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> 
         )
         return FoundTissue(np.zeros(he.shape[:2], np.int32), cover, counter, none)
 
-    kind = np.full(count, CellKind.TUMOUR, dtype=np.int32)
-    dark = seen.hema > 1.1 * np.median(seen.hema)
-    kind[(seen.diameter_um < 5.6) | ((seen.diameter_um < 6.4) & dark & (seen.slender < 1.45))] = (
-        CellKind.LYMPHOCYTE
-    )
-    kind[seen.slender > 2.1] = CellKind.FIBROBLAST
-    index = np.maximum(labels - 1, 0)
-    large = (labels > 0) & (kind[index] == CellKind.TUMOUR)
-    crowding = ndimage.gaussian_filter(large.astype(np.float32), 11.0 / mpp)
-    at = (
-        np.clip(np.rint(seen.y).astype(int), 0, he.shape[0] - 1),
-        np.clip(np.rint(seen.x).astype(int), 0, he.shape[1] - 1),
-    )
-    lonely = (kind == CellKind.TUMOUR) & (crowding[at] < NEST_COVER)
-    kind[lonely] = np.where(seen.slender[lonely] > 1.6, CellKind.FIBROBLAST, CellKind.LYMPHOCYTE)
-
+    kind, at = _kinds(labels, seen, mpp)
     score = _scores(kind, seen.diameter_um, at, he.shape[:2], mpp)
     completeness, dab_od = stain_membranes(rng, kind, score, seen.diameter_um)
     cells = Cells(seen.x, seen.y, kind, score, seen.diameter_um, completeness, dab_od)
     owner = expand_labels(labels, REACH_UM / mpp).astype(np.int32)
-    territory = np.where(_of_kind(owner, kind, CellKind.TUMOUR) & (solid | (labels > 0)), owner, 0).astype(
-        np.int32
+    tumour = (owner > 0) & (kind[np.maximum(owner - 1, 0)] == CellKind.TUMOUR) & (solid | (labels > 0))
+    return FoundTissue(np.where(tumour, owner, 0).astype(np.int32), cover, counter, cells)
+
+
+def _kinds(
+    labels: Ints, seen: _Measured, mpp: float
+) -> tuple[Ints, tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    """Name each nucleus, and give the pixel (row, column) of its centre."""
+    kind = np.full(len(seen.x), CellKind.TUMOUR, dtype=np.int32)
+    dark = seen.hema > 1.1 * np.median(seen.hema)
+    small = (seen.diameter_um < 5.4) | ((seen.diameter_um < 6.2) & dark & (seen.slender < 1.45))
+    slender = seen.slender > 2.1
+    kind[small] = CellKind.LYMPHOCYTE
+    kind[slender] = CellKind.FIBROBLAST
+    large = (labels > 0) & (kind[np.maximum(labels - 1, 0)] == CellKind.TUMOUR)
+    crowding = ndimage.gaussian_filter(large.astype(np.float32), 11.0 / mpp)
+    row, col = (
+        np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip((seen.y, seen.x), labels.shape, strict=True)
     )
-    return FoundTissue(territory, cover, counter, cells)
-
-
-def _of_kind(owner: Ints, kind: Ints, which: CellKind) -> Bools:
-    return (owner > 0) & (kind[np.maximum(owner - 1, 0)] == which)
+    company = crowding[row, col]
+    lonely = (kind == CellKind.TUMOUR) & (company < NEST_COVER)
+    kind[lonely] = np.where(seen.slender[lonely] > 1.6, CellKind.FIBROBLAST, CellKind.LYMPHOCYTE)
+    # A small nucleus in the middle of a nest is a tumour cell that the section grazed.
+    kind[small & ~slender & (company > 1.7 * NEST_COVER)] = CellKind.TUMOUR
+    return kind, (row, col)
 
 
 def _scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
+@functools.lru_cache(maxsize=96)
 def _kernel(length: int, sigma: float) -> Floats:
     """Gaussian bumps on a grid finer than ``sigma``: ``(length, knots)``, rows of unit L2 norm."""
     spacing = 0.8 * sigma
@@ -37,7 +39,7 @@ def smooth_noise(
     sigma_y, sigma_x = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     rows, columns = _kernel(shape[0], max(sigma_y, 0.5)), _kernel(shape[1], max(sigma_x, 0.5))
     white = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return rows @ white @ columns.T
+    return np.asarray(rows @ white @ columns.T, dtype=np.float32)
 
 
 FIELD_BUMP_UM = 45.0

@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from restain import optics
+from restain.phantom.architecture import DUCT, FAT, GLASS, LUMEN, STROMA, TUMOUR, VESSEL, borders
 from restain.phantom.cells import CLUMPING, CYTOPLASM_SHARE, NUCLEOLI, CellKind, Cells, Floats, Ints
 from restain.phantom.noise import smooth_noise
-from restain.phantom.tissue import DUCT, FAT, GLASS, LUMEN, STROMA, TUMOUR, VESSEL, Tissue, borders
+from restain.phantom.tissue import Tissue
 
 RED_CELL = (0.14, 0.74, 0.66)
 """Absorption of erythrocytes in H&E, an orange red."""
@@ -25,8 +26,9 @@ _HE_HEMATOXYLIN = ((0.650, 0.704, 0.286), (0.563, 0.720, 0.406))
 _HE_EOSIN = ((0.072, 0.990, 0.105), (0.216, 0.801, 0.558))
 """Ruifrok & Johnston 2001 and Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250): a pair's vectors lie between them."""
 
+_IHC_HEMATOXYLIN = (0.660, 0.668, 0.345)
 _IHC_DAB = (0.255, 0.560, 0.788)
-"""Ruifrok & Johnston's DAB, a little more golden, as the scanners of BCI and MIST show it."""
+"""Ruifrok & Johnston's H-DAB, the counterstain a little greyer and DAB a little more golden, as in BCI and MIST."""
 LUMINAL_OD = 0.07
 """DAB density of the luminal edge of normal ducts."""
 MEMBRANE_UM = np.array([0.42, 0.42, 0.46, 0.62], dtype=np.float32)
@@ -92,7 +94,7 @@ def he_appearance(rng: np.random.Generator) -> Appearance:
 def ihc_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an IHC section's appearance: narrow, since H&E cannot tell it. Stains are hematoxylin and DAB."""
     return Appearance(
-        vectors=(_vector(rng, optics.HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012)),
+        vectors=(_vector(rng, _IHC_HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012)),
         strength=(float(rng.uniform(0.8, 1.2)), float(rng.uniform(0.9, 1.1))),
         white=_white(rng, 0.935, 0.008),
         shading=float(rng.uniform(0, 0.015)),
@@ -170,7 +172,10 @@ def he_densities(tissue: Tissue, rng: np.random.Generator) -> Floats:
     red = tissue.red_cells * 0.62
     secretion = (where == LUMEN) * np.clip(mottle - 0.6, 0, 1) * 0.10
     fat_rim = (where == FAT) * 0.004
-    densities = np.stack([hema * tissue_here, eosin * tissue_here + secretion + fat_rim, red], axis=-1)
+    thickness = 1 + 0.07 * mottle
+    densities = np.stack(
+        [hema * tissue_here * thickness, eosin * tissue_here * thickness + secretion + fat_rim, red], axis=-1
+    )
     densities[where == GLASS] = 0
     return densities.astype(np.float32)
 
@@ -184,7 +189,7 @@ def _chromatin(tissue: Tissue, rng: np.random.Generator, grain: Floats) -> tuple
     body = np.array([0.82, 0.82, 0.92, 1.12], dtype=np.float32)[kind]
     tumour = kind == CellKind.TUMOUR
     body = np.where(tumour, np.array([0.92, 0.86, 0.76, 0.68], dtype=np.float32)[score], body)
-    body = body * rng.normal(1.0, 0.12, count).clip(0.7, 1.35)
+    body = body * rng.normal(1.0, 0.15, count).clip(0.65, 1.45)
     clump = np.where(tumour, CLUMPING[score], 0.12)
     rim = np.where(tumour, np.array([0.10, 0.18, 0.30, 0.42])[score], 0.15)
     coarse = smooth_noise(rng, index.shape, 0.75 / mpp)
@@ -217,8 +222,8 @@ def counterstain(tissue: Tissue, rng: np.random.Generator) -> Floats:
     base += 0.07 * tissue.red_cells
     if not len(cells):
         return base
-    body = np.array([0.30, 0.34, 0.36, 0.46], dtype=np.float32)[cells.kind]
-    body = np.where(cells.kind == CellKind.TUMOUR, np.array([0.36, 0.33, 0.29, 0.26])[cells.score], body)
+    body = np.array([0.30, 0.31, 0.33, 0.42], dtype=np.float32)[cells.kind]
+    body = np.where(cells.kind == CellKind.TUMOUR, np.array([0.33, 0.31, 0.28, 0.26])[cells.score], body)
     nucleus = body[np.maximum(tissue.nucleus - 1, 0)] * (
         1 + 0.14 * grain + 0.15 * (np.clip(tissue.radius, 0, 1) - 0.6)
     )

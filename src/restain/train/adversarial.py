@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from restain import losses
+from restain.models.blocks import channels_last
 from restain.models.discriminator import Discriminator
 from restain.models.generator import Generator
 from restain.models.heads import Stained
@@ -43,18 +44,16 @@ class AdversarialStage:
         self.recipe = recipe
         self.weights = recipe.losses
         self.steps = recipe.train.steps
-        channels_last = torch.channels_last
-        self.bare_generator = generator.to(memory_format=channels_last)  # type: ignore[call-overload]
-        self.bare_discriminator = Discriminator(recipe.discriminator).to(memory_format=channels_last)  # type: ignore[call-overload]
+        self.bare_generator = channels_last(generator)
+        self.bare_discriminator = channels_last(Discriminator(recipe.discriminator))
         self.generator, self.generator_optimiser = fabric.setup(
             self.bare_generator, adam(recipe.generator_optimiser, generator)
         )
         self.discriminator, self.discriminator_optimiser = fabric.setup(
             self.bare_discriminator, adam(recipe.discriminator_optimiser, self.bare_discriminator)
         )
-        self.average = AveragedModel(
-            self.bare_generator, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema)
-        )
+        averaging: Any = get_ema_multi_avg_fn(recipe.train.ema)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.bare_generator, multi_avg_fn=averaging)
 
     @property
     def averaged_generator(self) -> Generator:

@@ -50,9 +50,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
         RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
     """
 
-    def __init__(
-        self, pairs: Sequence[Pair], crop: int, augment: AugmentRecipe, seed: int, cache_mib: int = 0
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], crop: int, augment: AugmentRecipe, seed: int, cache_mib: int = 0) -> None:
         self.pairs = pairs
         self.crop = crop
         self.augment = augment
@@ -64,7 +62,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
         if index in self._cache:
             return self._cache[index]
         he, ihc = self.pairs[index].load()
-        decoded = he, ihc, glass_white(ihc[::4, ::4]) / 255
+        decoded = he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255)
         if he.nbytes + ihc.nbytes <= self._room:
             self._room -= he.nbytes + ihc.nbytes
             self._cache[index] = decoded

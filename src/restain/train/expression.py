@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 
 from restain import losses
 from restain.data import Pair
+from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
 from restain.recipe import Recipe
 from restain.train.adversarial import adam
@@ -25,7 +26,7 @@ class ExpressionStage:
         self.fabric = fabric
         self.recipe = recipe.expression
         self.steps = recipe.expression.steps
-        self.bare = classifier.requires_grad_(True).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bare = channels_last(classifier.requires_grad_(True).train())
         self.classifier, self.optimiser = fabric.setup(self.bare, adam(self.recipe.optimiser, classifier))
 
     def step(self, number: int, batch: Batch) -> dict[str, float]:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import yaml
 from lightning.fabric import Fabric
-from lightning.fabric.loggers import TensorBoardLogger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
+from restain import NOTICE
 from restain.bundle import load_bundle, save_bundle
 from restain.data import PairSet, open_pairs, whole_file
 from restain.errors import RestainError
@@ -70,6 +71,7 @@ def train(
     if not pairs.split("train"):
         raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
+    board = TensorBoardLogger(out, name="logs", version="")
     probe = Fabric(accelerator=accelerator, devices=1)
     fabric = Fabric(
         accelerator=accelerator,
@@ -77,7 +79,7 @@ def train(
         num_nodes=nodes,
         strategy="auto" if devices == 1 and nodes == 1 else "ddp",
         precision=precision(recipe.train, probe.device),  # type: ignore[arg-type]
-        loggers=TensorBoardLogger(out, name="logs", version=""),
+        loggers=board,
     )
     fabric.launch()
     if fabric.is_global_zero:
@@ -88,7 +90,7 @@ def train(
     generator = Generator(recipe.generator, recipe.expression)
     known = any(p.level is not None for p in pairs.split("train"))
     _start_weights(recipe, generator, known, data[0])
-    run = _Run(fabric, recipe, pairs, out)
+    run = _Run(fabric, board, recipe, pairs, out)
     if generator.expression is not None and known and recipe.expression.steps:
         classifier = ExpressionStage(fabric, recipe, generator.expression)
         run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
@@ -152,8 +154,9 @@ def _start_weights(recipe: Recipe, generator: Generator, levels_known: bool, dat
 class _Run:
     """What both stages share: data, checkpoints, progress, logs."""
 
-    def __init__(self, fabric: Fabric, recipe: Recipe, pairs: PairSet, out: Path) -> None:
+    def __init__(self, fabric: Fabric, board: TensorBoardLogger, recipe: Recipe, pairs: PairSet, out: Path) -> None:
         self.fabric = fabric
+        self.board = board
         self.recipe = recipe
         self.pairs = pairs
         self.out = out
@@ -203,7 +206,8 @@ class _Run:
         """Whether any process was asked to stop: all must leave the loop at the same step."""
         if self.fabric.world_size == 1:
             return asked
-        return bool(self.fabric.all_reduce(torch.tensor(float(asked)), reduce_op="sum") > 0)
+        total = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum")
+        return float(total) > 0  # type: ignore[arg-type]
 
     def _save(self, path: Path, stage: Stage, done: int) -> None:
         if self.fabric.is_global_zero:
@@ -221,8 +225,9 @@ class _Run:
             else:
                 figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp)
                 for number, panel in enumerate(panels):
-                    writer = self.fabric.logger.experiment
-                    writer.add_image(f"HE | virtual (research use only) | real/{number}", panel, done, dataformats="HWC")
+                    self.board.experiment.add_image(
+                        f"HE | virtual, {NOTICE} | real/{number}", panel, done, dataformats="HWC"
+                    )
                 save_bundle(
                     self.bundle,
                     stage.averaged_generator,

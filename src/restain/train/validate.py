@@ -20,9 +20,7 @@ PANELS = 4
 Panel = NDArray[np.uint8]
 
 
-def validate(
-    generator: Generator, pairs: Sequence[Pair], mpp: float
-) -> tuple[dict[str, float | None], list[Panel]]:
+def validate(generator: Generator, pairs: Sequence[Pair], mpp: float) -> tuple[dict[str, float | None], list[Panel]]:
     """PSNR, SSIM and the pooled DAB correlation per 16 µm cell over ``pairs``, and pictures of the first few.
 
     The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
@@ -30,7 +28,10 @@ def validate(
     """
     was_training = generator.training
     generator.eval()
-    psnrs, ssims, moments, panels = [], [], Moments(), []
+    psnrs: list[float] = []
+    ssims: list[float] = []
+    panels: list[Panel] = []
+    moments = Moments()
     for pair in pairs:
         he, ihc = pair.load()
         virtual = to_prediction(restain_whole(generator, he))
@@ -42,7 +43,10 @@ def validate(
         if len(panels) < PANELS:
             panels.append(np.concatenate([he, virtual.rgb, ihc], axis=1))
     generator.train(was_training)
-    figures = {"val_psnr": np.mean(psnrs), "val_ssim": np.mean(ssims), "val_dab_r16": pearson(moments)}
-    return {k: float(v) if np.isfinite(v) else None for k, v in figures.items()} | {
-        "val_pairs": float(len(pairs))
-    }, panels
+    figures: dict[str, float | None] = {"val_pairs": float(len(pairs))}
+    if pairs:
+        correlation = pearson(moments)
+        figures["val_psnr"] = float(np.mean(psnrs))
+        figures["val_ssim"] = float(np.mean(ssims))
+        figures["val_dab_r16"] = correlation if np.isfinite(correlation) else None
+    return figures, panels
