@@ -111,17 +111,14 @@ def compare(side: int, repeats: int) -> dict[str, float]:
     for block in blocks.values():
         train(block, tokens[:, :4096], d_output[:, :4096])
     forward = least_seconds({name: partial(infer, b, tokens) for name, b in blocks.items()}, repeats)
-    training = least_seconds(
-        {name: partial(train, b, tokens, d_output) for name, b in blocks.items()}, repeats
-    )
+    training = least_seconds({name: partial(train, b, tokens, d_output) for name, b in blocks.items()}, repeats)
 
     ours, *our_gradients = train(blocks["restain"], tokens, d_output)
     with_eps = infer(blocks["performer"], tokens)
     with mock.patch.object(performer, "softmax_kernel", partial(performer.softmax_kernel, eps=0.0)):
         theirs, *their_gradients = train(blocks["performer"], tokens, d_output)
     gradient_errors = [
-        ((a - b).abs().max() / b.abs().max()).item()
-        for a, b in zip(our_gradients, their_gradients, strict=True)
+        ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(our_gradients, their_gradients, strict=True)
     ]
     return {
         "forward_speedup": forward["performer"] / forward["restain"],
@@ -152,9 +149,7 @@ def measure_memory(name: str, mode: str, side: int) -> dict[str, float]:
     d_output = torch.randn(tokens.shape if mode == "train" else (1,))
     if name != "nothing":
         d_small = torch.randn(1, 4096, CHANNELS)
-        train(
-            blocks[name], tokens[:, :4096], d_small
-        )  # what libraries load at their first use is not the block's
+        train(blocks[name], tokens[:, :4096], d_small)  # what libraries load at their first use is not the block's
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     results: tuple[Tensor, ...] = ()
@@ -209,9 +204,7 @@ def main() -> None:
     }
     result["memory_slack_mb"] = memory("nothing", "infer", side)["beyond_mb"]
     result["memory_mb"] = {f"{name}_{mode}": value for (name, mode), value in beyond.items()}
-    result["memory_ratio"] = max(
-        beyond["restain", mode] / beyond["performer", mode] for mode in ("infer", "train")
-    )
+    result["memory_ratio"] = max(beyond["restain", mode] / beyond["performer", mode] for mode in ("infer", "train"))
 
     print(f"time and memory from {sides[0]}² to {sides[-1]}²", flush=True)
     attention = make_blocks()["restain"]

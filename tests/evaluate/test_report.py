@@ -60,9 +60,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSummary:
             coarse = rng.integers(60, 250, (6, 6, 3), dtype=np.uint8)
             write_png(root / stain / "test" / f"{name}.png", np.kron(coarse, np.ones((16, 16, 1), np.uint8)))
     out = tmp_path_factory.mktemp("out")
-    return evaluate(
-        Named(), open_pairs(root), "test", out, mpp=1.0, command="restain evaluate --data 'a & b'"
-    )
+    return evaluate(Named(), open_pairs(root), "test", out, mpp=1.0, command="restain evaluate --data 'a & b'")
 
 
 def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: EvaluationSummary) -> None:
@@ -97,9 +95,7 @@ def test_the_report_says_in_words_what_beats_the_model(summary: EvaluationSummar
     text = Page(summary.report.read_text(encoding="utf-8")).text
     assert summary.metrics["comparison"]["psnr"]["oracle_flat"]["beats_model"]
     assert "beats this model here in PSNR (better on 2 of 2 images)" in text
-    assert re.search(
-        r"PSNR: beaten by flat colour \(oracle\) \([\d.]+ against [\d.]+ dB, better on 2 of 2", text
-    )
+    assert re.search(r"PSNR – beaten by .*flat colour \(oracle\): [\d.]+ against [\d.]+ dB, better on 2 of 2", text)
 
 
 def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSummary, tmp_path: Path) -> None:
@@ -113,7 +109,7 @@ def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSumm
             return Prediction(np.clip(next(truth).astype(int) + 1, 0, 255).astype(np.uint8))
 
     text = Page(evaluate(Perfect(), pairs, "test", tmp_path, mpp=1.0).report.read_text(encoding="utf-8")).text
-    assert "PSNR: no trivial answer is better" in text
+    assert "PSNR – no trivial answer is better" in text
     assert "Here it does not beat this model in either." in text
     assert "The goal of 0.8 is reached" in text
 

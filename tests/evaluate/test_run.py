@@ -16,8 +16,9 @@ import restain
 from restain.data import open_pairs, read_rgb, write_png
 from restain.errors import RestainError
 from restain.evaluate import evaluate
+from restain.her2 import Her2Level
 from restain.optics import DAB, HEMATOXYLIN, dab_density, glass_white, mix, transmit
-from restain.phantom import write_phantom
+from restain.phantom import read_truth, write_phantom
 from restain.prediction import Prediction
 
 SIZE = 96
@@ -111,9 +112,7 @@ def test_psnr_and_ssim_are_scikit_images(data: Path, out: Path) -> None:
         if row["method"] == "model":
             he, ihc = (read_rgb(data / stain / "test" / f"{row['name']}.png") for stain in ("HE", "IHC"))
             assert float(row["psnr"]) == pytest.approx(peak_signal_noise_ratio(ihc, he), rel=1e-5)
-            assert float(row["ssim"]) == pytest.approx(
-                structural_similarity(ihc, he, channel_axis=2), rel=1e-5
-            )
+            assert float(row["ssim"]) == pytest.approx(structural_similarity(ihc, he, channel_axis=2), rel=1e-5)
 
 
 def test_the_flat_oracle_is_the_real_images_own_mean(data: Path, out: Path) -> None:
@@ -243,16 +242,12 @@ def test_an_empty_split_is_named_with_those_there_are(tmp_path: Path) -> None:
 
 
 def test_a_phantoms_truth_is_the_reference_and_the_models_own_dab_is_scored(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "data", pairs=4, size=192, seed=1, test_share=0.5, workers=1)
+    write_phantom(tmp_path / "data", pairs=2, size=128, levels=[Her2Level.THREE], seed=1, test_share=0.5, workers=1)
     pairs = open_pairs(tmp_path / "data", val_share=0)
-    from restain.phantom import read_truth
-
-    truths = iter(
-        [read_truth(tmp_path / "data" / "truth" / "test" / f"{p.name}.tif") for p in pairs.split("test")]
-    )
+    truths = iter([read_truth(tmp_path / "data" / "truth" / "test" / f"{p.name}.tif") for p in pairs.split("test")])
     perfect = Model(lambda he: Prediction(he, next(truths)))
     summary = evaluate(perfect, pairs, "test", tmp_path / "out", mpp=0.46)
-    assert summary.metrics["dab_reference"] == {"truth": 2, "deconvolution": 0}
+    assert summary.metrics["dab_reference"] == {"truth": 1, "deconvolution": 0}
     assert summary.mean("dab_r16_pooled") == pytest.approx(1.0)
     assert summary.mean("dab_mean_error") == pytest.approx(0.0, abs=1e-9)
 
@@ -262,9 +257,7 @@ def test_a_yellow_cast_counts_as_dab_and_as_yellow(data: Path, tmp_path: Path) -
     real = iter([pair.load()[1] for pair in pairs.split("test")])
     cast = Model(lambda he: Prediction((next(real) * np.array([1, 0.98, 0.9])).astype(np.uint8)))
     summary = evaluate(cast, pairs, "test", tmp_path, mpp=MPP)
-    shift, virtual, true = (
-        summary.mean(key) for key in ("background_db", "dab_mean_virtual", "dab_mean_real")
-    )
+    shift, virtual, true = (summary.mean(key) for key in ("background_db", "dab_mean_virtual", "dab_mean_real"))
     assert shift is not None
     assert shift > 3
     assert virtual is not None
@@ -272,9 +265,7 @@ def test_a_yellow_cast_counts_as_dab_and_as_yellow(data: Path, tmp_path: Path) -
     assert virtual > true + 0.02
 
 
-def test_the_reference_without_truth_is_colour_deconvolution_under_the_real_white(
-    data: Path, out: Path
-) -> None:
+def test_the_reference_without_truth_is_colour_deconvolution_under_the_real_white(data: Path, out: Path) -> None:
     for row in table(out):
         real = read_rgb(data / "IHC" / "test" / f"{row['name']}.png")
         expected = dab_density(real, glass_white(real)).mean()
@@ -284,9 +275,7 @@ def test_the_reference_without_truth_is_colour_deconvolution_under_the_real_whit
 def test_progress_counts_fits_and_images(data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     pairs = open_pairs(data, val_share=0)
-    evaluate(
-        IDENTITY, pairs, "test", tmp_path, mpp=MPP, progress=lambda done, total: seen.append((done, total))
-    )
+    evaluate(IDENTITY, pairs, "test", tmp_path, mpp=MPP, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(i, 6) for i in range(1, 7)]
 
 

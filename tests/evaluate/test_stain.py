@@ -62,9 +62,7 @@ def test_r16_forgives_a_shift_that_is_small_against_a_cell_and_pixels_do_not() -
 @given(st.floats(0.1, 10), st.floats(0, 2))
 def test_r16_asks_where_and_not_how_strong(scale: float, offset: float) -> None:
     truth = density(4)
-    assert stain.dab_r16((truth * scale + offset).astype(np.float32), truth, 0.46) == pytest.approx(
-        1, abs=1e-4
-    )
+    assert stain.dab_r16((truth * scale + offset).astype(np.float32), truth, 0.46) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_reference_without_a_pattern_has_no_r() -> None:
@@ -93,9 +91,7 @@ def test_r_from_sums_is_the_r_of_numpy(seed: int, reference: NDArray[np.float32]
 def test_pooled_cells_are_those_of_all_images_together() -> None:
     pairs = [(density(8), density(9)), (density(10) + 1, density(11) + 1)]
     pooled = sum((stain.cell_moments(v, r, 0.46) for v, r in pairs), stain.Moments())
-    virtual, reference = (
-        np.concatenate([stain.cell_means(pair[i], 35).ravel() for pair in pairs]) for i in (0, 1)
-    )
+    virtual, reference = (np.concatenate([stain.cell_means(pair[i], 35).ravel() for pair in pairs]) for i in (0, 1))
     assert stain.pearson(pooled) == pytest.approx(np.corrcoef(virtual, reference)[0, 1])
 
 

@@ -126,9 +126,7 @@ def test_summary_has_every_metric_and_the_pooled_one_for_every_method() -> None:
 
 
 def test_what_json_cannot_hold_becomes_null() -> None:
-    text = json.dumps(
-        finite({"a": math.nan, "b": [math.inf, 1.5, ("x", -math.inf)], "c": 2}), allow_nan=False
-    )
+    text = json.dumps(finite({"a": math.nan, "b": [math.inf, 1.5, ("x", -math.inf)], "c": 2}), allow_nan=False)
     assert json.loads(text) == {"a": None, "b": [None, 1.5, ["x", None]], "c": 2}
 
 

@@ -74,7 +74,7 @@ def _fit(rgb: NDArray[np.uint8]) -> Image.Image:
 def burn_notice(picture: Image.Image) -> Image.Image:
     """A copy of ``picture`` with a dark strip along its bottom that says it is a virtual stain."""
     marked = picture.convert("RGB")
-    size = 19.0
+    size = max(9.0, marked.width * 0.037)
     while True:
         font = ImageFont.load_default(size)
         left, top, right, bottom = font.getbbox(restain.NOTICE)

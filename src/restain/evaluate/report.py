@@ -179,9 +179,7 @@ def _evaluation_view(section: EvaluationSection, folder: Path) -> dict[str, Any]
         },
         "levels": {
             "columns": level_columns,
-            "tables": [
-                (level, _table(metrics, table, level_columns)) for level, table in metrics["levels"].items()
-            ],
+            "tables": [(level, _table(metrics, table, level_columns)) for level, table in metrics["levels"].items()],
         },
         "cases": [
             {
@@ -192,9 +190,7 @@ def _evaluation_view(section: EvaluationSection, folder: Path) -> dict[str, Any]
             }
             for case in metrics["cases"]
         ],
-        "everything": [
-            {"name": name, "links": links(name), "words": _words(row)} for name, row in rows.items()
-        ],
+        "everything": [{"name": name, "links": links(name), "words": _words(row)} for name, row in rows.items()],
         "plot": _link(pictures / "cells.png", folder),
         "legend": {
             "difference": (figures.css_gradient("difference"), f"{figures.DIFFERENCE_TOP:g}"),
@@ -258,14 +254,10 @@ def _verdicts(metrics: Mapping[str, Any], columns: Sequence[Metric]) -> list[dic
         winners = []
         for method, line in rivals.items():
             if line["beats_model"]:
-                figures_of_both = (
-                    f"{_size(line['other'], metric)} against {_size(line['model'], metric)}{unit}"
-                )
-                share = (
-                    f", better on {line['better_on']} of {line['n']} images" if "better_on" in line else ""
-                )
-                winners.append(f"{METHOD_TITLES[method]} ({figures_of_both}{share})")
-        words = f"beaten by {'; '.join(winners)}" if winners else "no trivial answer is better"
+                figures_of_both = f"{_size(line['other'], metric)} against {_size(line['model'], metric)}{unit}"
+                share = f", better on {line['better_on']} of {line['n']} images" if "better_on" in line else ""
+                winners.append(f"{METHOD_TITLES[method]}: {figures_of_both}{share}")
+        words = f"beaten by {'; by '.join(winners)}" if winners else "no trivial answer is better"
         said.append({"title": metric.title, "words": words, "beaten": "yes" if winners else ""})
     return said
 
@@ -282,11 +274,7 @@ def _lead(metrics: Mapping[str, Any]) -> list[str]:
     sentences = []
     pooled = own[POOLED.key]
     if pooled["mean"] is not None:
-        interval = (
-            f" (95 % interval {pooled['low']:.2f} to {pooled['high']:.2f})"
-            if pooled["low"] is not None
-            else ""
-        )
+        interval = f" (95 % interval {pooled['low']:.2f} to {pooled['high']:.2f})" if pooled["low"] is not None else ""
         reached = "is reached" if pooled["mean"] >= GOAL_R16 else "is not reached"
         sentences.append(
             f"DAB where DAB is: over all 16 µm cells of the split, virtual DAB correlates with {against} at "
@@ -295,8 +283,7 @@ def _lead(metrics: Mapping[str, Any]) -> list[str]:
     virtual, real = own["dab_mean_virtual"]["mean"], own["dab_mean_real"]["mean"]
     if real:
         sentences.append(
-            f"Strength: mean DAB is {virtual:.3f} OD against {real:.3f} OD, {virtual / real:.0%} of the "
-            "reference."
+            f"Strength: mean DAB is {virtual:.3f} OD against {real:.3f} OD, {virtual / real:.0%} of the reference."
         )
     shift, difference = own["background_db"]["mean"], own["background_de"]["mean"]
     if difference is not None and shift is not None:
@@ -317,10 +304,7 @@ def _blur(metrics: Mapping[str, Any]) -> str:
             won.append(f"in {title} (better on {line['better_on']} of {line['n']} images)")
     start = "PSNR and SSIM reward blur: a flat picture of the right colour, in which nothing can be read, "
     if won:
-        return (
-            start
-            + f"beats this model here {' and '.join(won)}. A figure that a flat colour wins is no evidence."
-        )
+        return start + f"beats this model here {' and '.join(won)}. A figure that a flat colour wins is no evidence."
     return start + "can beat a good one. Here it does not beat this model in either."
 
 
@@ -356,9 +340,7 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Trivial fit",
-            f"{fit['images']} of {fit['of']} training pairs"
-            if fit
-            else "none: " + _reasons(metrics["absent"]),
+            f"{fit['images']} of {fit['of']} training pairs" if fit else "none: " + _reasons(metrics["absent"]),
         ),
         ("Intervals", definitions["interval"]),
         ("Command", metrics["command"]),

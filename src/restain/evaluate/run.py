@@ -112,9 +112,7 @@ def evaluate(
             assert predictor is not None
             given = predictor(he)
             if given.rgb.shape != real.shape or given.rgb.dtype != np.uint8:
-                raise ValueError(
-                    f"{label} made {given.rgb.dtype} {given.rgb.shape} of an image of {real.shape}"
-                )
+                raise ValueError(f"{label} made {given.rgb.dtype} {given.rgb.shape} of an image of {real.shape}")
             _make(out / "images")
             write_png(out / "images" / f"{pair.name}.png", given.rgb, _text(pair, label, provenance), mpp)
         answer = with_dab(given, reference)
@@ -159,9 +157,7 @@ def _scored(pairs: PairSet, split: str) -> tuple[Pair, ...]:
     if not scored:
         there = [f"{name} ({len(found)})" for name, found in by_split.items() if found]
         roots = ", ".join(map(str, pairs.roots))
-        raise RestainError(
-            f"{roots} has no pairs in the split '{split}'; it has {' and '.join(there) or 'none'}."
-        )
+        raise RestainError(f"{roots} has no pairs in the split '{split}'; it has {' and '.join(there) or 'none'}.")
     return scored
 
 
@@ -187,9 +183,7 @@ def _find_pictures(folder: Path, scored: Sequence[Pair]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in image_files(folder):
         if path.stem in found:
-            raise RestainError(
-                f"{folder} has two images named '{path.stem}': {found[path.stem].name} and {path.name}."
-            )
+            raise RestainError(f"{folder} has two images named '{path.stem}': {found[path.stem].name} and {path.name}.")
         found[path.stem] = path
     missing = [pair.name for pair in scored if pair.name not in found]
     if missing:
@@ -203,9 +197,7 @@ def _find_pictures(folder: Path, scored: Sequence[Pair]) -> dict[str, Path]:
 def _picture(path: Path, shape: tuple[int, ...]) -> Rgb:
     rgb: Rgb = read_rgb(path)
     if rgb.shape != shape:
-        raise RestainError(
-            f"{path} is {rgb.shape[1]}x{rgb.shape[0]} px, its real image {shape[1]}x{shape[0]}."
-        )
+        raise RestainError(f"{path} is {rgb.shape[1]}x{rgb.shape[0]} px, its real image {shape[1]}x{shape[0]}.")
     return rgb
 
 
@@ -249,14 +241,11 @@ def _findings(rows: Sequence[ImageRow], seed: int) -> dict[str, Any]:
         "images": len(own),
         "overall": _plain(summarise(rows, seed)),
         "levels": {
-            level or "unknown": _plain(summarise([row for row in rows if row.level == level], seed))
-            for level in levels
+            level or "unknown": _plain(summarise([row for row in rows if row.level == level], seed)) for level in levels
         },
         "comparison": compare(rows),
         "cases": [{"case": case, "name": name} for case, name in choose_cases(rows)],
-        "dab_reference": {
-            kind: sum(r.dab_reference == kind for r in own) for kind in ("truth", "deconvolution")
-        },
+        "dab_reference": {kind: sum(r.dab_reference == kind for r in own) for kind in ("truth", "deconvolution")},
         "identical_images": sum(math.isinf(row.values["psnr"]) for row in own),
     }
 

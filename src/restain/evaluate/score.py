@@ -50,9 +50,7 @@ def read_reference(pair: Pair, real: Rgb) -> Reference:
     """
     height, width = real.shape[:2]
     if min(height, width) < SSIM_WINDOW:
-        raise RestainError(
-            f"{pair.ihc_path}: {width}x{height} px is too small; SSIM's window is {SSIM_WINDOW} px."
-        )
+        raise RestainError(f"{pair.ihc_path}: {width}x{height} px is too small; SSIM's window is {SSIM_WINDOW} px.")
     white = glass_white(real)
     path = truth_path(pair)
     if path.is_file():
@@ -69,9 +67,7 @@ def with_dab(answer: Prediction, reference: Reference) -> Prediction:
 
     The deconvolution takes the real image's white for both pictures, so that a yellow cast counts as DAB.
     """
-    return (
-        answer if answer.dab is not None else Prediction(answer.rgb, dab_density(answer.rgb, reference.white))
-    )
+    return answer if answer.dab is not None else Prediction(answer.rgb, dab_density(answer.rgb, reference.white))
 
 
 def trivial_answers(he: Rgb, reference: Reference, fit: TrivialFit | None) -> dict[str, Prediction]:
@@ -97,13 +93,14 @@ def score(answer: Prediction, reference: Reference, mpp: float) -> tuple[dict[st
     assert virtual is not None
     moments = stain.cell_moments(virtual, reference.dab, mpp)
     mean_virtual, mean_real = stain.dab_mean(virtual), stain.dab_mean(reference.dab)
+    difference, shift = stain.background_colour(rgb, reference.real, reference.background)
     values = {
         "dab_r16": stain.pearson(moments),
         "dab_mean_virtual": mean_virtual,
         "dab_mean_real": mean_real,
         "dab_mean_error": abs(mean_virtual - mean_real),
-        "background_de": stain.background_de(rgb, reference.real, reference.background),
-        "background_db": stain.background_db(rgb, reference.real, reference.background),
+        "background_de": difference,
+        "background_db": shift,
         "psnr": psnr(rgb, reference.real),
         "ssim": ssim(rgb, reference.real),
         "mae": mean_absolute_error(rgb, reference.real),

@@ -35,6 +35,9 @@ MIN_SPREAD_OD = 0.001
 It is about half a grey level of an 8-bit white.
 """
 
+_FLAT_OD = 1e-5
+"""A virtual map whose cell means have a smaller standard deviation is flat; rounding in the sums is below that."""
+
 MIN_CELLS = 3
 """Two cells always correlate perfectly, so a correlation needs at least three."""
 
@@ -91,16 +94,18 @@ def pearson(moments: Moments) -> float:
     fewer than ``MIN_CELLS`` cells. A virtual map without any variance against a reference that has some
     explains nothing: r is 0, so that a flat picture cannot leave the mean by being flat.
     """
-    if moments.n < MIN_CELLS:
-        return float("nan")
-    variance_x = moments.xx / moments.n - (moments.x / moments.n) ** 2
-    variance_y = moments.yy / moments.n - (moments.y / moments.n) ** 2
-    covariance = moments.xy / moments.n - moments.x * moments.y / moments.n**2
-    if variance_y < MIN_SPREAD_OD**2:
-        return float("nan")
-    if variance_x < 1e-10:
-        return 0.0
-    return float(np.clip(covariance / np.sqrt(variance_x * variance_y), -1.0, 1.0))
+    return float(pearson_of_sums(np.array(astuple(moments))))
+
+
+def pearson_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`pearson` of many sums at once: ``(..., 6)`` in the order of :class:`Moments` to ``(...)``."""
+    n = np.maximum(sums[..., 0], 1)
+    x, y, xx, yy, xy = (sums[..., k] / n for k in range(1, 6))
+    variance_x, variance_y = np.maximum(xx - x * x, 0), np.maximum(yy - y * y, 0)
+    flat = variance_x < _FLAT_OD**2
+    scale = np.sqrt(np.where(flat, 1, variance_x) * np.where(variance_y > 0, variance_y, 1))
+    r = np.where(flat, 0.0, np.clip((xy - x * y) / scale, -1.0, 1.0))
+    return np.where((sums[..., 0] < MIN_CELLS) | (variance_y < MIN_SPREAD_OD**2), np.nan, r)
 
 
 def dab_r16(
@@ -125,19 +130,22 @@ def background_mask(
     return gaussian_filter(reference.astype(np.float32), sigma) < threshold
 
 
-def _background_lab(
+def background_colour(
     virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+) -> tuple[float, float]:
+    """:func:`background_de` and :func:`background_db` at the price of one."""
     if mask.sum() < max(1.0, MIN_BACKGROUND * mask.size):
-        return None
-    return rgb2lab(virtual[mask]), rgb2lab(real[mask])
+        return float("nan"), float("nan")
+    lab_virtual, lab_real = rgb2lab(virtual[mask]), rgb2lab(real[mask])
+    difference = np.median(deltaE_ciede2000(lab_real, lab_virtual))
+    return float(difference), float(np.median(lab_virtual[:, 2] - lab_real[:, 2]))
 
 
 def background_de(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     """Median CIEDE2000 colour difference between virtual and real over the background.
 
-    Sharma, Wu & Dalal, *Color Res Appl* 30:21, 2005, on sRGB under D65; about 1 is just noticeable. Colours
-    are taken as they are seen, not relative to each picture's white: glass of a wrong tint counts.
+    Sharma, Wu & Dalal, *Color Res Appl* 30:21, 2005, on sRGB under D65; about 1 is just noticeable. Colours are taken as
+    they are seen, not relative to each picture's white: glass of a wrong tint counts.
 
     Args:
         virtual: ``(H, W, 3)`` 8-bit RGB.
@@ -147,15 +155,13 @@ def background_de(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDA
     Returns:
         The median, or NaN where less than ``MIN_BACKGROUND`` of the image is background.
     """
-    lab = _background_lab(virtual, real, mask)
-    return float("nan") if lab is None else float(np.median(deltaE_ciede2000(lab[1], lab[0])))
+    return background_colour(virtual, real, mask)[0]
 
 
 def background_db(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     """Median shift of CIELAB b* from real to virtual over the background: positive is yellower than real.
 
-    The pale-yellow background that RGB generators give in place of white, as a number. Arguments and NaN as
-    in :func:`background_de`.
+    The pale-yellow background that RGB generators give in place of white, as a number. Arguments and NaN as in
+    :func:`background_de`.
     """
-    lab = _background_lab(virtual, real, mask)
-    return float("nan") if lab is None else float(np.median(lab[0][:, 2] - lab[1][:, 2]))
+    return background_colour(virtual, real, mask)[1]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.evaluate.stain import Moments, pearson
+from restain.evaluate.stain import Moments, pearson, pearson_of_sums
 
 RESAMPLES = 2000
 """Bootstrap samples behind an interval."""
@@ -144,9 +144,7 @@ def pooled_interval(moments: Sequence[Moments], seed: int = 0) -> Interval:
         return Interval(math.nan, math.nan, math.nan, 0)
     value = pearson(sum(moments, Moments()))
     sums = np.array([astuple(m) for m in moments])
-    totals = (np.apply_along_axis(np.bincount, 1, _resample(n, seed), minlength=n) / 1.0) @ sums
-    samples = np.array([pearson(Moments(*(float(v) for v in row))) for row in totals])
-    return _interval(value, samples, n)
+    return _interval(value, pearson_of_sums(sums[_resample(n, seed)].sum(axis=1)), n)
 
 
 def summarise(rows: Sequence[ImageRow], seed: int = 0) -> dict[str, dict[str, Interval]]:

@@ -92,10 +92,13 @@ def _folded(weight: Tensor, projection: Tensor) -> Tensor:
     return (projection @ weight.view(len(projection), -1, weight.shape[1])).flatten(0, 1)
 
 
-def _value_rows(mean: Tensor, value_map: Tensor) -> Tensor:
-    """Mean tokens through their head's value and output projection: ``(N, heads * features, channels)``."""
+def _value_rows(mean: Tensor, value_map: Tensor, bias: Tensor) -> Tensor:
+    """Mean tokens through their head's value and output projection: ``(N, heads * features, channels)``.
+
+    Each head's weights sum to one, so the bias can be shared out among the heads here.
+    """
     by_head = mean.view(len(mean), len(value_map), -1, mean.shape[2])
-    return (by_head @ value_map).flatten(1, 2)
+    return (by_head @ value_map + bias / len(value_map)).flatten(1, 2)
 
 
 def _gather(tokens: Tensor, to_k: Tensor, projection: Tensor, chunk: int) -> AttentionState:
@@ -133,12 +136,13 @@ def _spread(
     heads = len(projection)
     query_features = _folded(to_q, projection)
     output = torch.empty_like(tokens)
-    buffer = tokens.new_empty(min(chunk, tokens.shape[1]), len(query_features))
-    for i, values in enumerate(_value_rows(state.mean, value_map)):
+    buffers = tokens.new_empty(2, min(chunk, tokens.shape[1]), len(query_features))
+    for i, values in enumerate(_value_rows(state.mean, value_map, bias)):
         for x, y in zip(torch.split(tokens[i], chunk), torch.split(output[i], chunk), strict=True):
-            logits = torch.addmm(state.log_mass[i], x, query_features.t(), out=buffer[: len(x)])
-            weights = _by_head(logits, heads).softmax(-1).flatten(1)
-            torch.addmm(bias, weights, values, out=y)
+            logits, weights = buffers[:, : len(x)]
+            torch.mm(x, query_features.t(), out=logits).add_(state.log_mass[i])
+            torch.softmax(_by_head(logits, heads), -1, out=_by_head(weights, heads))
+            torch.mm(weights, values, out=y)
     return output
 
 
@@ -158,7 +162,7 @@ class _StreamedFavor(torch.autograd.Function):
     ) -> Tensor:
         state = _gather(tokens, to_k, projection, chunk)
         ctx.chunk = chunk
-        ctx.save_for_backward(tokens, to_q, to_k, value_map, projection, state.log_mass, state.mean)
+        ctx.save_for_backward(tokens, to_q, to_k, value_map, bias, projection, state.log_mass, state.mean)
         return _spread(tokens, state, to_q, projection, value_map, bias, chunk)
 
     @staticmethod
@@ -175,6 +179,7 @@ def _backward(
     to_q: Tensor,
     to_k: Tensor,
     value_map: Tensor,
+    bias: Tensor,
     projection: Tensor,
     log_mass: Tensor,
     mean: Tensor,
@@ -183,40 +188,42 @@ def _backward(
     n, channels = tokens.shape[1:]
     heads = len(projection)
     query_features = _folded(to_q, projection)
-    d_tokens, d_bias = torch.empty_like(tokens), tokens.new_zeros(channels)
-    d_to_q, d_to_k, d_value_map = (torch.zeros_like(t) for t in (to_q, to_k, value_map))
-    logits_buffer, d_logits_buffer = tokens.new_empty(2, min(chunk, n), len(query_features))
-    keys_buffer, d_projected_buffer = tokens.new_empty(2, min(chunk, n), channels)
+    d_tokens = torch.empty_like(tokens)
+    d_to_q, d_to_k, d_value_map, d_bias = (torch.zeros_like(t) for t in (to_q, to_k, value_map, bias))
+    wide = tokens.new_empty(3, min(chunk, n), len(query_features))
+    narrow = tokens.new_empty(2, min(chunk, n), channels)
 
-    for i, values in enumerate(_value_rows(mean, value_map)):
+    for i, values in enumerate(_value_rows(mean, value_map, bias)):
         xs, d_ys, d_xs = (torch.split(t[i], chunk) for t in (tokens, d_output, d_tokens))
 
         d_values, d_log_mass = torch.zeros_like(values), torch.zeros_like(log_mass[i])
         for x, d_y, d_x in zip(xs, d_ys, d_xs, strict=True):
-            logits = torch.addmm(log_mass[i], x, query_features.t(), out=logits_buffer[: len(x)])
-            weights = _by_head(logits, heads).softmax(-1)
-            d_logits = torch.mm(d_y, values.t(), out=d_logits_buffer[: len(x)])
-            d_logits_by_head = _by_head(d_logits, heads).mul_(weights)
-            d_logits_by_head.addcmul_(weights, d_logits_by_head.sum(-1, keepdim=True), value=-1)
-            d_bias.add_(d_y.sum(0))
-            d_values.addmm_(weights.flatten(1).t(), d_y)
+            logits, weights, d_logits = wide[:, : len(x)]
+            torch.mm(x, query_features.t(), out=logits).add_(log_mass[i])
+            by_head = torch.softmax(_by_head(logits, heads), -1, out=_by_head(weights, heads))
+            torch.mm(d_y, values.t(), out=d_logits).mul_(weights)
+            d_by_head = _by_head(d_logits, heads)
+            d_by_head.addcmul_(by_head, d_by_head.sum(-1, keepdim=True), value=-1)
+            d_values.addmm_(weights.t(), d_y)
             d_log_mass.add_(d_logits.sum(0))
-            d_queries = _per_head(d_logits, projection, out=d_projected_buffer[: len(x)])
+            d_queries = _per_head(d_logits, projection, out=narrow[0, : len(x)])
             d_to_q.addmm_(d_queries.t(), x)
             torch.mm(d_queries, to_q, out=d_x)
 
-        d_values_by_head = d_values.view(heads, -1, channels)
-        d_value_map.baddbmm_(mean[i].view(heads, -1, channels).mT, d_values_by_head)
-        d_mean = (d_values_by_head @ value_map.mT).flatten(0, 1)
+        d_bias.add_(d_values.sum(0) / heads)
+        d_by_head = d_values.view(heads, -1, channels)
+        d_value_map.baddbmm_(mean[i].view(heads, -1, channels).mT, d_by_head)
+        d_mean = (d_by_head @ value_map.mT).flatten(0, 1)
 
         # d_logits = weights * (d_mean · x - d_mean · mean + d_log_mass); only the first term depends on the key.
         shift = d_log_mass - (d_mean * mean[i]).sum(1)
         for x, d_x in zip(xs, d_xs, strict=True):
-            keys = torch.mm(x, to_k.t(), out=keys_buffer[: len(x)])
-            logits = _key_logits(keys, projection, out=logits_buffer[: len(x)])
-            weights = logits.sub_(log_mass[i]).exp_()
-            d_logits = torch.addmm(shift, x, d_mean.t(), out=d_logits_buffer[: len(x)]).mul_(weights)
-            d_keys = _per_head(d_logits, projection, out=d_projected_buffer[: len(x)])
+            keys, d_keys = narrow[:, : len(x)]
+            weights, d_logits, _ = wide[:, : len(x)]
+            torch.mm(x, to_k.t(), out=keys)
+            _key_logits(keys, projection, out=weights).sub_(log_mass[i]).exp_()
+            torch.mm(x, d_mean.t(), out=d_logits).add_(shift).mul_(weights)
+            _per_head(d_logits, projection, out=d_keys)
             d_half_squares = _by_head(d_logits, heads).sum(-1, keepdim=True)
             _by_head(d_keys, heads).addcmul_(_by_head(keys, heads), d_half_squares, value=-1)
             d_to_k.addmm_(d_keys.t(), x)

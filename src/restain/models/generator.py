@@ -51,7 +51,8 @@ class JoinAndAttend(nn.Module):
 class Generator(nn.Module):
     """H&E image to virtual IHC image: ``(N, 3, H, W)`` RGB in [0, 1] to :class:`~restain.models.heads.Stained`.
 
-    Any height and width: the input is padded by reflection to a multiple of ``2^depth`` and the result cut back.
+    Any height and width: the input is padded by reflection to a multiple of ``2^depth`` and of the expression classifier's
+    stride, and the result is cut back.
     The expression classifier is part of the generator, since its feature map is an input of every call, but it is
     trained beforehand and frozen here.
     """
@@ -88,7 +89,7 @@ class Generator(nn.Module):
 
     def forward(self, he: Tensor) -> Stained:
         height, width = he.shape[2:]
-        step = 2**self.depth
+        step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
         if height % step or width % step:
             mode = "reflect" if min(height, width) > step else "replicate"
             he = F.pad(he, (0, -width % step, 0, -height % step), mode=mode)

@@ -1,8 +1,8 @@
 """The architecture of synthetic tissue: which pixel is tumour, duct, lumen, fat, vessel, collagen or glass.
 
-Outlines are thresholded multi-scale noise, so that nests are irregular. Collagen follows the level lines of a stream
-function that bends around nests and ducts. Lengths are in micrometres, so that the same kind of tissue exists at any
-pixel size.
+Outlines are thresholded multi-scale noise, so that nests are irregular. Collagen follows the level lines of a
+stream function that bends around nests and ducts. Lengths are in micrometres, so that the same kind of tissue
+exists at any pixel size.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from restain.phantom.cells import Bools, Floats, Ints
 from restain.phantom.noise import smooth_noise
 
 GLASS, STROMA, TUMOUR, DUCT, LUMEN, FAT, VESSEL = range(7)
-"""Compartments: no tissue, connective tissue, tumour nests, ductal epithelium, lumina, adipocytes, vessel walls."""
+"""Compartments: no tissue, connective tissue, tumour nests, ductal epithelium, lumina, adipocytes, vessel
+walls."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a piece of tissue is built: nest size (bump of the noise, µm), share of tumour, and what lies beside it."""
+    """How a piece of tissue is built: nest size (bump of the noise, µm), share of tumour, and what lies
+    beside it."""
 
     name: str
     bump_um: float
@@ -63,7 +65,8 @@ def without_specks(mask: Bools, least_px: float) -> Bools:
 
 
 def scatter(rng: np.random.Generator, allowed: Bools, spacing: float, keep: float = 1.0) -> Floats:
-    """Jittered hexagonal lattice of about ``spacing`` pixels, kept where ``allowed``: ``(N, 2)`` rows and columns."""
+    """Jittered hexagonal lattice of about ``spacing`` pixels, kept where ``allowed``: ``(N, 2)`` rows and
+    columns."""
     h, w = allowed.shape
     rows, cols = np.mgrid[0 : h : spacing * 0.866, 0:w:spacing]
     cols = cols + (np.arange(rows.shape[0]) % 2)[:, None] * spacing / 2
@@ -99,8 +102,9 @@ def borders(labels: Ints) -> Bools:
 class Architecture:
     """The compartments of one square piece of tissue, built step by step from one source of randomness.
 
-    ``compartment``, ``slit`` (how open the connective tissue is, in [0, 1]), ``red`` (erythrocytes, in [0, 1]), ``fibre``
-    (texture of the collagen, unit variance) and ``angle`` (along which it runs) are ``(side, side)``.
+    ``compartment``, ``slit`` (how open the connective tissue is, in [0, 1]), ``red`` (erythrocytes, in [0,
+    1]), ``fibre`` (texture of the collagen, unit variance) and ``angle`` (along which it runs) are ``(side,
+    side)``.
     """
 
     def __init__(self, rng: np.random.Generator, side: int, mpp: float) -> None:

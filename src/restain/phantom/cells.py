@@ -108,9 +108,7 @@ class Cells:
             )
 
 
-def stain_membranes(
-    rng: np.random.Generator, kind: Ints, score: Ints, diameter_um: Floats
-) -> tuple[Floats, Floats]:
+def stain_membranes(rng: np.random.Generator, kind: Ints, score: Ints, diameter_um: Floats) -> tuple[Floats, Floats]:
     """Apply the rule: ``(completeness, dab_od)`` of cells from their kind, score and nuclear diameter (arrays of N)."""
     count = len(score)
     low, high = COMPLETENESS[score].T
@@ -122,6 +120,4 @@ def stain_membranes(
     faint = faint[np.argsort(-diameter_um[faint], kind="stable")][:allowed]
     stained = tumour & (score > 0)
     stained[faint] = True
-    return np.where(stained, completeness, 0).astype(np.float32), np.where(stained, dab_od, 0).astype(
-        np.float32
-    )
+    return np.where(stained, completeness, 0).astype(np.float32), np.where(stained, dab_od, 0).astype(np.float32)

@@ -1,9 +1,10 @@
 """A phantom data set on disk: BCI's layout, with the truth beside it.
 
 ``OUT/{HE,IHC}/{train,test}/NNNNN_{train,test}_{0,1+,2+,3+}.png`` are the pairs (lossless),
-``OUT/truth/{train,test}/*.tif`` the true DAB densities (see :func:`read_truth`), ``OUT/truth/cells.csv`` every cell, and
-``OUT/phantom.json`` what was asked for and how each pair was made. A pair depends on the parameters, the seed and its index
-alone; its truth file is written last, so that a pair is whole when its truth file exists, and an interrupted run resumes.
+``OUT/truth/{train,test}/*.tif`` the true DAB densities (see :func:`read_truth`), ``OUT/truth/cells.csv``
+every cell, and ``OUT/phantom.json`` what was asked for and how each pair was made. A pair depends on the
+parameters, the seed and its index alone; its truth file is written last, so that a pair is whole when its
+truth file exists, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ CELL_COLUMNS = (
 class PhantomSummary:
     """What a run of :func:`write_phantom` left behind.
 
-    ``pairs`` are there in all, of which ``written`` are new and ``kept`` were there already; ``levels`` counts pairs per
-    split and level text, e.g. ``{"train": {"0": 2}}``; ``cells`` counts the rows of the truth table.
+    ``pairs`` are there in all, of which ``written`` are new and ``kept`` were there already; ``levels``
+    counts pairs per split and level text, e.g. ``{"train": {"0": 2}}``; ``cells`` counts the rows of the
+    truth table.
     """
 
     out: Path
@@ -64,6 +66,14 @@ class PhantomSummary:
     kept: int
     cells: int
     levels: dict[str, dict[str, int]]
+
+    def describe(self) -> str:
+        """One line for a person: what is there, and that it is synthetic."""
+        splits = "; ".join(
+            f"{split}: " + ", ".join(f"{level} x {count}" for level, count in sorted(counts.items()))
+            for split, counts in self.levels.items()
+        )
+        return f"{self.out}: {self.pairs} synthetic pairs ({self.written} new), {self.cells} cells; {splits}"
 
 
 @dataclass(frozen=True)
@@ -119,9 +129,10 @@ def write_phantom(
         levels: HER2 levels, taken in turn within each split.
         seed: source of all randomness, 0 or greater.
         mpp: micrometres per pixel of the images.
-        test_share: share of the pairs that goes to the test split, in [0, 1]. With ``from_he`` the two splits take
-            different pictures.
-        misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact alignment.
+        test_share: share of the pairs that goes to the test split, in [0, 1]. With ``from_he`` the two splits
+            take different pictures.
+        misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact
+            alignment.
         from_he: H&E pictures, or folders of them, to keep as the H&E side; their cells decide the level.
         from_he_mpp: micrometres per pixel of those pictures; None takes them to be at ``mpp``.
         progress: called with (pairs done, pairs in all) after each pair.
@@ -131,15 +142,13 @@ def write_phantom(
         A summary of the data set.
 
     Raises:
-        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or a picture
-            cannot be read or used.
+        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or a
+            picture cannot be read or used.
     """
     _check(pairs, size, levels, seed, mpp, test_share, misalign_um, from_he_mpp, workers)
     pictures = find_pictures(from_he)
     if pictures and set(levels) != set(Her2Level):
-        raise RestainError(
-            "Levels cannot be chosen for real H&E pictures: the cells found in them decide the level."
-        )
+        raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
     n_test = round(pairs * test_share)
     parameters = {
         "restain": __version__,
@@ -160,9 +169,7 @@ def write_phantom(
         choice = by_split[split]
         picture = choice[number % len(choice)] if choice else None
         level = levels[number % len(levels)]
-        jobs.append(
-            _Job(out, index, split, number, level, size, mpp, seed, misalign_um, picture, from_he_mpp)
-        )
+        jobs.append(_Job(out, index, split, number, level, size, mpp, seed, misalign_um, picture, from_he_mpp))
     _begin(out, parameters)
     todo = [job for job in jobs if job.truth() is None]
     done = len(jobs) - len(todo)
@@ -179,14 +186,13 @@ def write_phantom(
 
 
 def read_truth(path: Path) -> Floats:
-    """Read the true DAB density of a phantom pair: ``(H, W)`` ``float32``, in OD units, aligned with the IHC image.
+    """Read the true DAB density of a phantom pair: ``(H, W)`` ``float32``, in OD units, aligned with the IHC
+    image.
 
     Raises:
         RestainError: if the file is missing or is not a truth file.
     """
-    return np.asarray(_open_truth(path, lambda page: page.asarray()), dtype=np.float32) * np.float32(
-        OD_PER_COUNT
-    )
+    return np.asarray(_open_truth(path, lambda page: page.asarray()), dtype=np.float32) * np.float32(OD_PER_COUNT)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -207,7 +213,7 @@ def _open_truth(path: Path, read: Callable[[Any], Any]) -> Any:
             return read(page)
     except FileNotFoundError as error:
         raise RestainError(f"{path} does not exist.") from error
-    except (OSError, ValueError, KeyError, TypeError, tifffile.TiffFileError) as error:
+    except (OSError, ValueError, LookupError, TypeError, tifffile.TiffFileError) as error:
         raise RestainError(f"{path} is not a truth file of a phantom.") from error
 
 
@@ -324,9 +330,7 @@ def _picture(path: Path) -> NDArray[np.uint8]:
 def _write_pair(job: _Job) -> None:
     """Make one pair and write its images, then its truth."""
     if job.picture is None:
-        pair = make_pair(
-            job.seed, job.index, job.level, size=job.size, mpp=job.mpp, misalign_um=job.misalign_um
-        )
+        pair = make_pair(job.seed, job.index, job.level, size=job.size, mpp=job.mpp, misalign_um=job.misalign_um)
     else:
         pair = pair_from_picture(
             _picture(job.picture),
@@ -359,9 +363,7 @@ def _truth_file(name: str, mpp: float, pair: PhantomPair) -> bytes:
     }
     counts = np.clip(np.rint(pair.dab / OD_PER_COUNT), 0, 65535).astype(np.uint16)
     buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer, counts, compression="zlib", predictor=True, description=json.dumps(record), metadata=None
-    )
+    tifffile.imwrite(buffer, counts, compression="zlib", predictor=True, description=json.dumps(record), metadata=None)
     return buffer.getvalue()
 
 

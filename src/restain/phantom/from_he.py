@@ -1,11 +1,13 @@
-"""The second kind of phantom: a real H&E picture keeps its pixels, and the IHC is rendered from the cells found in it.
+"""The second kind of phantom: a real H&E picture keeps its pixels, and the IHC is rendered from the cells
+found in it.
 
-Nuclei are found by classical means (hematoxylin density, distance transform, watershed) and named by shape, size and
-company: slender ones are fibroblasts, small dark round ones lymphocytes, and the others, where they lie densely, tumour
-cells. The cells' territories are the surroundings of their nuclei. The HER2 score follows the phantom's rule (see
-:mod:`restain.phantom.cells`), read from the mean nuclear diameter of a focus by :data:`SCORE_BOUNDS_UM`: invented, fixed, the
-same for every picture. Hematoxylin density is left out of the score, because it varies with the laboratory. Normal
-epithelium is not told from tumour.
+Nuclei are found by classical means (hematoxylin density, distance transform, watershed) and named by shape,
+size and
+company: slender ones are fibroblasts, small dark round ones lymphocytes, and the others, where they lie
+    densely, tumour cells. The cells' territories are the surroundings of their nuclei. The HER2 score follows
+    the phantom's rule (see :mod:`restain.phantom.cells`), read from the mean nuclear diameter of a focus by
+    :data:`SCORE_BOUNDS_UM`: invented, fixed, the same for every picture. Hematoxylin density is left out of
+    the score, because it varies with the laboratory. Normal epithelium is not told from tumour.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ TISSUE_SHARE = 0.3
 """Least share of a crop that is tissue."""
 TISSUE_OD = 0.07
 """Least mean optical density of tissue, relative to glass."""
-SCORE_BOUNDS_UM = np.array([6.8, 8.0, 9.4], dtype=np.float32)
+SCORE_BOUNDS_UM = np.array([7.0, 8.3, 9.5], dtype=np.float32)
 """Mean nuclear diameters of a focus, in µm as measured, at which the score becomes 1, 2 and 3."""
 FOCUS_UM = 28.0
 """Standard deviation of the Gaussian over which a focus' mean diameter is taken."""
+LARGEST_UM = 12.0
+"""Diameters count up to this in a focus' mean: beyond it lie nuclei that were not parted."""
 REACH_UM = 5.0
 """A territory ends this far from its nucleus: cells reach about 8 µm from their centre."""
 NEST_COVER = 0.17
@@ -46,8 +50,9 @@ _DRAWS = 48
 
 @dataclass(frozen=True)
 class FoundTissue:
-    """Cells found in a picture: ``territory`` (one plus the owning tumour cell's index, else 0), ``cover`` (nucleus share of a
-    pixel), ``counterstain`` (hematoxylin density of the IHC to render, OD units), each ``(H, W)``; and the cells."""
+    """Cells found in a picture: ``territory`` (one plus the owning tumour cell's index, else 0), ``cover``
+    (nucleus share of a pixel), ``counterstain`` (hematoxylin density of the IHC to render, OD units), each
+    ``(H, W)``; and the cells."""
 
     territory: Ints
     cover: Floats
@@ -92,7 +97,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
     except Exception as error:
-        # Decoders raise what they please (OSError, ValueError, SyntaxError, struct.error and their own) on a broken file.
+        # Decoders raise what they please (OSError, ValueError, SyntaxError, struct.error and their own) on a
+        # broken file.
         raise RestainError(f"{path} cannot be read as a picture.") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         raise RestainError(f"{path} is not an 8-bit RGB picture.")
@@ -150,7 +156,8 @@ def _nuclei(hema: Floats, mpp: float) -> Ints:
     smooth = ndimage.gaussian_filter(hema, 0.55 / mpp)
     around = ndimage.gaussian_filter(hema, 9.0 / mpp)
     floor = threshold_otsu(smooth)
-    # In dark epithelium everything is above the picture's threshold: there a nucleus must stand out of its surroundings.
+    # In dark epithelium everything is above the picture's threshold: there a nucleus must stand out of its
+    # surroundings.
     mask = (smooth > 0.72 * floor) & (smooth > np.maximum(0.45 * floor + 0.55 * around, 1.0 * around))
     mask = ndimage.binary_opening(mask, iterations=max(1, round(0.5 / mpp)))
     holes, _ = ndimage.label(~mask)
@@ -211,7 +218,8 @@ def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> 
     Args:
         he: ``(H, W, 3)`` ``uint8`` RGB of an H&E section.
         mpp: micrometres per pixel.
-        rng: source of the randomness that the rule leaves (see :func:`restain.phantom.cells.stain_membranes`).
+        rng: source of the randomness that the rule leaves (see
+            :func:`restain.phantom.cells.stain_membranes`).
     """
     od = optics.optical_density(he, _white(he))
     hema = np.maximum(optics.unmix(od, (optics.HEMATOXYLIN, optics.EOSIN))[..., 0], 0.0)
@@ -225,9 +233,7 @@ def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> 
     counter = (solid * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
     if count == 0:
         nothing = np.zeros(0, dtype=np.float32)
-        none = Cells(
-            nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing, nothing, nothing
-        )
+        none = Cells(nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing, nothing, nothing)
         return FoundTissue(np.zeros(he.shape[:2], np.int32), cover, counter, none)
 
     kind, at = _kinds(labels, seen, mpp)
@@ -239,9 +245,7 @@ def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> 
     return FoundTissue(np.where(tumour, owner, 0).astype(np.int32), cover, counter, cells)
 
 
-def _kinds(
-    labels: Ints, seen: _Measured, mpp: float
-) -> tuple[Ints, tuple[NDArray[np.int_], NDArray[np.int_]]]:
+def _kinds(labels: Ints, seen: _Measured, mpp: float) -> tuple[Ints, tuple[NDArray[np.int_], NDArray[np.int_]]]:
     """Name each nucleus, and give the pixel (row, column) of its centre."""
     kind = np.full(len(seen.x), CellKind.TUMOUR, dtype=np.int32)
     dark = seen.hema > 1.1 * np.median(seen.hema)
@@ -251,9 +255,7 @@ def _kinds(
     kind[slender] = CellKind.FIBROBLAST
     large = (labels > 0) & (kind[np.maximum(labels - 1, 0)] == CellKind.TUMOUR)
     crowding = ndimage.gaussian_filter(large.astype(np.float32), 11.0 / mpp)
-    row, col = (
-        np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip((seen.y, seen.x), labels.shape, strict=True)
-    )
+    row, col = (np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip((seen.y, seen.x), labels.shape, strict=True))
     company = crowding[row, col]
     lonely = (kind == CellKind.TUMOUR) & (company < NEST_COVER)
     kind[lonely] = np.where(seen.slender[lonely] > 1.6, CellKind.FIBROBLAST, CellKind.LYMPHOCYTE)
@@ -273,7 +275,7 @@ def _scores(
     tumour = kind == CellKind.TUMOUR
     weight, total = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     np.add.at(weight, (at[0][tumour], at[1][tumour]), 1.0)
-    np.add.at(total, (at[0][tumour], at[1][tumour]), diameter_um[tumour])
+    np.add.at(total, (at[0][tumour], at[1][tumour]), np.minimum(diameter_um[tumour], LARGEST_UM))
     sigma = FOCUS_UM / mpp
     focus = ndimage.gaussian_filter(total, sigma) / np.maximum(ndimage.gaussian_filter(weight, sigma), 1e-9)
     return np.where(tumour, np.digitize(focus[at], SCORE_BOUNDS_UM), 0).astype(np.int32)

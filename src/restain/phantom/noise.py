@@ -20,13 +20,12 @@ def _kernel(length: int, sigma: float) -> Floats:
     return (bumps / np.linalg.norm(bumps, axis=1, keepdims=True)).astype(np.float32)
 
 
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, float]
-) -> Floats:
-    """Gaussian noise of zero mean and unit variance whose bumps have a standard deviation of ``sigma`` pixels.
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, float]) -> Floats:
+    """Gaussian noise of zero mean and unit variance whose bumps have a standard deviation of ``sigma``
+    pixels.
 
-    White noise on a coarse grid is spread by Gaussian bumps as two matrix products, so that the cost falls as the
-    field gets smoother; every pixel has unit variance by construction.
+    White noise on a coarse grid is spread by Gaussian bumps as two matrix products, so that the cost falls as
+    the field gets smoother; every pixel has unit variance by construction.
 
     Args:
         rng: source of randomness.
@@ -43,7 +42,8 @@ def smooth_noise(
 
 
 FIELD_BUMP_UM = 45.0
-"""Standard deviation of the bumps of a misalignment field, in µm: sections stretch over tens of cells, not within one."""
+"""Standard deviation of the bumps of a misalignment field, in µm: sections stretch over tens of cells, not
+within one."""
 
 
 def misalignment_field(shape: tuple[int, int], *, mpp: float, rms_um: float, seed: int, index: int) -> Floats:
@@ -57,8 +57,8 @@ def misalignment_field(shape: tuple[int, int], *, mpp: float, rms_um: float, see
         index: the pair's index.
 
     Returns:
-        ``(2, H, W)`` ``float32``: displacement in pixels along rows and columns. The misaligned image shows at
-        ``(y, x)`` what the aligned one shows at ``(y + field[0], x + field[1])``.
+        ``(2, H, W)`` ``float32``: displacement in pixels along rows and columns. The misaligned image shows
+        at ``(y, x)`` what the aligned one shows at ``(y + field[0], x + field[1])``.
     """
     rng = np.random.default_rng([seed, index, 3])
     sigma = FIELD_BUMP_UM / mpp

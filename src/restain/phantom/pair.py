@@ -35,9 +35,10 @@ _ATTEMPTS = 20
 class PhantomPair:
     """A synthetic pair and its truth.
 
-    ``he`` and ``ihc`` are ``(H, W, 3)`` ``uint8`` RGB; ``dab`` is the true DAB density, ``(H, W)`` ``float32`` in OD units,
-    aligned with ``ihc``; ``cells`` have their positions in ``he``; ``level`` is the guideline's level of the tumour cells;
-    ``record`` holds how the pair was made (stain vectors, white, misalignment), ready for JSON.
+    ``he`` and ``ihc`` are ``(H, W, 3)`` ``uint8`` RGB; ``dab`` is the true DAB density, ``(H, W)``
+    ``float32`` in OD units, aligned with ``ihc``; ``cells`` have their positions in ``he``; ``level`` is the
+    guideline's level of the tumour cells; ``record`` holds how the pair was made (stain vectors, white,
+    misalignment), ready for JSON.
     """
 
     he: NDArray[np.uint8]
@@ -79,16 +80,12 @@ def make_pair(
         if len(tumour) >= min(LEAST_CELLS, (size * mpp / 20) ** 2):
             break
     else:
-        raise AssertionError(
-            f"no tissue of level {level.text} grew from seed {seed}, index {index} at {size} px"
-        )
+        raise AssertionError(f"no tissue of level {level.text} grew from seed {seed}, index {index} at {size} px")
     looks = np.random.default_rng([seed, index, 1])
     look_he, look_ihc = he_appearance(looks), ihc_appearance(looks)
     noise = np.random.default_rng([seed, index, 2])
     he = expose(as_seen(he_densities(tissue, rng), look_he, mpp), look_he, rng=None if noiseless else noise)
-    dab = np.maximum(
-        membrane_dab(tissue.territory, tissue.cells, tissue.cover, mpp, rng), luminal_dab(tissue)
-    )
+    dab = np.maximum(membrane_dab(tissue.territory, tissue.cells, tissue.cover, mpp, rng), luminal_dab(tissue))
     ihc, truth = _ihc(counterstain(tissue, rng), dab, look_ihc, mpp, misalign_um, (seed, index), noiseless)
     record = {
         "style": tissue.style,
@@ -111,10 +108,11 @@ def pair_from_picture(
     misalign_um: float = 0.0,
     noiseless: bool = False,
 ) -> PhantomPair:
-    """Cut a crop out of a real H&E picture, find its cells, and render the IHC that the phantom's rule gives them.
+    """Cut a crop out of a real H&E picture, find its cells, and render the IHC that the phantom's rule gives
+    them.
 
-    The crop's pixels are the picture's own (resampled only where ``picture_mpp`` differs from ``mpp``). The level is
-    that of the cells found.
+    The crop's pixels are the picture's own (resampled only where ``picture_mpp`` differs from ``mpp``). The
+    level is that of the cells found.
 
     Args:
         picture: ``(H, W, 3)`` ``uint8`` RGB.

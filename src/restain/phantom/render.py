@@ -1,8 +1,9 @@
-"""From tissue to light: stain densities by what each stain binds to, and Beer–Lambert rendering of both sections.
+"""From tissue to light: stain densities by what each stain binds to, and Beer–Lambert rendering of both
+sections.
 
-Densities are painted first (:func:`he_densities`, :func:`counterstain`, :func:`membrane_dab`), then blurred by the optics
-and turned into intensities (:func:`expose`) with the stain vectors, white point, illumination and noise of an
-:class:`Appearance`. Everything before ``expose`` is truth.
+Densities are painted first (:func:`he_densities`, :func:`counterstain`, :func:`membrane_dab`), then blurred
+by the optics and turned into intensities (:func:`expose`) with the stain vectors, white point, illumination
+and noise of an :class:`Appearance`. Everything before ``expose`` is truth.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ RED_CELL = (0.14, 0.74, 0.66)
 """Absorption of erythrocytes in H&E, an orange red."""
 _HE_HEMATOXYLIN = ((0.650, 0.704, 0.286), (0.563, 0.720, 0.406))
 _HE_EOSIN = ((0.072, 0.990, 0.105), (0.216, 0.801, 0.558))
-"""Ruifrok & Johnston 2001 and Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250): a pair's vectors lie between them."""
+"""Ruifrok & Johnston 2001 and Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250): a pair's vectors lie
+between them."""
 
 _IHC_HEMATOXYLIN = (0.660, 0.668, 0.345)
 _IHC_DAB = (0.255, 0.560, 0.788)
-"""Ruifrok & Johnston's H-DAB, the counterstain a little greyer and DAB a little more golden, as in BCI and MIST."""
+"""Ruifrok & Johnston's H-DAB, the counterstain a little greyer and DAB a little more golden, as in BCI and
+MIST."""
 LUMINAL_OD = 0.07
 """DAB density of the luminal edge of normal ducts."""
 MEMBRANE_UM = np.array([0.42, 0.42, 0.46, 0.62], dtype=np.float32)
@@ -39,9 +42,9 @@ MEMBRANE_UM = np.array([0.42, 0.42, 0.46, 0.62], dtype=np.float32)
 class Appearance:
     """How one section was stained and photographed.
 
-    ``vectors`` are unit absorption vectors, ``strength`` the factor on each stain's density, ``white`` the intensity of
-    glass per channel (of 255), ``shading`` the relative fall of the illumination over the image, ``blur_um`` the standard
-    deviation of the optical blur, ``noise`` that of the sensor, in grey levels.
+    ``vectors`` are unit absorption vectors, ``strength`` the factor on each stain's density, ``white`` the
+    intensity of glass per channel (of 255), ``shading`` the relative fall of the illumination over the image,
+    ``blur_um`` the standard deviation of the optical blur, ``noise`` that of the sensor, in grey levels.
     """
 
     vectors: tuple[tuple[float, float, float], ...]
@@ -108,7 +111,8 @@ def expose(densities: Floats, look: Appearance, *, rng: np.random.Generator | No
     """Photograph a section.
 
     Args:
-        densities: ``(H, W, S)`` densities in OD units, one per vector of ``look``, already scaled and blurred.
+        densities: ``(H, W, S)`` densities in OD units, one per vector of ``look``, already scaled and
+            blurred.
         look: vectors, white, shading and noise.
         rng: source of the sensor's noise; None photographs without noise.
 
@@ -216,27 +220,22 @@ def counterstain(tissue: Tissue, rng: np.random.Generator) -> Floats:
     grain = smooth_noise(rng, where.shape, 0.6 / tissue.mpp)
     base = np.array([0, 0.030, 0.050, 0.055, 0, 0, 0.035], dtype=np.float32)[where]
     stroma = (where == STROMA) | (where == VESSEL)
-    base *= np.where(
-        stroma, np.clip(1 + 0.28 * tissue.fibre, 0.2, 2) * (1 - 0.9 * tissue.slit), 1 + 0.1 * grain
-    )
+    base *= np.where(stroma, np.clip(1 + 0.28 * tissue.fibre, 0.2, 2) * (1 - 0.9 * tissue.slit), 1 + 0.1 * grain)
     base += 0.07 * tissue.red_cells
     if not len(cells):
         return base
     body = np.array([0.30, 0.31, 0.33, 0.42], dtype=np.float32)[cells.kind]
     body = np.where(cells.kind == CellKind.TUMOUR, np.array([0.33, 0.31, 0.28, 0.26])[cells.score], body)
-    nucleus = body[np.maximum(tissue.nucleus - 1, 0)] * (
-        1 + 0.14 * grain + 0.15 * (np.clip(tissue.radius, 0, 1) - 0.6)
-    )
+    nucleus = body[np.maximum(tissue.nucleus - 1, 0)] * (1 + 0.14 * grain + 0.15 * (np.clip(tissue.radius, 0, 1) - 0.6))
     return (base * (1 - tissue.cover) + nucleus * tissue.cover).astype(np.float32)
 
 
-def membrane_dab(
-    territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: np.random.Generator
-) -> Floats:
+def membrane_dab(territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: np.random.Generator) -> Floats:
     """DAB density of the IHC section, ``(H, W)`` in OD units.
 
-    Each cell's perimeter (the pixels of its territory that touch another one) is stained over the ``completeness`` share
-    that lies nearest to its nucleus, in its ``dab_od``; scores 2 and 3 have DAB in the cytoplasm as well.
+    Each cell's perimeter (the pixels of its territory that touch another one) is stained over the
+    ``completeness`` share that lies nearest to its nucleus, in its ``dab_od``; scores 2 and 3 have DAB in the
+    cytoplasm as well.
 
     Args:
         territory: ``(H, W)`` one plus the index of the owning cell, 0 outside epithelium.
@@ -268,9 +267,7 @@ def membrane_dab(
         width = MEMBRANE_UM[cells.score[source]] / mpp
         dab = (cells.dab_od[source] * np.exp(-0.5 * (gap / width) ** 2)).astype(np.float32)
     owner_map = np.maximum(territory - 1, 0)
-    cytoplasm = (
-        (CYTOPLASM_SHARE[cells.score] * cells.dab_od)[owner_map] * (territory > 0) * (1 - 0.75 * cover)
-    )
+    cytoplasm = (CYTOPLASM_SHARE[cells.score] * cells.dab_od)[owner_map] * (territory > 0) * (1 - 0.75 * cover)
     return (np.maximum(dab, cytoplasm) * grain).astype(np.float32)
 
 

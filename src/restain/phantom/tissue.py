@@ -1,7 +1,7 @@
 """Synthetic breast tissue: cells, their nuclei and their territories, put into an architecture.
 
-Cells are jittered seeds; an epithelial cell's territory is what lies nearest to its seed, and a nucleus is an ellipse with an
-uneven rim. Tumour cells take their size and crowding from the HER2 score of their focus (see
+Cells are jittered seeds; an epithelial cell's territory is what lies nearest to its seed, and a nucleus is an
+ellipse with an uneven rim. Tumour cells take their size and crowding from the HER2 score of their focus (see
 :mod:`restain.phantom.cells`).
 """
 
@@ -46,11 +46,11 @@ RISING_SHARE = 0.06
 class Tissue:
     """A piece of tissue as arrays of one shape ``(H, W)``, and its cells.
 
-    ``compartment`` names each pixel's compartment; ``territory`` is, for epithelium, one plus the index of the cell that
-    owns the pixel (0 elsewhere); ``nucleus`` the same for nuclei of every cell; ``radius`` the distance from the nucleus'
-    centre in nuclear radii (1 at its rim; large far away); ``cover`` how much of the pixel is nucleus, in [0, 1];
-    ``fibre`` the collagen's texture (zero mean, unit variance); ``slit`` how open the connective tissue is, in [0, 1];
-    ``red_cells`` the erythrocytes' density, in [0, 1].
+    ``compartment`` names each pixel's compartment; ``territory`` is, for epithelium, one plus the index of
+    the cell that owns the pixel (0 elsewhere); ``nucleus`` the same for nuclei of every cell; ``radius`` the
+    distance from the nucleus' centre in nuclear radii (1 at its rim; large far away); ``cover`` how much of
+    the pixel is nucleus, in [0, 1]; ``fibre`` the collagen's texture (zero mean, unit variance); ``slit`` how
+    open the connective tissue is, in [0, 1]; ``red_cells`` the erythrocytes' density, in [0, 1].
     """
 
     mpp: float
@@ -92,9 +92,7 @@ def grow_tissue(rng: np.random.Generator, *, level: Her2Level, size: int = 512, 
     epithelial = np.isin(plan.compartment, (TUMOUR, DUCT))
     shift = [plan.px(0.55) * plan.noise(2.2) for _ in range(2)]
     y, x = np.mgrid[0 : plan.shape[0], 0 : plan.shape[1]].astype(np.float32)
-    wavy = tuple(
-        np.clip(np.rint(c + s), 0, plan.shape[0] - 1).astype(int) for c, s in zip((y, x), shift, strict=True)
-    )
+    wavy = tuple(np.clip(np.rint(c + s), 0, plan.shape[0] - 1).astype(int) for c, s in zip((y, x), shift, strict=True))
     nothing = np.zeros(plan.shape, dtype=np.int32)
     owner = nearest_seed(seeds, plan.shape)[wavy] if len(seeds) else nothing
     beside = nearest_seed(loose, plan.shape) + len(seeds) if len(loose) else nothing
@@ -123,12 +121,13 @@ def grow_tissue(rng: np.random.Generator, *, level: Her2Level, size: int = 512, 
 
 
 def _scores(plan: Architecture, level: Her2Level) -> Ints:
-    """HER2 score of the focus that a pixel belongs to, ``(H, W)``: mostly the level, some one below, few one above."""
+    """HER2 score of the focus that a pixel belongs to, ``(H, W)``: mostly the level, some one below, few one
+    above."""
     score = np.full(plan.shape, int(level), dtype=np.int32)
     tumour = plan.compartment == TUMOUR
     foci = plan.noise(24)
     if level > 0:
-        score[mask_of_share(foci, tumour, plan.rng.uniform(0.05, 0.22))] -= 1
+        score[mask_of_share(foci, tumour, plan.rng.uniform(0.05, 0.18))] -= 1
     if 0 < level < 3:
         score[mask_of_share(-foci, tumour, plan.rng.uniform(0.0, RISING_SHARE))] += 1
     return score
@@ -200,7 +199,8 @@ def _diameters(rng: np.random.Generator, kind: Ints, score: Ints) -> Floats:
 def _nuclear_radius(
     plan: Architecture, cells: Cells, nearest: Ints, at: tuple[Floats, Floats]
 ) -> tuple[Floats, Floats]:
-    """Distance of each pixel from its nearest nucleus' centre in nuclear radii, and how much of it is nucleus."""
+    """Distance of each pixel from its nearest nucleus' centre in nuclear radii, and how much of it is
+    nucleus."""
     rng, kind, count = plan.rng, cells.kind, len(cells)
     row, col = cells.y.astype(int), cells.x.astype(int)
     turn = rng.uniform(0, np.pi, count)
@@ -227,12 +227,11 @@ def _cropped(tissue: Tissue, margin: int) -> Tissue:
     x, y = cells.x - margin, cells.y - margin
     inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
     territory, nucleus = tissue.territory[inner], tissue.nucleus[inner]
-    # Cells with their centre outside keep their number after those inside, so that their membranes are still drawn.
+    # Cells with their centre outside keep their number after those inside, so that their membranes are still
+    # drawn.
     order = np.concatenate([np.flatnonzero(inside), np.flatnonzero(~inside)])
     number = np.zeros(len(cells) + 1, dtype=np.int32)
     number[order + 1] = np.arange(1, len(cells) + 1)
-    arrays = {
-        k: getattr(tissue, k)[inner] for k in ("compartment", "radius", "cover", "fibre", "slit", "red_cells")
-    }
+    arrays = {k: getattr(tissue, k)[inner] for k in ("compartment", "radius", "cover", "fibre", "slit", "red_cells")}
     moved = replace(cells, x=x.astype(np.float32), y=y.astype(np.float32)).take(order)
     return replace(tissue, territory=number[territory], nucleus=number[nucleus], cells=moved, **arrays)

@@ -1,0 +1,39 @@
+# make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
+# make test: the tests. Both make the virtual environment .venv where needed.
+
+PYTHON ?= python3
+REAL ?= ../shared/data
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.demo
+	$(BIN)/restain demo --out demo --real $(REAL)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/attention.py
+
+clean:
+	rm -rf .venv demo
+
+.venv/.venv:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.demo: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/.dev: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[test,dev]'
+	touch $@ .venv/.demo
