@@ -1,5 +1,6 @@
 """Measure virtual stains: the stain itself, PSNR and SSIM by the BCI protocol, and the trivial answers."""
 
+from restain.evaluate.job import evaluate_folder
 from restain.evaluate.report import (
     EvaluationSection,
     GalleryItem,
@@ -19,6 +20,7 @@ __all__ = [
     "Interval",
     "ReportSection",
     "evaluate",
+    "evaluate_folder",
     "load_summary",
     "render_report",
     "write_page",

@@ -340,7 +340,9 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Trivial fit",
-            f"{fit['images']} of {fit['of']} training pairs" if fit else "none: " + _reasons(metrics["absent"]),
+            f"{fit['images']} of {fit['of']} training pairs of {fit['data']}"
+            if fit
+            else "none: " + _reasons(metrics["absent"]),
         ),
         ("Intervals", definitions["interval"]),
         ("Command", metrics["command"]),

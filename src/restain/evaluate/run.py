@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ from restain.evaluate.summary import (
     finite,
     summarise,
 )
-from restain.evaluate.trivial import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, fit_trivial
+from restain.evaluate.trivial import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, TrivialFit, fit_trivial
 from restain.prediction import Prediction, Predictor
 
 Rgb = NDArray[np.uint8]
@@ -118,7 +119,7 @@ def evaluate(
         answer = with_dab(given, reference)
         answers = {"model": answer} | trivial_answers(he, reference, fit)
         level = pair.level.text if pair.level is not None else ""
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             scores = pool.map(partial(score, reference=reference, mpp=mpp), answers.values())
             for method, (values, moments) in zip(answers, scores, strict=True):
                 rows.append(ImageRow(pair.name, level, method, values, moments, reference.source))
@@ -137,7 +138,7 @@ def evaluate(
                 "split": split,
                 **_findings(rows, seed),
                 "absent": absent,
-                "fit": None if fit is None else {k: np.asarray(v).tolist() for k, v in asdict(fit).items()},
+                "fit": None if fit is None else _fit_facts(fit, fit_on or pairs),
                 "definitions": _definitions(mpp, seed),
                 "command": command,
                 "restain": restain.__version__,
@@ -231,6 +232,10 @@ def _text(pair: Pair, label: str, provenance: Mapping[str, str] | None) -> dict[
         **(provenance or {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _fit_facts(fit: TrivialFit, source: PairSet) -> dict[str, Any]:
+    return {key: np.asarray(value).tolist() for key, value in asdict(fit).items()} | {"data": source.describe()}
 
 
 def _findings(rows: Sequence[ImageRow], seed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from restain.her2 import Her2Level
@@ -145,13 +146,26 @@ def _epithelium(plan: Architecture, score: Ints) -> tuple[Floats, Ints, Ints]:
         found.append(_filled_up(plan, lattice, allowed, 0.72 * plan.px(CELL_UM[s])))
         kinds.append(CellKind.TUMOUR)
         scores.append(int(s))
+    found.append(_lone(tumour, depth, np.concatenate(found)))
+    kinds.append(CellKind.TUMOUR)
+    scores.append(-1)
     count = [len(f) for f in found]
     place = np.concatenate(found).astype(np.float32)
     kind, own = np.repeat(kinds, count).astype(np.int32), np.repeat(scores, count).astype(np.int32)
+    row, col = place.astype(int).T
+    own = np.where(own < 0, score[row, col], own).astype(np.int32)
     keep = np.ones(len(place), dtype=bool)
     if len(place):
         keep[cKDTree(place).query_pairs(plan.px(6.0), output_type="ndarray")[:, 1]] = False
     return place[keep], kind[keep], own[keep]
+
+
+def _lone(tumour: Bools, depth: Floats, seeds: Floats) -> Floats:
+    """One seed for each nest that got none, at its deepest pixel: no tumour is without a nucleus."""
+    nest, count = ndimage.label(tumour)
+    row, col = seeds.astype(int).T
+    empty = np.setdiff1d(np.arange(1, count + 1), nest[row, col])
+    return np.array(ndimage.maximum_position(depth, nest, empty), dtype=np.float32).reshape(-1, 2)
 
 
 def _filled_up(plan: Architecture, seeds: Floats, allowed: Bools, room: float) -> Floats:
