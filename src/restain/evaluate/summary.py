@@ -18,6 +18,9 @@ from restain.evaluate.stain import Moments, pearson, pearson_of_sums
 RESAMPLES = 2000
 """Bootstrap samples behind an interval."""
 
+HEADLINE = ("dab_r16_pooled", "background_de", "psnr", "ssim")
+"""Figures that are told on the command line; all are in ``metrics.json`` and the report."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
@@ -30,6 +33,19 @@ class EvaluationSummary:
     def report(self) -> Path:
         """The HTML report."""
         return self.out / "report.html"
+
+    def describe(self) -> str:
+        """The leading figures in a few lines, the trivial answers among them."""
+        lines = [f"{self.metrics['images']} images of the split '{self.metrics['split']}'; {self.metrics['notice']}"]
+        for method, figures in self.metrics["overall"].items():
+            shown = []
+            for metric in (POOLED, *METRICS):
+                value = figures.get(metric.key, {}).get("mean")
+                if metric.key in HEADLINE and value is not None:
+                    shown.append(f"{metric.title} {value:.{metric.digits}f}")
+            lines.append(f"{method}: {', '.join(shown)}")
+        lines += [f"{method}: absent ({reason})" for method, reason in self.metrics["absent"].items()]
+        return "\n".join(lines)
 
     def mean(self, metric: str, method: str = "model") -> float | None:
         """A figure over all images of the split; ``None`` where it is undefined or the method is absent."""
