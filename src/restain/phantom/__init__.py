@@ -1,7 +1,7 @@
 """Synthetic paired tissue with known truth. Never to be presented as real tissue; its HER2 rule is invented.
 
-``cells`` states the rule, ``tissue`` grows compartments and cells, ``render`` stains and photographs them, ``from_he`` finds
-cells in real H&E pictures, ``pair`` makes one pair, and ``dataset`` writes a data set of them.
+``cells`` states the rule, ``architecture`` and ``tissue`` grow compartments and cells, ``render`` stains and
+photographs them, ``from_he`` finds cells in real H&E pictures, ``pair`` makes one pair, ``dataset`` writes many.
 """
 
 from restain.phantom.cells import CellKind, Cells

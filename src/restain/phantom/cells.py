@@ -12,10 +12,11 @@ score nuclear diameter cell diameter nucleoli   chromatin                  membr
 3     11.0 µm ± 11 %   15.2 µm       one or two clumped, vesicular         96-100 %, 0.90 OD, and cytoplasm
 ===== ================ ============= ========== ========================== ==================================
 
-Geometry carries the cue (diameters, nucleus-to-cell ratio, nucleoli, crowding), so that varying stain does not destroy it.
-Where staining is incomplete, the stained arc is the part of the membrane that lies nearest to the nucleus. Normal ducts
-score 0 and have a faint luminal edge. Scores are decided per focus: most foci follow the slide's level, a minority lies
-one below it, and fewer than 10 % of the cells lie one above.
+The cell diameter is the spacing of the lattice on which cells are strewn; ± is the coefficient of variation. Geometry
+carries the cue (diameters, nucleus-to-cell ratio, nucleoli, crowding), so that varying stain does not destroy it. Where
+staining is incomplete, the stained arc is the part of the membrane that lies nearest to the nucleus. Normal ducts score
+0 and have a faint luminal edge. Scores are decided per focus: most foci follow the slide's level, a minority lies one
+below it, and fewer than 10 % of the cells lie one above.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ class CellKind(IntEnum):
 class Cells:
     """Cells of one image, one array element per cell.
 
-    ``x``, ``y`` are pixels (column, row, sub-pixel) of the nucleus' centre; ``kind`` is a :class:`CellKind`; ``score`` the
-    HER2 score 0..3; ``diameter_um`` the nuclear diameter; ``completeness`` the stained share of the perimeter in [0, 1];
-    ``dab_od`` the DAB density of the stained membrane in OD units.
+    ``x``, ``y`` are pixels (column, row, sub-pixel) of the nucleus' centre; ``kind`` is a :class:`CellKind`; ``score``
+    the HER2 score 0..3; ``diameter_um`` the nuclear diameter; ``completeness`` the stained share of the perimeter in
+    [0, 1]; ``dab_od`` the DAB density of the stained membrane in OD units.
     """
 
     x: Floats

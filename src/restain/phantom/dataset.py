@@ -40,15 +40,7 @@ OD_PER_COUNT = 1e-4
 LEAST_FIELD_UM = 45.0
 """A pair shows at least this much tissue, in µm, so that it holds enough cells to have a level."""
 NOTE = "Synthetic tissue made by restain. The HER2 rule is invented; nothing here is, or was stained as, real IHC."
-CELL_COLUMNS = (
-    "name",
-    "x_px",
-    "y_px",
-    "cell_class",
-    "her2_score",
-    "membrane_completeness",
-    "membrane_dab_od",
-)
+CELL_COLUMNS = ("name", "x_px", "y_px", "cell_class", "her2_score", "membrane_completeness", "membrane_dab_od")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import expand_labels, watershed
@@ -45,6 +46,8 @@ REACH_UM = 5.0
 """A territory ends this far from its nucleus: cells reach about 8 µm from their centre."""
 NEST_COVER = 0.17
 """Least share of the surroundings that large nuclei cover in a nest."""
+LEAST_NEST = 4
+"""Fewer large nuclei than this within 20 µm, itself counted, are no nest."""
 _DRAWS = 48
 
 
@@ -230,7 +233,8 @@ def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> 
     top = max(float(np.percentile(hema, 99)), 1e-3)
     cover = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.3 / mpp)
     stain = np.clip(pale / top, 0, 1.3)
-    counter = (solid * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
+    thick = ndimage.gaussian_filter(np.clip(od.mean(axis=-1) / 0.2, 0, 1), 0.5 / mpp)
+    counter = (thick * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
     if count == 0:
         nothing = np.zeros(0, dtype=np.float32)
         none = Cells(nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing, nothing, nothing)
@@ -261,6 +265,11 @@ def _kinds(labels: Ints, seen: _Measured, mpp: float) -> tuple[Ints, tuple[NDArr
     kind[lonely] = np.where(seen.slender[lonely] > 1.6, CellKind.FIBROBLAST, CellKind.LYMPHOCYTE)
     # A small nucleus in the middle of a nest is a tumour cell that the section grazed.
     kind[small & ~slender & (company > 1.7 * NEST_COVER)] = CellKind.TUMOUR
+    tumour = np.flatnonzero(kind == CellKind.TUMOUR)
+    if len(tumour):
+        where = np.stack([seen.x[tumour], seen.y[tumour]], axis=1)
+        near = cKDTree(where).query_ball_point(where, 20.0 / mpp, return_length=True)
+        kind[tumour[near < LEAST_NEST]] = CellKind.LYMPHOCYTE
     return kind, (row, col)
 
 
