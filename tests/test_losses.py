@@ -47,6 +47,16 @@ def test_dab_density_agrees_with_the_ground_layer() -> None:
     np.testing.assert_allclose(ours[0, 0].numpy(), optics.dab_density(rgb, white), atol=1e-4)
 
 
+def test_dab_cells_asks_for_the_amount_and_not_for_the_exact_place() -> None:
+    real = torch.zeros(1, 1, 64, 64)
+    real[..., ::16] = 0.8
+    moved = torch.roll(real, 3, dims=3)
+    none = torch.zeros_like(real)
+    assert losses.l1(moved, real) > losses.l1(none, real)
+    assert losses.dab_cells(moved, real) < 0.1 * losses.dab_cells(none, real)
+    assert float(losses.dab_cells(real[..., :5, :5], real[..., :5, :5])) == 0
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_the_guard_names_step_and_loss(value: float) -> None:
     with pytest.raises(RestainError, match=r"step 17.*'G\.l1'"):

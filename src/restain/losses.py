@@ -74,6 +74,23 @@ def dab_density(rgb: Tensor, white: Tensor) -> Tensor:
     return torch.einsum("nchw,c->nhw", od, to_dab).clamp(min=0)[:, None]
 
 
+CELLS_PX = (8, 32)
+"""Sides of the cells over which DAB is averaged; at BCI's 0.46 µm per px about a membrane and a tumour cell."""
+
+
+def dab_cells(virtual: Tensor, real: Tensor) -> Tensor:
+    """Mean squared error of the DAB density averaged over cells, mean over the cell sizes ``CELLS_PX``.
+
+    Per pixel, L1 is least at the median, and the median of a thin membrane that is not placed exactly is no stain at
+    all. A squared error of averages is least at the mean: the right amount of DAB in the right place.
+    """
+    total = virtual.new_zeros(())
+    for side in CELLS_PX:
+        size = min(side, *virtual.shape[2:])
+        total = total + F.mse_loss(F.avg_pool2d(virtual, size), F.avg_pool2d(real, size))
+    return total / len(CELLS_PX)
+
+
 def require_finite(step: int, terms: dict[str, Tensor]) -> None:
     """The guard against a training that goes on after it has diverged.
 

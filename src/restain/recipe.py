@@ -115,6 +115,8 @@ class LossRecipe(_Part):
     pyramid_levels: Annotated[int, Field(ge=1, le=6)] = 4
     dab: NonNegativeFloat = 10.0
     """L1 on the DAB density (OD units), against the colour-deconvolved real image."""
+    dab_cells: NonNegativeFloat = 50.0
+    """Squared error of the DAB density averaged over cells."""
 
 
 class TrainRecipe(_Part):

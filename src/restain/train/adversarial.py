@@ -117,9 +117,11 @@ class AdversarialStage:
             terms["G.l1"] = w.l1 * losses.l1(virtual.rgb, batch.ihc)
         if w.pyramid:
             terms["G.pyramid"] = w.pyramid * losses.pyramid_l1(virtual.rgb, batch.ihc, w.pyramid_levels)
-        if w.dab:
+        if w.dab or w.dab_cells:
             dab = losses.dab_density(virtual.rgb, batch.white) if virtual.dab is None else virtual.dab
-            terms["G.dab"] = w.dab * losses.l1(dab, losses.dab_density(batch.ihc, batch.white))
+            real = losses.dab_density(batch.ihc, batch.white)
+            terms["G.dab"] = w.dab * losses.l1(dab, real)
+            terms["G.dab_cells"] = w.dab_cells * losses.dab_cells(dab, real)
         return terms
 
     def _descend(self, who: str, number: int, terms: dict[str, Tensor], optimiser: Any) -> None:
