@@ -3,6 +3,7 @@ import torch
 
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
+from restain.models.heads import project
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
 SMALL = ExpressionRecipe(width=4)
@@ -92,6 +93,17 @@ def test_zero_stain_is_exactly_the_white_field() -> None:
     stained = generator(torch.rand(1, 3, 16, 16))
     white = torch.sigmoid(generator.head.white.colour)
     torch.testing.assert_close(stained.rgb, white.expand(1, 3, 16, 16))
+
+
+def test_density_at_zero_can_still_be_raised_and_is_not_pushed_below() -> None:
+    x = torch.tensor([-0.2, 0.0, 0.3], requires_grad=True)
+    y = project(x)
+    assert torch.equal(y, torch.tensor([0.0, 0.0, 0.3]))
+    (-y).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([-1.0, -1.0, -1.0]))
+    x.grad = None
+    project(x).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([0.0, 0.0, 1.0]))
 
 
 def test_the_white_field_is_smooth() -> None:

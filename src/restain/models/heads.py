@@ -7,7 +7,7 @@ without paying for it in DAB, and the DAB map that a HER2 reading needs is an ou
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +39,29 @@ class Stained(NamedTuple):
         )
 
 
-SHARPNESS = 10.0
-"""Of the softplus that keeps densities positive. At a density of 0.05 OD, that of weak stain, a plain softplus passes only
-5 % of the gradient, so that DAB which was once pushed to zero stays there; with this one it is 40 %."""
+class _Project(torch.autograd.Function):
+    """Projection onto the non-negative numbers, with the gradient of the projected gradient method.
+
+    Zero stain is exactly zero, and a pixel there still learns to take stain up: the gradient passes where descent would
+    raise the density and is stopped where it would push further below zero. With softplus, or a plain clamp, DAB that
+    was once pushed to zero has no gradient left and stays there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return torch.where((x > 0) | (gradient < 0), gradient, torch.zeros_like(gradient))
 
 
-def _positive(x: Tensor) -> Tensor:
-    return F.softplus(x, beta=SHARPNESS)
+def project(x: Tensor) -> Tensor:
+    """``max(x, 0)``, differentiable for learning also at and below zero (see :class:`_Project`)."""
+    result: Tensor = _Project.apply(x)  # type: ignore[no-untyped-call]
+    return result
 
 
 class RgbHead(nn.Module):
@@ -97,7 +113,7 @@ class StainHead(nn.Module):
     def __init__(self, channels: int, bottleneck_channels: int, white: Literal["predicted", "fixed"]) -> None:
         super().__init__()
         self.densities = nn.Conv2d(channels, 2, 1)
-        nn.init.constant_(self.densities.bias, math.log(math.expm1(SHARPNESS * 0.1)) / SHARPNESS)  # type: ignore[arg-type]
+        nn.init.constant_(self.densities.bias, 0.1)  # type: ignore[arg-type]
         self.white = WhiteField(bottleneck_channels, predicted=white == "predicted")
         vectors = torch.from_numpy(optics.unit([optics.HEMATOXYLIN, optics.DAB]))
         self.raw_vectors = nn.Parameter(torch.log(torch.expm1(vectors)))
@@ -108,7 +124,7 @@ class StainHead(nn.Module):
         return F.normalize(F.softplus(self.raw_vectors), dim=1)
 
     def forward(self, features: Tensor, bottleneck: Tensor) -> Stained:
-        densities = _positive(self.densities(features).float())
+        densities = project(self.densities(features).float())
         od = torch.einsum("nshw,sc->nchw", densities, self.vectors.float())
         white = self.white(bottleneck, (features.shape[2], features.shape[3]))
         rgb = white.float() * torch.exp(od * -math.log(10))
