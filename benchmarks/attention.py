@@ -23,8 +23,11 @@ of a smooth random image with some noise, normalised per token, as in the genera
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -34,6 +37,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest import mock
+
+# Threads that wait give way instead of spinning. Otherwise, where another process holds one of the cores, the short
+# products of the streamed form spend most of their time waiting for a thread that is not running.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
@@ -142,19 +149,25 @@ def resident_bytes(field: str) -> int:
     raise SystemExit("memory can only be measured where /proc/self/status tells VmRSS and VmHWM (Linux)")
 
 
+def settled_resident_bytes() -> int:
+    """What is resident once the C library has given back what is free, so that no later use hides in it."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident_bytes("VmRSS")
+
+
 def measure_memory(name: str, mode: str, side: int) -> dict[str, float]:
-    """Run one block once, in this fresh process: its peak in MB, with and without inputs and outputs."""
-    at_start = resident_bytes("VmRSS")
-    blocks, tokens = make_blocks(), make_tokens(side)
+    """Run one block once, in this fresh process: its peak in MB, without and with inputs and outputs."""
+    block = make_blocks().get(name)
+    if block is not None:  # what libraries load at their first use is not the block's
+        train(block, torch.randn(1, 5000, CHANNELS), torch.randn(1, 5000, CHANNELS))
+    at_start = settled_resident_bytes()
+    tokens = make_tokens(side)
     d_output = torch.randn(tokens.shape if mode == "train" else (1,))
-    if name != "nothing":
-        d_small = torch.randn(1, 4096, CHANNELS)
-        train(blocks[name], tokens[:, :4096], d_small)  # what libraries load at their first use is not the block's
-    before = resident_bytes("VmRSS")
+    before = settled_resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     results: tuple[Tensor, ...] = ()
-    if name != "nothing":
-        block = blocks[name]
+    if block is not None:
         results = (infer(block, tokens),) if mode == "infer" else train(block, tokens, d_output)
     peak = resident_bytes("VmHWM")
     beyond = peak - before - sum(r.nbytes for r in results)
@@ -191,7 +204,11 @@ def main() -> None:
     side, repeats = (256, 3) if options.quick else (1024, 3)
     sides = [128, 256, 512] if options.quick else [128, 256, 512, 1024, 2048]
     result: dict[str, object] = {"quick": options.quick, "side": side, "threads": options.threads}
-    result |= {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__}
+    result |= {
+        "cpu": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "load": os.getloadavg()[0],
+    }
     print(f"speed and agreement at {side}²", flush=True)
     result |= compare(side, repeats)
 
