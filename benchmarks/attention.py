@@ -191,7 +191,7 @@ def slope(sides: list[int], figures: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="compare at 256² and fit slopes up to 512²")
+    parser.add_argument("--quick", action="store_true", help="compare at 512² and fit slopes up to 512²")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory-of", nargs=3, metavar=("BLOCK", "MODE", "SIDE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,7 +201,7 @@ def main() -> None:
         print(json.dumps(measure_memory(name, mode, int(memory_side))))
         return
 
-    side, repeats = (256, 3) if options.quick else (1024, 3)
+    side, repeats = (512, 2) if options.quick else (1024, 3)
     sides = [128, 256, 512] if options.quick else [128, 256, 512, 1024, 2048]
     result: dict[str, object] = {"quick": options.quick, "side": side, "threads": options.threads}
     result |= {

@@ -9,9 +9,7 @@ from restain.bundle import CARD, WEIGHTS, load_bundle, read_card, save_bundle
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 
-RECIPE = Recipe(
-    name="tiny", mpp=0.5, generator=GeneratorRecipe(width=8, depth=1), expression=ExpressionRecipe(width=4)
-)
+RECIPE = Recipe(name="tiny", mpp=0.5, generator=GeneratorRecipe(width=8, depth=1), expression=ExpressionRecipe(width=4))
 
 
 @pytest.fixture
@@ -47,7 +45,9 @@ def test_a_foreign_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not lose me")
     with pytest.raises(RestainError, match="not a bundle"):
-        save_bundle(tmp_path / "mine", Generator(RECIPE.generator, RECIPE.expression), RECIPE, step=1, data="", figures={})
+        save_bundle(
+            tmp_path / "mine", Generator(RECIPE.generator, RECIPE.expression), RECIPE, step=1, data="", figures={}
+        )
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "do not lose me"
 
 

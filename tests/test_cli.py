@@ -93,7 +93,11 @@ def test_check_counts_and_finds_faults(pairs: Path, tmp_path: Path) -> None:
 
 
 def test_no_data_and_empty_data(tmp_path: Path) -> None:
-    for command in (["check"], ["train", "phantom-small", "-o", tmp_path / "run", "--data"], ["evaluate", "-o", tmp_path / "e", "--data"]):
+    for command in (
+        ["check"],
+        ["train", "phantom-small", "-o", tmp_path / "run", "--data"],
+        ["evaluate", "-o", tmp_path / "e", "--data"],
+    ):
         fails(restain(*command, tmp_path / "absent"), "absent")
     (tmp_path / "empty").mkdir()
     fails(restain("check", tmp_path / "empty"), "empty")
@@ -167,6 +171,7 @@ def test_evaluate_writes_report_and_both_sources_exclude_one_another(pairs: Path
     assert again.returncode == 0, again.stderr
     theirs = json.loads((tmp_path / "f" / "metrics.json").read_text())
     assert theirs["overall"]["model"]["psnr"]["mean"] == pytest.approx(metrics["overall"]["model"]["psnr"]["mean"])
-    fails(restain("evaluate", "--data", pairs, "--images", tmp_path, "--model", tmp_path, "-o", tmp_path / "g"), "exclude")
+    fails(
+        restain("evaluate", "--data", pairs, "--images", tmp_path, "--model", tmp_path, "-o", tmp_path / "g"), "exclude"
+    )
     fails(restain("evaluate", "--data", pairs, "--split", "val", "-o", tmp_path / "g"), "val")
-

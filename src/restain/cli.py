@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from restain import NOTICE, RestainError, __version__
+from restain.errors import Interrupted
 
 app = typer.Typer(
     name="restain",
@@ -34,8 +35,11 @@ def main() -> NoReturn:
     except RestainError as fault:
         err_console.print(f"[bold red]error:[/bold red] {_plain(str(fault))}")
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        err_console.print(_plain(str(stop)) or "interrupted; what was finished is kept.")
+    except Interrupted as stop:
+        err_console.print(_plain(str(stop)))
+        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        err_console.print("interrupted; what was finished is kept, and the same command goes on.")
         sys.exit(130)
     except Exception as fault:
         # Faults in how a command was typed; typer's own class for them is not public.

@@ -44,9 +44,7 @@ def run_demo(
     restainer = Restainer(load_bundle())
     card = restainer.bundle.card
     say(f"making {pairs} phantom pairs (seed {PHANTOM_SEED})")
-    write_phantom(
-        out / "phantom", pairs=pairs, seed=PHANTOM_SEED, mpp=card.mpp, test_share=1 / 3, progress=progress
-    )
+    write_phantom(out / "phantom", pairs=pairs, seed=PHANTOM_SEED, mpp=card.mpp, test_share=1 / 3, progress=progress)
     sets = {"phantom": open_pairs(out / "phantom", val_share=0)} | _real_sets(real, say)
     sections = []
     for name, found in sets.items():

@@ -1,7 +1,7 @@
 """Staining: an H&E image in, a virtual IHC image out, tile by tile, with provenance in the file.
 
 Images that fit one tile are restained whole. Larger ones are cut into overlapping tiles whose results are blended by
-linear ramps over the overlap; the attention sees one tile at a time, so large structures can differ slightly from tile
+ramps over the overlap; the attention sees one tile at a time, so large structures can differ slightly from tile
 to tile under the blend.
 """
 
@@ -30,10 +30,14 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 
 def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> NDArray[np.float32]:
-    """Blending weights along one side of a tile: 1 inside, falling linearly over each overlap that has a neighbour."""
+    """Blending weights along one side of a tile: 1 inside, falling to 0 over each overlap that has a neighbour.
+
+    The outer quarter of the overlap has no weight, since convolutions see the tile's border there; the middle half is
+    a linear ramp. Weights of two neighbours add up to 1.
+    """
     weight = np.ones(length, np.float32)
     if overlap:
-        rise = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
+        rise = np.clip((np.arange(overlap, dtype=np.float32) + 0.5) / overlap * 2 - 0.5, 0, 1)
         if not at_start:
             weight[:overlap] *= rise
         if not at_end:

@@ -28,9 +28,7 @@ def encoded(rgb: np.ndarray, form: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
-def test_lossless_forms_read_to_the_same_pixels(
-    tmp_path: Path, form: str, options: dict[str, object]
-) -> None:
+def test_lossless_forms_read_to_the_same_pixels(tmp_path: Path, form: str, options: dict[str, object]) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture(), form, **options))
     assert np.array_equal(read_rgb(path), picture())
@@ -95,9 +93,7 @@ def test_the_first_level_of_a_pyramid_is_read(tmp_path: Path) -> None:
     assert image_size(path) == Size(64, 64)
 
 
-def test_an_image_of_any_size_reads_without_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_of_any_size_reads_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for form, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         path = tmp_path / f"a.{suffix}"

@@ -229,14 +229,8 @@ def test_a_folder_given_twice_or_not_at_all_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_recognised_is_told_in_one_line(tmp_path: Path) -> None:
     told = open_pairs(bci(tmp_path / "d", train=4, test=2), val_share=0.25).describe()
-    assert told == (
-        f"BCI layout in {tmp_path / 'd'}: 3 train, 1 val, 2 test pairs; levels 0: 2, 1+: 2, 2+: 1, 3+: 1."
-    )
-    assert (
-        open_pairs(mist(tmp_path / "m", "val", "a_1"))
-        .describe()
-        .endswith(": 1 test pair; no HER2 levels given.")
-    )
+    assert told == (f"BCI layout in {tmp_path / 'd'}: 3 train, 1 val, 2 test pairs; levels 0: 2, 1+: 2, 2+: 1, 3+: 1.")
+    assert open_pairs(mist(tmp_path / "m", "val", "a_1")).describe().endswith(": 1 test pair; no HER2 levels given.")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample images are not beside the checkout")

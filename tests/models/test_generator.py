@@ -49,7 +49,9 @@ def test_there_is_an_attention_block_at_every_skip_and_it_matters(depth: int) ->
 
 
 def test_attention_can_be_switched_off() -> None:
-    assert not any(isinstance(m, ResidualAttentionBlock) for m in make(attention=AttentionRecipe(kind="none")).modules())
+    assert not any(
+        isinstance(m, ResidualAttentionBlock) for m in make(attention=AttentionRecipe(kind="none")).modules()
+    )
 
 
 def test_the_label_feature_reaches_the_image_and_its_classifier_is_frozen() -> None:

@@ -39,7 +39,7 @@ def recipe(**train_changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=8, size=64, seed=5, test_share=0.25)
+    write_phantom(root, pairs=8, size=128, seed=5, test_share=0.25)
     return root
 
 
@@ -89,7 +89,9 @@ def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Pa
     assert saved is not None
     assert saved["step"] < (60 if stage == "adversarial" else 200), "killed too late to be a test"
     for folder in (out, tmp_path / "straight"):
-        finished = subprocess.run(command(tmp_path, data, folder, chosen), env=ENVIRONMENT, capture_output=True, text=True)
+        finished = subprocess.run(
+            command(tmp_path, data, folder, chosen), env=ENVIRONMENT, capture_output=True, text=True
+        )
         assert finished.returncode == 0, finished.stderr
     assert weights(out / "bundle") == weights(tmp_path / "straight" / "bundle")
 
@@ -141,7 +143,7 @@ def test_a_folder_keeps_to_its_recipe_and_data(data: Path, tmp_path: Path) -> No
     with pytest.raises(RestainError, match="another recipe"):
         train(recipe(steps=4), [data], tmp_path / "run", accelerator="cpu")
     other = tmp_path / "other"
-    write_phantom(other, pairs=12, size=64, seed=6)
+    write_phantom(other, pairs=12, size=128, seed=6)
     with pytest.raises(RestainError, match="other data"):
         train(recipe(steps=2), [other], tmp_path / "run", accelerator="cpu")
 
@@ -174,7 +176,7 @@ def test_without_levels_the_classifier_cannot_be_trained(tmp_path: Path) -> None
 
 
 def test_one_pair_only_is_told(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "one", pairs=1, size=64, seed=1, test_share=0)
+    write_phantom(tmp_path / "one", pairs=1, size=128, seed=1, test_share=0)
     with pytest.raises(RestainError, match="one"):
         train(recipe(), [tmp_path / "one"], tmp_path / "run", accelerator="cpu")
 

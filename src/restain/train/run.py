@@ -18,7 +18,7 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from restain import NOTICE
 from restain.bundle import load_bundle, save_bundle
 from restain.data import PairSet, open_pairs, whole_file
-from restain.errors import RestainError
+from restain.errors import Interrupted, RestainError
 from restain.models.generator import Generator
 from restain.recipe import Recipe
 from restain.train.adversarial import AdversarialStage
@@ -30,10 +30,6 @@ from restain.train.progress import StageProgress
 from restain.train.validate import validate
 
 Stage = ExpressionStage | AdversarialStage
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop; the message says where it stands and how it goes on."""
 
 
 def train(
