@@ -139,7 +139,7 @@ def test_unwritable_output(pairs: Path, tmp_path: Path) -> None:
     blocker.write_text("in the way")
     source = picture(tmp_path / "a.png")
     fails(restain("stain", source, "-o", blocker / "out"), "file")
-    fails(restain("phantom", blocker / "out", "--pairs", 1, "--size", 64), "file")
+    fails(restain("phantom", blocker / "out", "--pairs", 1, "--size", 128), "file")
     fails(restain("evaluate", "--data", pairs, "-o", blocker / "out"), "file")
     fails(restain("train", "phantom-small", "--data", pairs, "-o", blocker / "run"), "file")
     assert blocker.read_text() == "in the way"
@@ -174,4 +174,4 @@ def test_evaluate_writes_report_and_both_sources_exclude_one_another(pairs: Path
     fails(
         restain("evaluate", "--data", pairs, "--images", tmp_path, "--model", tmp_path, "-o", tmp_path / "g"), "exclude"
     )
-    fails(restain("evaluate", "--data", pairs, "--split", "val", "-o", tmp_path / "g"), "val")
+    fails(restain("evaluate", "--data", pairs, "--split", "nonsense", "-o", tmp_path / "g"), "nonsense")

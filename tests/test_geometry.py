@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def test_tiles_cover_every_pixel_and_share_the_overlap(length: int, tile: int, d
     assert covered.min() >= 1
     assert starts[0] == 0
     assert starts[-1] + side == length
-    assert all(a + side - b >= overlap for a, b in zip(starts[:-1], starts[1:], strict=True))
+    assert all(a + side - b >= overlap for a, b in itertools.pairwise(starts))
     assert starts == sorted(set(starts))
 
 

@@ -11,7 +11,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from restain import NOTICE, RestainError, __version__
 from restain.errors import Interrupted
@@ -61,8 +69,9 @@ def _plain(text: str) -> str:
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, as the ``progress(done, total)`` callback that the jobs take."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=err_console, transient=True) as bar:
+    columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=err_console, transient=True, disable=not err_console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -224,7 +233,7 @@ def stain(
         results = stain_images(sources, out, Restainer(bundle, tile=tile), mpp=mpp, dab=dab, progress=progress)
     for result in results:
         out_console.print(_plain(str(result)))
-    out_console.print(f"[bold]{NOTICE}[/bold]: {_plain(bundle.card.data)}")
+    out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {_plain(bundle.card.data)}")
 
 
 @app.command(epilog="Example: restain demo -o demo --real ../shared/data")

@@ -9,11 +9,12 @@ Med* 2023, doi:10.5858/arpa.2023-0950-SA): 0 no staining, or faint and incomplet
 from __future__ import annotations
 
 from enum import IntEnum
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING
 
 from restain.errors import RestainError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Her2Level(IntEnum):
@@ -73,6 +74,8 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
     Raises:
         ValueError: if the two do not have the same shape.
     """
+    import numpy as np  # here, so that `import restain` does not load it
+
     share, density = np.asarray(completeness, dtype=np.float64), np.asarray(dab_od, dtype=np.float64)
     if share.shape != density.shape:
         raise ValueError(f"completeness {share.shape} and DAB density {density.shape} must be of the same shape")

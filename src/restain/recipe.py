@@ -44,6 +44,8 @@ class AugmentRecipe(_Part):
 
 
 class DataRecipe(_Part):
+    description: str = ""
+    """What the data is, in words; goes into the bundle's card, and is told with every result."""
     crop: PositiveInt = 256
     """Side of the square training crop in px."""
     batch: PositiveInt = 4

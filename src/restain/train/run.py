@@ -229,7 +229,7 @@ class _Run:
                     stage.averaged_generator,
                     self.recipe,
                     step=done,
-                    data=self.pairs.describe(),
+                    data=" ".join(filter(None, (self.recipe.data.description, self.pairs.describe()))),
                     figures=figures,
                 )
             known = {k: v for k, v in figures.items() if v is not None}

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from restain.demo import run_demo
+
+
+def test_the_demo_ends_in_one_page_with_phantom_and_real_pairs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("valA", "valB"):
+        (tmp_path / "real" / "mist" / folder).mkdir(parents=True)
+        pixels = rng.integers(150, 250, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "real" / "mist" / folder / "S1_1.png")
+    (tmp_path / "real" / "no data set").mkdir()
+    said: list[str] = []
+    page = run_demo(tmp_path / "out", real=tmp_path / "real", pairs=4, say=said.append)
+    text = page.read_text(encoding="utf-8")
+    assert page == tmp_path / "out" / "index.html"
+    assert "research use only" in text
+    assert "Phantom" in text
+    assert "mist" in text
+    assert any("left out" in line for line in said)
+    assert (tmp_path / "out" / "real-mist" / "images" / "S1_1.png").is_file()
