@@ -1,13 +1,11 @@
-"""The second kind of phantom: a real H&E picture keeps its pixels, and the IHC is rendered from the cells
-found in it.
+"""The second kind of phantom: a real H&E picture keeps its pixels, and the IHC is rendered from the cells found in it.
 
-Nuclei are found by classical means (hematoxylin density, distance transform, watershed) and named by shape,
-size and
-company: slender ones are fibroblasts, small dark round ones lymphocytes, and the others, where they lie
-    densely, tumour cells. The cells' territories are the surroundings of their nuclei. The HER2 score follows
-    the phantom's rule (see :mod:`restain.phantom.cells`), read from the mean nuclear diameter of a focus by
-    :data:`SCORE_BOUNDS_UM`: invented, fixed, the same for every picture. Hematoxylin density is left out of
-    the score, because it varies with the laboratory. Normal epithelium is not told from tumour.
+Nuclei are found by classical means (hematoxylin density, distance transform, watershed) and named by shape, size and
+company: slender ones are fibroblasts, small dark round ones lymphocytes, and the others, where they lie densely, tumour
+cells. The cells' territories are the surroundings of their nuclei. The HER2 score follows the phantom's rule (see
+:mod:`restain.phantom.cells`), read from the mean nuclear diameter of a focus by :data:`SCORE_BOUNDS_UM`: invented,
+fixed, the same for every picture. Hematoxylin density is left out of the score, because it varies with the laboratory.
+Normal epithelium is not told from tumour.
 """
 
 from __future__ import annotations
