@@ -83,3 +83,10 @@ def test_other_damage_is_told(bundle: Path, tmp_path: Path) -> None:
     (bundle / CARD).write_text("{")
     with pytest.raises(RestainError, match="card is damaged"):
         load_bundle(bundle)
+
+
+def test_the_shipped_bundle_is_whole_and_says_that_it_knows_only_the_phantom() -> None:
+    bundle = load_bundle()
+    assert "phantom only" in bundle.card.data
+    assert bundle.card.mpp == 0.46
+    assert bundle.card.figures["val_dab_r16"] is not None

@@ -4,7 +4,7 @@ import torch
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
 from restain.models.heads import project
-from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
+from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, load_recipe, shipped_recipes
 
 SMALL = ExpressionRecipe(width=4)
 
@@ -131,3 +131,11 @@ def test_redrawn_features_change_with_the_seed_only() -> None:
     assert all(not torch.equal(a, b) for a, b in zip(first, projections, strict=True))
     generator.redraw_features(torch.Generator().manual_seed(5))
     assert all(torch.equal(a, b) for a, b in zip(first, projections, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_builds_a_generator_that_runs(name: str) -> None:
+    recipe = load_recipe(shipped_recipes()[name])
+    generator = Generator(recipe.generator, recipe.expression).eval()
+    with torch.no_grad():
+        assert generator(torch.rand(1, 3, 64, 64)).rgb.shape == (1, 3, 64, 64)
