@@ -21,7 +21,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 bench: .venv/.dev
-	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/attention.py --quick
 
 clean:
 	rm -rf .venv demo
