@@ -8,7 +8,7 @@ to tile under the blend.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -140,15 +140,14 @@ class Restainer:
         return Prediction(rgb, dab)
 
 
-def provenance(source: Path, bundle: Bundle) -> dict[str, str]:
-    """What a virtual image says of its origin, as metadata text."""
+def provenance(source: Path, model: Mapping[str, str]) -> dict[str, str]:
+    """What a virtual image says of its origin, as metadata text; ``model`` names what made it from ``source``."""
     return {
         "notice": NOTICE,
         "software": f"restain {__version__}",
         "source": source.name,
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "bundle": bundle.card.name,
-        "bundle_hash": bundle.card.hash,
+        **model,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -251,13 +250,14 @@ def stain_image(
     if target.resolve() == source.resolve():
         raise RestainError(f"{source}: the result would overwrite its source; choose another output folder.")
     mpp = mpp or image_mpp(source)
-    text = provenance(source, restainer.bundle) | {"mpp": f"{mpp or restainer.bundle.card.mpp:g}"}
+    card = restainer.bundle.card
+    text = provenance(source, {"bundle": card.name, "bundle_hash": card.hash}) | {"mpp": f"{mpp or card.mpp:g}"}
     fixed = {k: v for k, v in text.items() if k != "created"}
     if target.is_file() and fixed.items() <= read_text(target).items() and (not dab or dab_target.is_file()):
         return target
 
     size = Size(he.shape[1], he.shape[0])
-    scale = 1.0 if mpp is None else mpp / restainer.bundle.card.mpp
+    scale = 1.0 if mpp is None else mpp / card.mpp
     resample = abs(scale - 1) > 0.01
     at_model = _resized(he, size.to_um(scale).to_px(1.0)) if resample else he
     result = restainer(at_model, progress)
@@ -267,5 +267,5 @@ def stain_image(
             raise RestainError(f"{restainer.label}: the model has no stain output, so it gives no DAB density.")
         density = resize(result.dab, he.shape[:2], order=1) if resample else result.dab
         write_density(dab_target, density)
-    write_rgb(target, rgb, text, mpp=mpp or restainer.bundle.card.mpp)
+    write_rgb(target, rgb, text, mpp=mpp or card.mpp)
     return target

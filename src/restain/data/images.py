@@ -34,7 +34,7 @@ JPEG_QUALITY = 95
 # Without a handler Python prints tifffile's log records about odd tags to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # The plug-ins are opened directly: Image.open refuses or warns above a pixel count that regions of slides do
 # reach, and that limit is global to the process.
 _PILLOW_FORMS: dict[str, type[ImageFile.ImageFile]] = {
@@ -193,7 +193,7 @@ def _kind(path: Path) -> str:
         return "JPEG"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
-    if head.startswith(_TIFF_MAGIC):
+    if head.startswith(TIFF_MAGIC):
         return "TIFF"
     raise RestainError(f"{path} holds no image that restain reads (PNG, JPEG, TIFF or WebP).")
 

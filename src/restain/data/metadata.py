@@ -8,6 +8,7 @@ from pathlib import Path
 import tifffile
 from PIL import Image
 
+from restain.data.images import TIFF_MAGIC
 from restain.errors import RestainError
 
 COARSEST_MPP = 20.0
@@ -64,4 +65,4 @@ def read_text(path: Path) -> dict[str, str]:
 
 def _is_tiff(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        return file.read(4) in TIFF_MAGIC

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import os
@@ -39,6 +38,7 @@ from restain.evaluate.summary import (
 )
 from restain.evaluate.trivial import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, TrivialFit, fit_trivial
 from restain.prediction import Prediction, Predictor
+from restain.stain import provenance as origin
 
 Rgb = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -115,7 +115,12 @@ def evaluate(
             if given.rgb.shape != real.shape or given.rgb.dtype != np.uint8:
                 raise ValueError(f"{label} made {given.rgb.dtype} {given.rgb.shape} of an image of {real.shape}")
             _make(out / "images")
-            write_png(out / "images" / f"{pair.name}.png", given.rgb, _text(pair, label, provenance), mpp)
+            write_png(
+                out / "images" / f"{pair.name}.png",
+                given.rgb,
+                origin(pair.he_path, {"model": label, **(provenance or {})}),
+                mpp,
+            )
         answer = with_dab(given, reference)
         answers = {"model": answer} | trivial_answers(he, reference, fit)
         level = pair.level.text if pair.level is not None else ""
@@ -220,18 +225,6 @@ def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference
     }
     for panel, rgb in panels.items():
         figures.save_figure(folder / f"{name}.{panel}.jpg", rgb, virtual=panel in ("virtual", "dab_virtual"))
-
-
-def _text(pair: Pair, label: str, provenance: Mapping[str, str] | None) -> dict[str, str]:
-    return {
-        "notice": restain.NOTICE,
-        "software": f"restain {restain.__version__}",
-        "source": pair.he_path.name,
-        "source_sha256": hashlib.sha256(pair.he_path.read_bytes()).hexdigest(),
-        "model": label,
-        **(provenance or {}),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _fit_facts(fit: TrivialFit, source: PairSet) -> dict[str, Any]:
