@@ -1,0 +1,69 @@
+"""What all commands share: the app, the two consoles, progress bars, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from restain import NOTICE
+
+app = typer.Typer(
+    name="restain",
+    help=f"Virtual HER2 staining of breast tissue: H&E in, HER2 IHC out. [bold]{NOTICE.capitalize()}, never a diagnosis.[/bold]",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+out_console = Console(highlight=False, soft_wrap=True)
+err_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, as the ``progress(done, total)`` callback that the jobs take."""
+    columns: tuple[ProgressColumn, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=err_console, transient=True, disable=not err_console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+DataOption = Annotated[
+    list[Path], typer.Option("--data", help="Folder of pairs (BCI, challenge, AB or MIST layout); may be repeated.")
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Model bundle; without it the shipped one, which knows only the phantom.")
+]
+OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results; made where needed.")]
+
+
+def say(line: Any) -> None:
+    err_console.print(plain(str(line)))
+
+
+def command_line() -> str:
+    """How restain was called, for reports."""
+    return shlex.join(["restain", *sys.argv[1:]])
