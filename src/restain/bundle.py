@@ -21,11 +21,15 @@ from safetensors import SafetensorError
 
 from restain import NOTICE, __version__
 from restain.errors import RestainError
-from restain.models.generator import Generator
+from restain.models.build import build_generator
+from restain.models.network import StainingNetwork
 from restain.recipe import Recipe, parse_recipe
 
 FORMAT = 1
 """Version of the bundle's form; raised when an older restain could no longer read what a newer one writes."""
+
+METHOD = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label feature"
+"""What restain's own networks are, in the card's words; the recipe in the card says what of it is switched off."""
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -40,7 +44,7 @@ class Card(BaseModel):
     format: int = FORMAT
     restain_version: str = __version__
     name: str
-    architecture: str = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label feature"
+    architecture: str
     mpp: float
     normalisation: str = "RGB uint8 / 255; networks map to [-1, 1] inside themselves"
     recipe: dict[str, Any]
@@ -63,7 +67,7 @@ class Bundle:
     path: Path
     card: Card
     recipe: Recipe
-    generator: Generator
+    generator: StainingNetwork
 
 
 def _hash(weights: bytes, card: Card) -> str:
@@ -73,7 +77,7 @@ def _hash(weights: bytes, card: Card) -> str:
 
 def save_bundle(
     path: Path,
-    generator: Generator,
+    generator: StainingNetwork,
     recipe: Recipe,
     *,
     step: int,
@@ -92,6 +96,7 @@ def save_bundle(
     weights = safetensors.torch.save(state)
     card = Card(
         name=recipe.name,
+        architecture=METHOD if recipe.peer is None else f"peer method: {recipe.peer.kind}",
         mpp=recipe.mpp,
         recipe=recipe.model_dump(mode="json"),
         data=data,
@@ -161,7 +166,7 @@ def load_bundle(path: Path | None = None) -> Bundle:
             "get it anew."
         )
     recipe = parse_recipe(card.recipe, str(path / CARD))
-    generator = Generator(recipe.generator, recipe.expression)
+    generator = build_generator(recipe)
     try:
         generator.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):

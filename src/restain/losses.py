@@ -6,6 +6,7 @@ Images are ``(N, 3, H, W)`` RGB in [0, 1], densities ``(N, 1, H, W)`` in OD unit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,14 +14,41 @@ from torch.nn import functional as F
 
 from restain import optics
 from restain.errors import RestainError
+from restain.recipe import Objective
 
 UNKNOWN_LEVEL = -1
 """Class index of a pair whose HER2 level is not known; it enters no level term."""
 
 
-def adversarial(logits: Tensor, real: bool) -> Tensor:
-    """Cross-entropy GAN loss (Goodfellow et al. 2014), non-saturating for the generator: BCE against one answer."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+def adversarial(logits: Tensor, real: bool, objective: Objective = "cross-entropy") -> Tensor:
+    """The game between real and virtual, against one answer; what the discriminator and the generator minimise.
+
+    ``cross-entropy``: Goodfellow et al. 2014, non-saturating for the generator. ``least-squares``: LSGAN (Mao et al.,
+    ICCV 2017). ``wasserstein``: the critic's mean (Arjovsky et al. 2017), to be used with :func:`gradient_penalty`.
+    """
+    if objective == "wasserstein":
+        return -logits.mean() if real else logits.mean()
+    answer = torch.full_like(logits, float(real))
+    if objective == "least-squares":
+        return F.mse_loss(logits, answer)
+    return F.binary_cross_entropy_with_logits(logits, answer)
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, virtual: Tensor, share: Tensor) -> Tensor:
+    """WGAN-GP's penalty (Gulrajani et al. 2017, eq. 3): the squared deviation of the critic's slope from one.
+
+    Args:
+        critic: images to logits, of any shape with the batch first.
+        real: ``(N, 3, H, W)``.
+        virtual: the same shape; no gradient goes into it.
+        share: ``(N,)`` in [0, 1], where between the two each slope is taken.
+    """
+    share = share.view(-1, 1, 1, 1)
+    between = (share * real + (1 - share) * virtual.detach()).requires_grad_(True)
+    # The mean over patches first: the slope of one number per image is asked for.
+    said = critic(between).flatten(1).mean(dim=1)
+    (slope,) = torch.autograd.grad(said.sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def level(logits: Tensor, levels: Tensor) -> Tensor:
@@ -89,6 +117,60 @@ def dab_cells(virtual: Tensor, real: Tensor) -> Tensor:
         size = min(side, *virtual.shape[2:])
         total = total + F.mse_loss(F.avg_pool2d(virtual, size), F.avg_pool2d(real, size))
     return total / len(CELLS_PX)
+
+
+_COLOUR_BLUR_PX = 7
+"""Side of the averaging before colours are compared: pairs match roughly, and noise has no colour to learn."""
+
+BACKGROUND_OD = 0.05
+"""A blurred pixel of the real image with less DAB than this is background."""
+
+
+def _smooth(image: Tensor) -> Tensor:
+    return F.avg_pool2d(image, _COLOUR_BLUR_PX, stride=2, ceil_mode=True)
+
+
+def _lab(image: Tensor) -> Tensor:
+    from kornia.color import rgb_to_lab
+
+    lab: Tensor = rgb_to_lab(image.float().clamp(1e-4, 1))
+    return lab / 100
+
+
+def lab(virtual: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference in CIELAB (divided by 100) after a small blur: colour as it is seen."""
+    return F.l1_loss(_lab(_smooth(virtual)), _lab(_smooth(real)))
+
+
+def lab_background(virtual: Tensor, real: Tensor, white: Tensor) -> Tensor:
+    """:func:`lab` over the pixels without DAB in the real image, mean over the images that have some.
+
+    Every image's background counts alike, however small: in strongly stained tissue it would drown otherwise.
+
+    Args:
+        virtual: ``(N, 3, H, W)``.
+        real: the same shape.
+        white: ``(N, 3)`` intensity of the real image's glass.
+    """
+    mask = (_smooth(dab_density(real, white)) < BACKGROUND_OD).float()
+    difference = (_lab(_smooth(virtual)) - _lab(_smooth(real))).abs().mean(dim=1, keepdim=True)
+    count = mask.sum(dim=(1, 2, 3))
+    by_image = (difference * mask).sum(dim=(1, 2, 3)) / count.clamp(min=1)
+    return by_image.sum() / (count > 0).sum().clamp(min=1)
+
+
+def hsv(virtual: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference in the HSV cone, ``(S·cos H, S·sin H, V)``, after a small blur.
+
+    As a point of the cone and not as an angle, since the hue of white is anything.
+    """
+    from kornia.color import rgb_to_hsv
+
+    def cone(image: Tensor) -> Tensor:
+        h, s, v = rgb_to_hsv(_smooth(image).float().clamp(1e-4, 1)).unbind(1)
+        return torch.stack([s * torch.cos(h), s * torch.sin(h), v], dim=1)
+
+    return F.l1_loss(cone(virtual), cone(real))
 
 
 def require_finite(step: int, terms: dict[str, Tensor]) -> None:

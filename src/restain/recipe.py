@@ -77,7 +77,10 @@ class ExpressionRecipe(_Part):
 class AttentionRecipe(_Part):
     """The residual attention blocks at the skip connections."""
 
-    kind: Literal["favor", "none"] = "favor"
+    kind: Literal["favor", "exact", "none"] = "favor"
+    """``exact`` is softmax attention, quadratic in the number of pixels: for comparison, on small maps."""
+    deepest: Annotated[int, Field(ge=0)] = 0
+    """Only this many of the deepest skip connections attend; 0: all of them."""
     head_dim: PositiveInt = 16
     """Channels per head; a block of C channels has C / head_dim heads (at least one)."""
     features: PositiveInt = 32
@@ -104,12 +107,21 @@ class GeneratorRecipe(_Part):
 class DiscriminatorRecipe(_Part):
     width: PositiveInt = 32
     layers: Annotated[int, Field(ge=1, le=6)] = 3
+    spectral_norm: bool = True
+    """Spectral normalisation of the trunk; off where a gradient penalty bounds the slope instead."""
+
+
+Objective = Literal["cross-entropy", "least-squares", "wasserstein"]
 
 
 class LossRecipe(_Part):
     """Weights of the objective's terms; a weight of 0 leaves the term out."""
 
     gan: NonNegativeFloat = 1.0
+    objective: Objective = "cross-entropy"
+    """Of the real/virtual game: cross-entropy (Goodfellow 2014), LSGAN (Mao 2017), WGAN-GP (Gulrajani 2017)."""
+    gradient_penalty: NonNegativeFloat = 10.0
+    """Weight of WGAN-GP's penalty on the discriminator's slope, against ``gan``; only with ``wasserstein``."""
     level_discriminator: NonNegativeFloat = 1.0
     level_generator: NonNegativeFloat = 0.5
     l1: NonNegativeFloat = 50.0
@@ -119,6 +131,12 @@ class LossRecipe(_Part):
     """L1 on the DAB density (OD units), against the colour-deconvolved real image."""
     dab_cells: NonNegativeFloat = 50.0
     """Squared error of the DAB density averaged over cells."""
+    lab: NonNegativeFloat = 0.0
+    """L1 in CIELAB (in units of 100) after a small blur."""
+    hsv: NonNegativeFloat = 0.0
+    """L1 in the HSV cone (hue weighted by saturation) after a small blur."""
+    background: NonNegativeFloat = 0.0
+    """:attr:`lab` once more over the pixels without DAB in the real image, each image's background counting alike."""
 
 
 class TrainRecipe(_Part):
@@ -137,6 +155,61 @@ class TrainRecipe(_Part):
     """``auto``: bf16 autocast where the device multiplies bf16 in hardware, else fp32."""
 
 
+class Pix2PixRecipe(_Part):
+    """pix2pix (Isola et al. 2017), and with ResNet-9 and a pyramid loss PyramidPix2pix (Liu et al., CVPRW 2022)."""
+
+    kind: Literal["pix2pix"]
+    network: Literal["unet256", "resnet9"] = "unet256"
+    width: PositiveInt = 64
+    discriminator_width: PositiveInt = 64
+    objective: Objective = "cross-entropy"
+    l1: NonNegativeFloat = 100.0
+    pyramid: NonNegativeFloat = 0.0
+    """Weight of L1 at every level of a Gaussian pyramid."""
+    pyramid_levels: Annotated[int, Field(ge=1, le=6)] = 4
+
+
+class CycleGanRecipe(_Part):
+    """CycleGAN (Zhu et al. 2017): unpaired; two generators, two discriminators."""
+
+    kind: Literal["cyclegan"]
+    width: PositiveInt = 64
+    discriminator_width: PositiveInt = 64
+    cycle: NonNegativeFloat = 10.0
+    identity: NonNegativeFloat = 5.0
+
+
+class AspRecipe(_Part):
+    """Adaptive supervised PatchNCE (Li et al., MICCAI 2023): contrastive, with weights that trust roughly matched pairs less."""
+
+    kind: Literal["asp"]
+    width: PositiveInt = 64
+    discriminator_width: PositiveInt = 64
+    nce: NonNegativeFloat = 10.0
+    """Weight of PatchNCE between H&E and virtual image (Park et al., ECCV 2020)."""
+    supervised: NonNegativeFloat = 10.0
+    """Weight of the adaptive PatchNCE between real and virtual image."""
+    pyramid: NonNegativeFloat = 10.0
+    pyramid_levels: Annotated[int, Field(ge=1, le=6)] = 4
+    patches: PositiveInt = 256
+    """Places per feature map."""
+    temperature: PositiveFloat = 0.07
+
+
+class BridgeRecipe(_Part):
+    """A Brownian-bridge diffusion model from H&E to IHC (Li et al., CVPR 2023), in pixel space."""
+
+    kind: Literal["bridge"]
+    width: PositiveInt = 64
+    variance: PositiveFloat = 1.0
+    """Scale s of the bridge's variance 2 s (m - m²)."""
+    sample_steps: PositiveInt = 4
+    """Network calls per image."""
+
+
+Peer = Annotated[Pix2PixRecipe | CycleGanRecipe | AspRecipe | BridgeRecipe, Field(discriminator="kind")]
+
+
 class Recipe(_Part):
     name: str = "unnamed"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -145,6 +218,8 @@ class Recipe(_Part):
     start_from: str | None = None
     """A bundle (path, or ``default``) whose weights both stages start from."""
     data: DataRecipe = DataRecipe()
+    peer: Peer | None = None
+    """Another method in place of restain's own; ``expression``, ``generator``, ``discriminator`` and ``losses`` are then not used."""
     expression: ExpressionRecipe = ExpressionRecipe()
     generator: GeneratorRecipe = GeneratorRecipe()
     discriminator: DiscriminatorRecipe = DiscriminatorRecipe()
@@ -186,12 +261,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RestainError(f"--set {override}: '{text}' is not a YAML value.") from None
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe from a YAML file and apply ``key=value`` overrides (``train.steps=100``).
-
-    Raises:
-        RestainError: if the file cannot be read, is not YAML, has an unknown key or a value out of range.
-    """
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as fault:
@@ -205,17 +275,51 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RestainError(f"{path}: a recipe is a mapping of keys to values.")
+    return values
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, mapping by mapping."""
+    result = dict(base)
+    for key, value in over.items():
+        before = result.get(key)
+        result[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    values = _read(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    seen = (*seen, path.resolve())
+    parent = path.parent / str(base)
+    if parent.resolve() in seen:
+        raise RestainError(f"{path}: the recipe extends itself.")
+    return _merged(_read_extended(parent, seen), values)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe from a YAML file and apply ``key=value`` overrides (``train.steps=100``).
+
+    ``extends: other.yaml`` (a path from the file's own folder) takes over what the other recipe says and the file does not.
+
+    Raises:
+        RestainError: if the file cannot be read, is not YAML, has an unknown key or a value out of range, or extends itself.
+    """
+    values = _read_extended(path)
     for override in overrides or []:
         _apply(values, override)
     return parse_recipe(values, str(path))
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with restain, by name."""
+    """The recipes that come with restain, by name: ``seed``, ``peers/pix2pix``."""
     here = Path(__file__).parent
     for folder in (here / "recipes", here.parents[1] / "recipes"):
         if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            found = sorted(folder.rglob("*.yaml"))
+            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     return {}
 
 

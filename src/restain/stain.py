@@ -23,7 +23,7 @@ from restain.data import image_mpp, read_rgb, read_text, write_density, write_rg
 from restain.errors import RestainError
 from restain.geometry import Region, Size, tiles
 from restain.models.blocks import channels_last
-from restain.models.generator import Generator
+from restain.models.network import StainingNetwork
 from restain.prediction import Prediction
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
@@ -45,7 +45,7 @@ def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> NDArray[np
     return weight
 
 
-def restain_whole(generator: Generator, he: NDArray[np.uint8]) -> NDArray[np.float32]:
+def restain_whole(generator: StainingNetwork, he: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Restain an image in one piece, on the generator's device.
 
     ``(H, W, 3)`` uint8 RGB to ``(H, W, 3 or 4)``: RGB in [0, 1], then the DAB density in OD units where the model has a

@@ -25,12 +25,14 @@ tokens × features matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from restain.models.exact import SoftmaxAttention
 
 
 def draw_features(heads: int, features: int, dim: int, generator: torch.Generator) -> Tensor:
@@ -302,6 +304,27 @@ class FavorAttention(nn.Module):
                 self.chunk,
             )
 
+    @torch.no_grad()
+    def weights(self, tokens: Tensor, query: Tensor) -> Tensor:
+        """How much one query attends to each token: ``(N, n, channels)``, ``(N, channels)`` to ``(N, heads, n)``.
+
+        ``φ(q̃) · φ(k̃)`` over its sum, so that each head's weights sum to 1; in chunks, with no n × n matrix: with
+        ``a_j = softmax_j(w_j · q̃ + lse_j)`` a key's weight is ``Σ_j a_j exp(w_j · k̃ - |k̃|² / 2 - lse_j)``. No gradients.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens, to_k = _at_least_float32(tokens), self._tempered(self.to_k)
+            log_mass = _gather(tokens, to_k, self.projection, self.chunk).log_mass
+            queries = query.to(tokens) @ _folded(self._tempered(self.to_q), self.projection).t()
+            share = torch.softmax(_by_head(queries + log_mass, self.heads), -1)
+            per_image = []
+            for image, mass, a in zip(tokens, log_mass, share, strict=True):
+                columns = []
+                for x in torch.split(image, self.chunk):
+                    logits = _key_logits(x @ to_k.t(), self.projection, out=x.new_empty(len(x), len(mass)))
+                    columns.append(torch.einsum("nhf,hf->hn", _by_head(logits.sub_(mass).exp_(), self.heads), a))
+                per_image.append(torch.cat(columns, dim=1))
+            return torch.stack(per_image)
+
     def _tempered(self, projection: nn.Linear) -> Tensor:
         """The weight of the query or key projection with its share, ``d^-¼``, of the softmax temperature."""
         return _column_major(projection.weight * self.projection.shape[2] ** -0.25)
@@ -319,11 +342,17 @@ class ResidualAttentionBlock(nn.Module):
     The normalisation is over each pixel's channels (Ba et al. 2016) and so does not depend on the tile; it has no
     affine part, as that would be one with the attention's projections. ``scale`` is per channel and starts small
     (LayerScale, Touvron et al. 2021). A channels_last input is read without a copy.
+
+    ``exact`` puts softmax attention in the place of FAVOR+, for comparison; it has no states.
     """
 
-    def __init__(self, channels: int, heads: int, features: int, chunk: int = 4096) -> None:
+    attention: FavorAttention
+
+    def __init__(self, channels: int, heads: int, features: int, chunk: int = 4096, *, exact: bool = False) -> None:
         super().__init__()
-        self.attention = FavorAttention(channels, heads, features, chunk)
+        self.exact = exact
+        attention = SoftmaxAttention(channels, heads) if exact else FavorAttention(channels, heads, features, chunk)
+        self.attention = cast(FavorAttention, attention)
         self.scale = nn.Parameter(torch.full((channels,), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -337,9 +366,15 @@ class ResidualAttentionBlock(nn.Module):
         """:meth:`forward` with the keys in ``state`` in place of the tile's own. No gradients."""
         return self._add(x, self.attention.read(self._tokens(x), state))
 
+    def weights(self, x: Tensor, row: int, column: int) -> Tensor:
+        """How much the pixel at ``row``, ``column`` attends to every pixel, per head: ``(N, heads, H, W)``, sums of 1."""
+        tokens = self._tokens(x)
+        return self.attention.weights(tokens, tokens[:, row * x.shape[3] + column]).unflatten(2, x.shape[2:])
+
     def redraw(self, generator: torch.Generator) -> None:
-        """Replace the random features by a new draw from ``generator``."""
-        self.attention.redraw(generator)
+        """Replace the random features by a new draw from ``generator``; nothing to do where attention is exact."""
+        if not self.exact:
+            self.attention.redraw(generator)
 
     @staticmethod
     def _tokens(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from restain.models.attention import ResidualAttentionBlock
 from restain.models.blocks import ResidualBlock, halve
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import RgbHead, Stained, StainHead
+from restain.models.network import StainingNetwork, padded
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
 
@@ -33,12 +34,13 @@ class JoinAndAttend(nn.Module):
         self.from_below = nn.Conv2d(below_channels, channels, 1, bias=False)
         self.from_skip = nn.Conv2d(channels, channels, 1)
         self.attend: nn.Module = nn.Identity()
-        if attention.kind == "favor":
+        if attention.kind != "none":
             self.attend = ResidualAttentionBlock(
                 channels,
                 heads=max(1, channels // attention.head_dim),
                 features=attention.features,
                 chunk=attention.chunk,
+                exact=attention.kind == "exact",
             )
         self.convolve = ResidualBlock(channels)
 
@@ -48,8 +50,8 @@ class JoinAndAttend(nn.Module):
         return self.convolve(self.attend(joined))
 
 
-class Generator(nn.Module):
-    """H&E image to virtual IHC image: ``(N, 3, H, W)`` RGB in [0, 1] to :class:`~restain.models.heads.Stained`.
+class Generator(StainingNetwork):
+    """restain's own: ``(N, 3, H, W)`` RGB in [0, 1] to :class:`~restain.models.heads.Stained`.
 
     Any height and width: the input is padded by reflection to a multiple of ``2^depth`` and of the expression classifier's
     stride, and the result is cut back.
@@ -65,16 +67,17 @@ class Generator(nn.Module):
         self.encode = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
         self.down = nn.ModuleList(halve(a, b) for a, b in itertools.pairwise(widths))
         self.bottleneck = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
+        silent = recipe.attention.model_copy(update={"kind": "none"})
+        attending = recipe.attention.deepest or recipe.depth
         self.decode = nn.ModuleList(
-            JoinAndAttend(below, here, recipe.attention)
-            for below, here in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            JoinAndAttend(below, here, recipe.attention if number < attending else silent)
+            for number, (below, here) in enumerate(zip(widths[:0:-1], widths[-2::-1], strict=True))
         )
         self.head: StainHead | RgbHead
         if recipe.output == "stain":
             self.head = StainHead(widths[0], widths[-1], recipe.white)
         else:
             self.head = RgbHead(widths[0], widths[-1])
-        self.expression: ExpressionClassifier | None = None
         if recipe.label_feature:
             self.expression = ExpressionClassifier(expression).requires_grad_(False)
             self.fuse_label = nn.Conv2d(self.expression.channels, widths[-1], 1)
@@ -90,9 +93,7 @@ class Generator(nn.Module):
     def forward(self, he: Tensor) -> Stained:
         height, width = he.shape[2:]
         step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
-        if height % step or width % step:
-            mode = "reflect" if min(height, width) > step else "replicate"
-            he = F.pad(he, (0, -width % step, 0, -height % step), mode=mode)
+        he = padded(he, step)
 
         x = self.stem(he * 2 - 1)
         skips = []
@@ -109,7 +110,6 @@ class Generator(nn.Module):
         return stained.cropped(height, width)
 
     def redraw_features(self, generator: torch.Generator) -> None:
-        """Draw new random features in every attention block (see the recipe's ``redraw_every``)."""
         for module in self.modules():
             if isinstance(module, ResidualAttentionBlock):
                 module.redraw(generator)

@@ -13,8 +13,8 @@ from restain.data import Pair
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
 from restain.recipe import Recipe
-from restain.train.adversarial import adam
 from restain.train.batches import Batch
+from restain.train.stage import adam
 
 
 class ExpressionStage:

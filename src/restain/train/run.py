@@ -7,6 +7,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,20 @@ from restain import NOTICE
 from restain.bundle import load_bundle, save_bundle
 from restain.data import PairSet, open_pairs, whole_file
 from restain.errors import Interrupted, RestainError
-from restain.models.generator import Generator
+from restain.models.build import build_generator
+from restain.models.network import StainingNetwork
 from restain.recipe import Recipe
-from restain.train.adversarial import AdversarialStage
 from restain.train.batches import Crops, batches
 from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
+from restain.train.clock import Clock, Seconds
 from restain.train.device import precision
 from restain.train.expression import ExpressionStage
+from restain.train.peers import second_stage
 from restain.train.progress import StageProgress
+from restain.train.stage import SecondStage
 from restain.train.validate import validate
 
-Stage = ExpressionStage | AdversarialStage
+Stage = ExpressionStage | SecondStage
 
 
 def train(
@@ -83,7 +87,7 @@ def train(
     fabric.barrier()
 
     torch.manual_seed(recipe.seed)
-    generator = Generator(recipe.generator, recipe.expression)
+    generator = build_generator(recipe)
     known = any(p.level is not None for p in pairs.split("train"))
     _start_weights(recipe, generator, known, data[0])
     run = _Run(fabric, board, recipe, pairs, out)
@@ -94,7 +98,7 @@ def train(
     # Anew, because the first stage may or may not have drawn from the generator in this process.
     torch.manual_seed(recipe.seed + 1)
     run.stage(
-        AdversarialStage(fabric, recipe, generator),
+        second_stage(fabric, recipe, generator),
         recipe.data.crop,
         recipe.data.batch,
         every=recipe.train.validate_every,
@@ -127,7 +131,7 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
         raise RestainError(f"{record}: the file is damaged; choose another folder.") from None
 
 
-def _start_weights(recipe: Recipe, generator: Generator, levels_known: bool, data: Path) -> None:
+def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
     if recipe.start_from is not None:
         source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
         try:
@@ -162,10 +166,11 @@ class _Run:
         """Train one stage to its end, from its checkpoint where there is one."""
         fabric, data = self.fabric, self.recipe.data
         path = self.out / f"{stage.name}.ckpt"
-        done = 0
+        done, clock = 0, Clock(fabric.device)
         if (saved := load_checkpoint(path)) is not None:
             stage.restore(saved["stage"])
             done = int(saved["step"])
+            clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
         crops = Crops(self.pairs.split("train"), crop, data.augment, self.recipe.seed, data.cache_mib)
@@ -184,14 +189,16 @@ class _Run:
             for number, crop_batch in enumerate(feed, start=done):
                 terms = stage.step(number, crop_batch)
                 done = number + 1
+                clock.lap()
                 progress.step(done, terms)
                 fabric.log_dict({f"{stage.name}/{k}": v for k, v in terms.items()}, step=done)
                 stopping = self._any_process(stop.asked)
                 if stopping or done % every == 0 or done == stage.steps:
-                    self._save(path, stage, done)
+                    self._save(path, stage, done, clock.seconds)
                     if not stopping or done == stage.steps:
                         rate = (time.monotonic() - began) / (done - first)
                         progress.line(f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step")
+                        clock.skip()
                 if stopping and done < stage.steps:
                     raise Interrupted(
                         f"stopped at step {done} of {stage.steps} of stage '{stage.name}'; "
@@ -205,9 +212,9 @@ class _Run:
         total = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum")
         return float(total) > 0  # type: ignore[arg-type]
 
-    def _save(self, path: Path, stage: Stage, done: int) -> None:
+    def _save(self, path: Path, stage: Stage, done: int, seconds: Seconds) -> None:
         if self.fabric.is_global_zero:
-            save_checkpoint(path, {"step": done, "stage": stage.state()})
+            save_checkpoint(path, {"step": done, "stage": stage.state(), "seconds": asdict(seconds)})
         self.fabric.barrier()
 
     def _look(self, stage: Stage, done: int) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from restain.data import Pair
 from restain.evaluate.image import psnr, ssim
 from restain.evaluate.stain import Moments, cell_moments, pearson
-from restain.models.generator import Generator
+from restain.models.network import StainingNetwork
 from restain.optics import dab_density, glass_white
 from restain.stain import restain_whole, to_prediction
 
@@ -20,7 +20,9 @@ PANELS = 4
 Panel = NDArray[np.uint8]
 
 
-def validate(generator: Generator, pairs: Sequence[Pair], mpp: float) -> tuple[dict[str, float | None], list[Panel]]:
+def validate(
+    generator: StainingNetwork, pairs: Sequence[Pair], mpp: float
+) -> tuple[dict[str, float | None], list[Panel]]:
     """PSNR, SSIM and the pooled DAB correlation per 16 µm cell over ``pairs``, and pictures of the first few.
 
     The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels

@@ -1,0 +1,84 @@
+"""What a trained model costs: parameters, training time, staining time and memory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from restain.data import whole_file
+from restain.errors import RestainError
+
+SIDE = 1024
+"""Side in px of the image that is stained to measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Costs of one recipe."""
+
+    parameters: int
+    """Of the network that stains, the frozen classifier included."""
+    train_seconds: float
+    """Computing time of training (:class:`restain.train.clock.Seconds`), both stages."""
+    train_wall_seconds: float
+    stain_seconds_per_megapixel: float
+    """Computing time of staining one image of ``SIDE`` px, per 10⁶ px."""
+    threads: int
+    device: str
+    peak_memory_mib: float
+    """Most memory that the staining process had in use, Python and PyTorch included."""
+
+
+def read_cost(path: Path) -> Cost:
+    """Read a cost back.
+
+    Raises:
+        RestainError: if the file is damaged.
+    """
+    try:
+        return Cost(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise RestainError(f"{path}: the file is damaged; delete it to measure again.") from None
+
+
+def staining_cost(bundle: Path, out: Path, *, train_seconds: float, train_wall_seconds: float) -> Cost:
+    """Stain one image in a process of its own, and write what that and the training took to ``out``.
+
+    Raises:
+        RestainError: if the process fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    # An executor would hide a killed process behind a pipe that never answers; a pool of one tells.
+    with context.Pool(1) as pool:
+        parameters, seconds, threads, device, memory = pool.apply(_stain_once, (str(bundle),))
+    cost = Cost(parameters, train_seconds, train_wall_seconds, seconds, threads, device, memory)
+    with whole_file(out) as partial:
+        partial.write_text(json.dumps(asdict(cost), indent=1) + "\n", encoding="utf-8")
+    return cost
+
+
+def _stain_once(bundle: str) -> tuple[int, float, int, str, float]:
+    import numpy as np
+    import torch
+
+    from restain.bundle import load_bundle
+    from restain.stain import Restainer
+
+    restainer = Restainer(load_bundle(Path(bundle)), tile=SIDE)
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    restainer(image[:256, :256])
+    cpu = restainer.device.type == "cpu"
+    clock = time.process_time if cpu else time.monotonic
+    began = clock()
+    restainer(image)
+    threads = torch.get_num_threads() if cpu else 1
+    seconds = (clock() - began) / threads / (image.shape[0] * image.shape[1] / 1e6)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    parameters = sum(p.numel() for p in restainer.generator.parameters())
+    return parameters, seconds, threads, str(restainer.device), mib
