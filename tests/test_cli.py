@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-COMMANDS = ["check", "phantom", "train", "evaluate", "stain", "demo"]
+COMMANDS = [
+    *("check", "phantom", "train", "train-reader", "benchmark", "crossval"),
+    *("evaluate", "compare", "explain", "stain", "demo"),
+]
 
 
 def restain(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,60 @@ def test_adversarial_is_cross_entropy() -> None:
     assert float(losses.adversarial(-logits, False)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_least_squares_and_wasserstein_by_hand() -> None:
+    logits = torch.tensor([0.0, 2.0])
+    assert float(losses.adversarial(logits, True, "least-squares")) == pytest.approx(1.0)
+    assert float(losses.adversarial(logits, False, "least-squares")) == pytest.approx(2.0)
+    assert float(losses.adversarial(logits, True, "wasserstein")) == pytest.approx(-1.0)
+    assert float(losses.adversarial(logits, False, "wasserstein")) == pytest.approx(1.0)
+
+
+def test_gradient_penalty_measures_the_slope_of_a_linear_critic() -> None:
+    torch.manual_seed(0)
+    real, virtual = torch.rand(3, 3, 4, 4), torch.rand(3, 3, 4, 4)
+    weight = torch.randn(3, 4, 4)
+    for slope in (0.5, 1.0, 3.0):
+        scaled = (weight * slope / weight.norm()).requires_grad_(True)
+        penalty = losses.gradient_penalty(
+            lambda x, w=scaled: (x * w).sum((1, 2, 3))[:, None], real, virtual, torch.rand(3)
+        )
+        assert float(penalty.detach()) == pytest.approx((slope - 1) ** 2, abs=1e-5)
+    penalty.backward()
+    assert float(scaled.grad.abs().sum()) > 0
+
+
+def test_lab_agrees_with_skimage_on_flat_colours() -> None:
+    from skimage.color import rgb2lab
+
+    one, other = np.array([0.9, 0.88, 0.7]), np.array([0.92, 0.92, 0.93])
+    flat = [torch.tensor(c, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 32, 32) for c in (one, other)]
+    expected = np.abs(rgb2lab(one[None, None]) - rgb2lab(other[None, None])).mean() / 100
+    assert float(losses.lab(*flat)) == pytest.approx(expected, rel=0.01)
+
+
+def test_background_loss_sees_a_cast_on_white_and_nothing_under_dab() -> None:
+    white = torch.ones(2, 3)
+    real = torch.full((2, 3, 64, 64), 0.95)
+    real[1] = torch.tensor([0.45, 0.28, 0.2]).view(3, 1, 1)  # DAB all over: this image has no background
+    yellow = real * torch.tensor([1.0, 0.98, 0.85]).view(3, 1, 1)
+    assert float(losses.lab_background(real, real, white)) == 0
+    both = float(losses.lab_background(yellow, real, white))
+    alone = float(losses.lab_background(yellow[:1], real[:1], white[:1]))
+    assert alone > 0.01
+    assert both == pytest.approx(alone)
+    assert float(losses.lab_background(yellow[1:], real[1:], white[1:])) == 0
+
+
+def test_hsv_does_not_care_for_the_hue_of_grey() -> None:
+    grey = torch.full((1, 3, 32, 32), 0.8)
+    reddish, bluish = grey.clone(), grey.clone()
+    reddish[:, 0] += 0.002
+    bluish[:, 2] += 0.002
+    red, blue = grey * torch.tensor([1, 0.5, 0.5]).view(3, 1, 1), grey * torch.tensor([0.5, 0.5, 1]).view(3, 1, 1)
+    assert float(losses.hsv(reddish, bluish)) < 0.01
+    assert float(losses.hsv(red, blue)) > 0.2
+
+
 def test_unknown_levels_enter_no_level_term() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     some = losses.level(logits, torch.tensor([1, losses.UNKNOWN_LEVEL, 3]))
@@ -62,3 +116,16 @@ def test_the_guard_names_step_and_loss(value: float) -> None:
     with pytest.raises(RestainError, match=r"step 17.*'G\.l1'"):
         losses.require_finite(17, {"D.gan": torch.tensor(1.0), "G.l1": torch.tensor(value)})
     losses.require_finite(17, {"D.gan": torch.tensor(1.0)})
+
+
+def test_dab_where_asks_for_the_place_and_not_for_the_strength() -> None:
+    torch.manual_seed(0)
+    real = torch.rand(2, 1, 64, 64).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert losses.dab_where(0.5 * real + 0.3, real, (8,)) < 0.02
+    assert losses.dab_where(1 - real, real, (8,)) > 1
+    flat = torch.full_like(real, 0.2).requires_grad_()
+    missed = losses.dab_where(flat, real, (8,))
+    missed.backward()
+    assert torch.isfinite(flat.grad).all()
+    assert flat.grad.abs().sum() > 0
+    assert losses.dab_where(real, torch.full_like(real, 0.1), (8,)) < 0.01, "a crop without a pattern asks for nothing"

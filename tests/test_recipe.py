@@ -68,3 +68,29 @@ def test_unknown_recipe_lists_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(RestainError, match="cannot be read"):
         load_recipe(tmp_path / "absent.yaml")
     assert isinstance(load_recipe(find_recipe("seed")), Recipe)
+
+
+def test_a_recipe_takes_over_what_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("seed: 7\nlosses: {l1: 3, gan: 2}\ndata: {crop: 64}\n")
+    child = tmp_path / "deep" / "child.yaml"
+    child.parent.mkdir()
+    child.write_text("extends: ../base.yaml\nlosses: {l1: 5}\n")
+    recipe = load_recipe(child, ["data.batch=2"])
+    assert (recipe.seed, recipe.losses.l1, recipe.losses.gan) == (7, 5, 2)
+    assert (recipe.data.crop, recipe.data.batch) == (64, 2)
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(RestainError, match="extends itself"):
+        load_recipe(tmp_path / "a.yaml")
+    with pytest.raises(RestainError, match=r"missing\.yaml: the recipe cannot be read"):
+        load_recipe(write(tmp_path, "extends: missing.yaml\n"))
+
+
+def test_peers_keys_are_checked_like_all_others(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, "peer: {kind: asp, width: 8}\n")).peer.nce == 10
+    for text in ("peer: {kind: magic}", "peer: {kind: asp, cycle: 3}", "peer: {width: 8}"):
+        with pytest.raises(RestainError, match="peer"):
+            load_recipe(write(tmp_path, text))

@@ -151,3 +151,18 @@ def test_the_source_is_never_overwritten(bundle: Bundle, tmp_path: Path) -> None
     with pytest.raises(RestainError, match="overwrite its source"):
         stain_images([source], tmp_path, Restainer(bundle))
     assert source.read_bytes() == before
+
+
+def test_a_told_white_is_rendered_on_and_is_part_of_what_a_result_is(bundle: Bundle, tmp_path: Path) -> None:
+    he = np.full((64, 64, 3), 200, np.uint8)
+    Image.fromarray(he).save(tmp_path / "he.png")
+    bright, dark = (Restainer(bundle, white=(w, w, w))(he) for w in (240, 120))
+    assert np.array_equal(bright.dab, dark.dab)
+    assert np.allclose(dark.rgb, bright.rgb / 2, atol=1)
+    (path,) = stain_images([tmp_path / "he.png"], tmp_path / "out", Restainer(bundle))
+    assert read_text(path)["white"] == "the model's own"
+    stain_images([tmp_path / "he.png"], tmp_path / "out", Restainer(bundle, white=(120, 120, 120)))
+    assert read_text(path)["white"] == "120 120 120"
+    assert np.array_equal(read_rgb(path), dark.rgb)
+    with pytest.raises(RestainError, match="intensities"):
+        Restainer(bundle, white=(0, 10, 300))

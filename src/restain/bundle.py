@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.models.build import build_generator
+from restain.models.familiarity import Familiarity, load_familiarity, save_familiarity
 from restain.models.network import StainingNetwork
 from restain.recipe import Recipe, parse_recipe
 
@@ -33,6 +34,9 @@ METHOD = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label 
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+FAMILIARITY = "familiarity.safetensors"
+"""Optional: what the training images looked like (:mod:`restain.models.familiarity`), tied to the bundle by its hash."""
+
 DEFAULT = Path(__file__).parent / "default_bundle"
 
 
@@ -68,6 +72,8 @@ class Bundle:
     card: Card
     recipe: Recipe
     generator: StainingNetwork
+    familiarity: Familiarity | None = None
+    """What the training images looked like; ``None`` in a bundle that does not say."""
 
 
 def _hash(weights: bytes, card: Card) -> str:
@@ -152,7 +158,7 @@ def load_bundle(path: Path | None = None) -> Bundle:
 
     Raises:
         RestainError: if ``path`` is no bundle, its hash does not match, its weights do not fit its recipe, or a newer
-            restain wrote it.
+            restain wrote it; or if its familiarity is damaged or another bundle's.
     """
     path = DEFAULT if path is None else path
     card = read_card(path)
@@ -171,4 +177,15 @@ def load_bundle(path: Path | None = None) -> Bundle:
         generator.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):
         raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
-    return Bundle(path, card, recipe, generator.eval())
+    memory = path / FAMILIARITY
+    familiarity = load_familiarity(memory, card.hash) if memory.is_file() else None
+    return Bundle(path, card, recipe, generator.eval(), familiarity)
+
+
+def add_familiarity(path: Path, familiarity: Familiarity) -> None:
+    """Put what the training images looked like into a bundle's folder; its own files and hash stay as they are.
+
+    Raises:
+        RestainError: if ``path`` is no bundle or the file cannot be written.
+    """
+    save_familiarity(path / FAMILIARITY, familiarity, read_card(path).hash)

@@ -6,7 +6,7 @@ Images are ``(N, 3, H, W)`` RGB in [0, 1], densities ``(N, 1, H, W)`` in OD unit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -102,21 +102,40 @@ def dab_density(rgb: Tensor, white: Tensor) -> Tensor:
     return torch.einsum("nchw,c->nhw", od, to_dab).clamp(min=0)[:, None]
 
 
-CELLS_PX = (8, 32)
-"""Sides of the cells over which DAB is averaged; at BCI's 0.46 µm per px about a membrane and a tumour cell."""
-
-
-def dab_cells(virtual: Tensor, real: Tensor) -> Tensor:
-    """Mean squared error of the DAB density averaged over cells, mean over the cell sizes ``CELLS_PX``.
+def dab_cells(virtual: Tensor, real: Tensor, sides: Sequence[int] = (8, 32)) -> Tensor:
+    """Mean squared error of the DAB density averaged over square cells, mean over their ``sides`` in px.
 
     Per pixel, L1 is least at the median, and the median of a thin membrane that is not placed exactly is no stain at
     all. A squared error of averages is least at the mean: the right amount of DAB in the right place.
     """
     total = virtual.new_zeros(())
-    for side in CELLS_PX:
+    for side in sides:
         size = min(side, *virtual.shape[2:])
         total = total + F.mse_loss(F.avg_pool2d(virtual, size), F.avg_pool2d(real, size))
-    return total / len(CELLS_PX)
+    return total / len(sides)
+
+
+_PATTERN_OD = 0.02
+"""A crop whose cells differ by this much in DAB (standard deviation) counts half in :func:`dab_where`; a flat one nothing."""
+
+
+def dab_where(virtual: Tensor, real: Tensor, sides: Sequence[int] = (32,)) -> Tensor:
+    """``1 - r`` with Pearson's r of the DAB density over the cells of each crop, mean over crops and cells' ``sides``.
+
+    A squared error is spent on the few slides that stain strongly, and on how strong each is, which another slide's
+    H&E hardly tells. This asks where the stain is in each picture, whatever its strength.
+    """
+    total = virtual.new_zeros(())
+    for side in sides:
+        size = min(side, *virtual.shape[2:])
+        x, y = (F.avg_pool2d(dab, size).flatten(1) for dab in (virtual, real))
+        x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
+        # The floors keep flat crops finite: 0.001 OD is half a grey level of an 8-bit white.
+        spread_x = (x.square().mean(dim=1) + 1e-6).sqrt()
+        spread_y = y.square().mean(dim=1).sqrt()
+        r = (x * y).mean(dim=1) / (spread_x * (spread_y + 1e-3))
+        total = total + ((1 - r) * spread_y / (spread_y + _PATTERN_OD)).mean()
+    return total / len(sides)
 
 
 _COLOUR_BLUR_PX = 7

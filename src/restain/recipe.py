@@ -55,6 +55,8 @@ class DataRecipe(_Part):
     """Share of the training split that is cut off for validation where the data has no validation part."""
     holdout: tuple[str, ...] = ()
     """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
+    same_slide: tuple[tuple[str, ...], ...] = ()
+    """Groups of name patterns (``fnmatch``): the pairs that a group matches are of one slide, where names do not tell it."""
     cache_mib: Annotated[int, Field(ge=0)] = 4096
     """Decoded pairs are kept in memory up to this size."""
     augment: AugmentRecipe = AugmentRecipe()
@@ -97,8 +99,10 @@ class GeneratorRecipe(_Part):
     depth: Annotated[int, Field(ge=1, le=7)] = 4
     """Number of 2x reductions, which is also the number of skip connections."""
     output: Literal["stain", "rgb"] = "stain"
-    white: Literal["predicted", "fixed"] = "predicted"
-    """White field of the stain output: a smooth predicted field, or one learned constant."""
+    white: Literal["predicted", "fixed", "measured"] = "predicted"
+    """White field of the stain output: a smooth predicted field; one learned constant; or ``measured``: the median glass
+    of the training slides' IHC, while in training every picture is rendered on its own partner's glass, so that the
+    densities need not make up for it."""
     attention: AttentionRecipe = AttentionRecipe()
     label_feature: bool = True
     """Fuse the expression classifier's last feature map at the bottleneck."""
@@ -131,6 +135,10 @@ class LossRecipe(_Part):
     """L1 on the DAB density (OD units), against the colour-deconvolved real image."""
     dab_cells: NonNegativeFloat = 50.0
     """Squared error of the DAB density averaged over cells."""
+    dab_where: NonNegativeFloat = 0.0
+    """1 - Pearson's r of the DAB density over cells of each crop: where the stain is, not how strong."""
+    dab_cells_px: tuple[PositiveInt, ...] = (8, 32)
+    """Sides of the cells of both terms; at BCI's 0.46 µm per px 8 is about a membrane, 32 a tumour cell."""
     lab: NonNegativeFloat = 0.0
     """L1 in CIELAB (in units of 100) after a small blur."""
     hsv: NonNegativeFloat = 0.0
@@ -151,6 +159,9 @@ class TrainRecipe(_Part):
     """Share of the steps after which both learning rates fall linearly to zero."""
     gan_from: Share = 0.0
     """Share of the steps after which the discriminator joins in."""
+    frozen: Literal["none", "encoder", "body"] = "none"
+    """For a handful of pairs: ``encoder`` keeps everything up to the bottleneck as it starts, ``body`` everything but the
+    output head."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast where the device multiplies bf16 in hardware, else fp32."""
 

@@ -23,6 +23,7 @@ from restain.data import image_mpp, read_rgb, read_text, write_density, write_rg
 from restain.errors import RestainError
 from restain.geometry import Region, Size, tiles
 from restain.models.blocks import channels_last
+from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.prediction import Prediction
 
@@ -45,17 +46,22 @@ def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> NDArray[np
     return weight
 
 
-def restain_whole(generator: StainingNetwork, he: NDArray[np.uint8]) -> NDArray[np.float32]:
+def restain_whole(
+    generator: StainingNetwork, he: NDArray[np.uint8], white: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Restain an image in one piece, on the generator's device.
 
     ``(H, W, 3)`` uint8 RGB to ``(H, W, 3 or 4)``: RGB in [0, 1], then the DAB density in OD units where the model has a
-    stain head.
+    stain head. ``white``, ``(3,)`` in [0, 255], is the glass to render on in place of the model's own; it needs a stain head.
     """
     device = next(generator.parameters()).device
     batch = torch.from_numpy(np.ascontiguousarray(he)).to(device)
     batch = (batch.permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        stained = generator(batch)
+        if white is None:
+            stained = generator(batch)
+        else:
+            stained = generator(batch, torch.from_numpy(white).to(device)[None] / 255)
     planes = stained.rgb if stained.dab is None else torch.cat([stained.rgb, stained.dab], dim=1)
     result: NDArray[np.float32] = planes[0].permute(1, 2, 0).float().cpu().numpy()
     return result
@@ -75,9 +81,28 @@ class Restainer:
         tile: largest side of a tile in px.
         overlap: px that neighbouring tiles share.
         device: torch device; CUDA where there is one, else the CPU.
+        white: ``(3,)`` in [0, 255], the glass of the IHC slide or scanner that is to be imitated; None for the model's own.
+
+    Raises:
+        RestainError: if a white is given for a model without a stain head, or one that is no intensity.
     """
 
-    def __init__(self, bundle: Bundle, *, tile: int = 1024, overlap: int = 128, device: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        tile: int = 1024,
+        overlap: int = 128,
+        device: str | None = None,
+        white: Sequence[float] | None = None,
+    ) -> None:
+        if white is not None and not (len(white) == 3 and all(0 < v <= 255 for v in white)):
+            raise RestainError(f"{', '.join(map(str, white))}: a white is three intensities above 0 and up to 255.")
+        if white is not None and not isinstance(getattr(bundle.generator, "head", None), StainHead):
+            raise RestainError(
+                f"{bundle.path}: the model has no stain output, so it has no white that could be another."
+            )
+        self.white = None if white is None else np.asarray(white, np.float32)
         self.bundle = bundle
         self.tile = tile
         self.overlap = overlap
@@ -101,7 +126,7 @@ class Restainer:
         for done, region in enumerate(regions):
             if progress is not None:
                 progress(done, len(regions))
-            planes = restain_whole(self.generator, he[region.slices])
+            planes = restain_whole(self.generator, he[region.slices], self.white)
             ramp = self._weight(region, Size(width, height))
             if total is None:
                 total = np.zeros((region.size.height, width, planes.shape[2]), np.float32)
@@ -152,6 +177,29 @@ def provenance(source: Path, model: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+FAMILIAR = "familiar"
+"""Key of the metadata that says whether the source is like the model's training images: yes, unknown, or no with why."""
+
+
+def familiar_text(bundle: Bundle, he: NDArray[np.uint8]) -> str:
+    """``yes``, ``unknown`` (the bundle does not know its training images) or ``no: `` and a sentence.
+
+    Args:
+        bundle: the model.
+        he: ``(H, W, 3)`` uint8 RGB at the model's mpp.
+    """
+    if bundle.familiarity is None:
+        return "unknown"
+    verdict = bundle.familiarity.judge(he)
+    return "yes" if verdict.familiar else f"no: {verdict.reason}"
+
+
+def _tell(source: Path, text: Mapping[str, str], warn: Callable[[str], None] | None) -> None:
+    answer, _, reason = text.get(FAMILIAR, "").partition(": ")
+    if warn is not None and answer == "no":
+        warn(f"{source}: {reason}")
+
+
 def expand(images: Sequence[Path]) -> list[Path]:
     """The images named by files and folders (a folder stands for the images directly in it), in order.
 
@@ -187,6 +235,7 @@ def stain_images(
     mpp: float | None = None,
     dab: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Restain several images (see :func:`stain_image`); ``progress`` is called with images done, in hundredths.
 
@@ -204,7 +253,7 @@ def stain_images(
             if progress is not None:
                 progress(100 * before + 100 * done // total, 100 * len(sources))
 
-        results.append(stain_image(source, out, restainer, mpp=mpp, dab=dab, progress=report))
+        results.append(stain_image(source, out, restainer, mpp=mpp, dab=dab, progress=report, warn=warn))
         report(1, 1)
     return results
 
@@ -222,11 +271,13 @@ def stain_image(
     mpp: float | None = None,
     dab: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Path:
     """Restain one PNG, JPEG or TIFF file into the folder ``out``.
 
     A TIFF becomes a TIFF, anything else a PNG, under the source's stem and with its size in px. A result that is there
-    already, made from the same source by the same bundle, is kept.
+    already, made from the same source by the same bundle, is kept. Where the bundle knows what its training images looked
+    like, the metadata's ``familiar`` says whether the source is like them.
 
     Args:
         source: the H&E image, read by content.
@@ -236,6 +287,7 @@ def stain_image(
             being at the model's mpp. At another mpp than the model's it is resampled there and back.
         dab: write the DAB density beside it too, as ``NAME.dab.tif`` (uint16, 1e-4 OD per count).
         progress: called with tiles done and tiles in all.
+        warn: called with one sentence that names the source where it is unlike the model's training images.
 
     Returns:
         The path of the virtual image.
@@ -252,14 +304,21 @@ def stain_image(
     mpp = mpp or image_mpp(source)
     card = restainer.bundle.card
     text = provenance(source, {"bundle": card.name, "bundle_hash": card.hash}) | {"mpp": f"{mpp or card.mpp:g}"}
+    # Also where none is given, so that a result on another white is not taken for this one.
+    text["white"] = "the model's own" if restainer.white is None else " ".join(f"{v:g}" for v in restainer.white)
     fixed = {k: v for k, v in text.items() if k != "created"}
-    if target.is_file() and fixed.items() <= read_text(target).items() and (not dab or dab_target.is_file()):
+    before = read_text(target) if target.is_file() else {}
+    judged = restainer.bundle.familiarity is None or before.get(FAMILIAR, "unknown") != "unknown"
+    if before and judged and fixed.items() <= before.items() and (not dab or dab_target.is_file()):
+        _tell(source, before, warn)
         return target
 
     size = Size(he.shape[1], he.shape[0])
     scale = 1.0 if mpp is None else mpp / card.mpp
     resample = abs(scale - 1) > 0.01
     at_model = _resized(he, size.to_um(scale).to_px(1.0)) if resample else he
+    text |= {FAMILIAR: familiar_text(restainer.bundle, at_model)}
+    _tell(source, text, warn)
     result = restainer(at_model, progress)
     rgb = _resized(result.rgb, size) if resample else result.rgb
     if dab:

@@ -243,3 +243,17 @@ def test_the_real_samples_read() -> None:
     for pair in found.pairs[:2]:
         he, ihc = pair.load()
         assert he.shape == ihc.shape == (1024, 1024, 3)
+
+
+def test_patterns_make_pairs_one_slide_that_no_holdout_may_part(tmp_path: Path) -> None:
+    for stain in ("HE", "IHC"):
+        (tmp_path / stain / "train").mkdir(parents=True)
+        for number in range(3):
+            write_rgb(tmp_path / stain / "train" / f"0000{number}_train_0.png", np.zeros((8, 8, 3), np.uint8), {})
+    groups = [["00000*", "00002*"]]
+    slides = [pair.slide for pair in open_pairs(tmp_path, val_share=0, same_slide=groups).pairs]
+    assert slides == ["00000_train_0", None, "00000_train_0"]
+    with pytest.raises(RestainError, match="part slide"):
+        open_pairs(tmp_path, val_share=0, holdout=["00000*"], same_slide=groups)
+    with pytest.raises(RestainError, match="match no pair"):
+        open_pairs(tmp_path, val_share=0, same_slide=[["x*"]])

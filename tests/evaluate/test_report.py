@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -112,6 +113,46 @@ def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSumm
     assert "PSNR – no trivial answer is better" in text
     assert "Here it does not beat this model in either." in text
     assert "The goal of 0.8 is reached" in text
+
+
+def test_the_win_table_follows_from_the_run(summary: EvaluationSummary) -> None:
+    text = Page(summary.report.read_text(encoding="utf-8")).text
+    part = text.split("Which figures a flat colour or a blur can win")[1].split("What the words mean")[0]
+    assert re.search(r"PSNR\s*wins flat colour \(oracle\): [\d.]+ against [\d.]+, better on 2 of 2", part)
+    lines = summary.metrics["win_table"]
+    verdicts = [line[side]["verdict"] for line in lines for side in ("flat", "blur") if line[side]]
+    shown = part.split("holds 0.")[1]
+    assert shown.count("wins ") == verdicts.count("wins") > 0
+    assert shown.count("draws ") == verdicts.count("draws")
+
+
+def test_pages_of_other_commands_are_linked_where_they_are(summary: EvaluationSummary, tmp_path: Path) -> None:
+    assert "trust.html" not in summary.report.read_text(encoding="utf-8")
+    (summary.out / "trust.html").write_text("trust")
+    try:
+        page = Page(write_page(tmp_path / "a.html", "x", [EvaluationSection("", summary)]).read_text(encoding="utf-8"))
+    finally:
+        (summary.out / "trust.html").unlink()
+    assert any(link.endswith("trust.html") for link in page.links)
+
+
+def test_an_evaluation_of_an_older_restain_can_still_be_shown(summary: EvaluationSummary, tmp_path: Path) -> None:
+    """Those had fewer figures, no alignment and no win table."""
+    old = json.loads(json.dumps(summary.metrics))
+    for key in ("win_table", "reading", "distribution", "extractors"):
+        del old[key]
+    kept = {"dab_r16_pooled", *("dab_r16", "dab_mean_virtual", "dab_mean_real", "dab_mean_error", "mae")}
+    kept |= {"background_de", "background_db", "psnr", "ssim"}
+    for table in (old["overall"], *old["levels"].values()):
+        for method in table:
+            table[method] = {key: value for key, value in table[method].items() if key in kept}
+    for row in old["per_image"]:
+        for key in set(row) - kept - {"name", "level", "method"}:
+            del row[key]
+    for key in ("positive_od", "weak_od", "wide_cell_um", "membrane_rays", "membrane_od", "align_largest_um"):
+        del old["definitions"][key]
+    page = write_page(tmp_path / "old.html", "old", [EvaluationSection("", EvaluationSummary(summary.out, old))])
+    assert "PSNR" in page.read_text(encoding="utf-8")
 
 
 def test_a_stored_evaluation_gives_the_same_page(summary: EvaluationSummary) -> None:

@@ -16,6 +16,8 @@ import restain
 from restain.data import open_pairs, read_rgb, write_png
 from restain.errors import RestainError
 from restain.evaluate import evaluate
+from restain.evaluate.catalogue import COLUMNS
+from restain.evaluate.trivial import DESCRIPTIONS
 from restain.her2 import Her2Level
 from restain.optics import DAB, HEMATOXYLIN, dab_density, glass_white, mix, transmit
 from restain.phantom import read_truth, write_phantom
@@ -102,9 +104,9 @@ def test_per_image_csv_has_a_row_per_image_and_method(out: Path) -> None:
     assert list(rows[0])[:5] == ["name", "level", "method", "psnr", "ssim"]
     for column in ("dab_r16", "dab_mean_virtual", "dab_mean_real", "background_de", "background_db"):
         assert column in rows[0]
-    methods = ["model", "trivial_he", "trivial_mean", "trivial_linear", "oracle_flat"]
+    methods = ["model", *DESCRIPTIONS]
     assert [(r["name"], r["method"]) for r in rows] == [(name, m) for name in NAMES["test"] for m in methods]
-    assert [r["level"] for r in rows[::5]] == ["0", "3+", "3+"]
+    assert [r["level"] for r in rows[:: len(methods)]] == ["0", "3+", "3+"]
 
 
 def test_psnr_and_ssim_are_scikit_images(data: Path, out: Path) -> None:
@@ -186,9 +188,9 @@ def test_trivial_answers_are_fitted_on_the_training_split_only(tmp_path: Path) -
 def test_without_a_training_split_their_rows_are_absent_with_the_reason(tmp_path: Path) -> None:
     pairs = open_pairs(write_data(tmp_path / "data", ("test",)))
     summary = evaluate(IDENTITY, pairs, "test", tmp_path / "out", mpp=MPP)
-    reason = {"trivial_mean": "no training split", "trivial_linear": "no training split"}
+    reason = dict.fromkeys(("trivial_hematoxylin", "trivial_mean", "trivial_linear"), "no training split")
     assert strict_json(tmp_path / "out" / "metrics.json")["absent"] == reason
-    assert {row["method"] for row in table(tmp_path / "out")} == {"model", "trivial_he", "oracle_flat"}
+    assert {row["method"] for row in table(tmp_path / "out")} == {"model", "trivial_he", "blurred_model", "oracle_flat"}
     assert "absent: no training split" in summary.report.read_text(encoding="utf-8")
 
     other = open_pairs(write_data(tmp_path / "other"))
@@ -289,3 +291,75 @@ def test_exactly_one_of_model_and_pictures(data: Path, tmp_path: Path) -> None:
 def test_no_partial_file_stays(out: Path) -> None:
     assert not [path for path in out.rglob("*") if "part" in path.name]
     assert len(list((out / "figures").glob("*.jpg"))) == 6 * len(NAMES["test"])
+
+
+def test_trivial_answers_and_alignment_can_be_left_out(data: Path, tmp_path: Path) -> None:
+    pairs = open_pairs(data)
+    summary = evaluate(IDENTITY, pairs, "test", tmp_path, mpp=MPP, trivial=False, align=False)
+    assert set(summary.metrics["overall"]) == {"model"}
+    assert summary.metrics["fit"] is None
+    assert summary.metrics["win_table"] == []
+    assert summary.mean("psnr_aligned") is None
+    assert "After alignment" not in summary.report.read_text(encoding="utf-8")
+
+
+def test_only_the_answers_that_are_named_are_aligned(out: Path) -> None:
+    metrics = strict_json(out / "metrics.json")
+    aligned = {method for method, line in metrics["overall"].items() if line["psnr_aligned"]["n"]}
+    assert aligned == set(metrics["definitions"]["aligned"]) == {"model", "trivial_hematoxylin"}
+    for row in table(out):
+        if row["method"] == "model" and row["moved_um"] == "0":
+            assert row["psnr_aligned"] == row["psnr"]
+
+
+def test_every_answer_goes_through_every_figure(out: Path) -> None:
+    metrics = strict_json(out / "metrics.json")
+    keys = {m.key for m in COLUMNS if m.group != "aligned"} - {"lpips", "ms_ssim", "dab_r64", "dab_r64_pooled"}
+    for method, line in metrics["overall"].items():
+        assert {key for key in keys if line[key]["n"]} == keys, method
+    flat, blur = metrics["overall"]["oracle_flat"], metrics["overall"]["blurred_model"]
+    assert flat["sharpness"]["mean"] == 0
+    assert blur["sharpness"]["mean"] < 0.3 * metrics["overall"]["model"]["sharpness"]["mean"]
+
+
+def test_figures_without_a_network_are_absent_with_the_reason(out: Path) -> None:
+    metrics = strict_json(out / "metrics.json")
+    assert metrics["distribution"] is None
+    assert metrics["overall"]["model"]["lpips"] == {"mean": None, "low": None, "high": None, "n": 0}
+    assert "--features" in metrics["extractors"]["distribution"]["absent"]
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "FID, KID and Inception Score are absent: no feature network was given" in text
+    assert "LPIPS is absent" in text
+
+
+def test_figures_of_a_network_carry_its_name(data: Path, tmp_path: Path) -> None:
+    summary = evaluate(
+        IDENTITY, open_pairs(data), "test", tmp_path, mpp=MPP, features="efficientnet-lite0", align=False
+    )
+    found = summary.metrics["distribution"]
+    assert found["extractor"] == "efficientnet-lite0"
+    assert set(found["methods"]) == {"real", "model", *DESCRIPTIONS}
+    assert found["methods"]["model"]["fid"]["mean"] > 0
+    assert summary.metrics["overall"]["model"]["lpips"]["n"] == 3
+    text = summary.report.read_text(encoding="utf-8")
+    for name in ("FID (efficientnet-lite0)", "KID (efficientnet-lite0)", "LPIPS (efficientnet-lite0, unweighted)"):
+        assert name in text
+    assert "3 crops of at most 256 px from 3 images" in text
+
+
+def test_levels_are_read_from_every_answer_and_from_the_real_image(out: Path) -> None:
+    metrics = strict_json(out / "metrics.json")
+    reading = metrics["reading"]
+    assert reading["label"]
+    assert set(reading) == {"label", "real", "model", *DESCRIPTIONS}
+    assert reading["real"]["rule"]["patch"]["n"] == 3
+    for row in metrics["per_image"]:
+        assert Her2Level.parse(row["reading_classifier"]) in Her2Level
+        assert Her2Level.parse(row["reading_rule"]) in Her2Level
+    assert "slide" in metrics["per_image"][0]
+    assert reading["label"] in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_is_none_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RestainError, match="is not a reader"):
+        evaluate(IDENTITY, open_pairs(data), "test", tmp_path, mpp=MPP, reader=tmp_path)

@@ -18,13 +18,6 @@ def density(seed: int, shape: tuple[int, int] = (350, 350)) -> NDArray[np.float3
     return np.kron(coarse, np.ones((35, 35), np.float32))
 
 
-def colour(*rgb: int) -> NDArray[np.uint8]:
-    return np.full((20, 20, 3), rgb, np.uint8)
-
-
-EVERYWHERE = np.ones((20, 20), bool)
-
-
 @pytest.mark.parametrize(("mpp", "px"), [(0.46, 35), (0.5, 32), (0.25, 64), (1.0, 16), (100.0, 1)])
 def test_a_cell_is_16_micrometres(mpp: float, px: int) -> None:
     assert stain.cell_px(mpp) == px
@@ -105,38 +98,27 @@ def test_background_is_where_smoothed_dab_is_below_the_threshold() -> None:
     assert not mask[:, 22:].any()
 
 
-def lightness(grey: int) -> float:
-    """CIELAB L* of an sRGB grey above the linear part, by the definition."""
-    luminance = ((grey / 255 + 0.055) / 1.055) ** 2.4
-    return float(116 * luminance ** (1 / 3) - 16)
+def test_integrated_density_does_not_depend_on_the_pixels_size() -> None:
+    coarse = density(12, (70, 70))
+    fine = np.kron(coarse, np.ones((2, 2), np.float32))
+    assert stain.dab_sum(fine, 0.25) == pytest.approx(stain.dab_sum(coarse, 0.5))
+    assert stain.dab_sum(np.full((10, 10), 0.5, np.float32), 2.0) == pytest.approx(0.5 * 10 * 10 * 4)
 
 
-def test_colour_difference_of_greys_is_ciede2000_by_hand() -> None:
-    """Without chroma CIEDE2000 is the lightness difference over its weight (Sharma et al. 2005)."""
-    first, second = lightness(240), lightness(200)
-    middle = (first + second) / 2 - 50
-    weight = 1 + 0.015 * middle**2 / math.sqrt(20 + middle**2)
-    measured = stain.background_de(colour(200, 200, 200), colour(240, 240, 240), EVERYWHERE)
-    assert measured == pytest.approx((first - second) / weight, abs=0.01)
+def test_positive_area_is_the_share_at_or_above_the_threshold() -> None:
+    image = np.zeros((40, 40), np.float32)
+    image[:, 10:] = stain.POSITIVE_OD * 1.5
+    assert stain.positive_area(image) == 0.75
+    assert stain.positive_area(image, 0.2) == 0
 
 
-def test_yellow_background_is_a_positive_shift_and_blue_a_negative_one() -> None:
-    white = colour(240, 240, 240)
-    assert stain.background_db(colour(240, 238, 215), white, EVERYWHERE) > 5
-    assert stain.background_db(colour(215, 225, 240), white, EVERYWHERE) < -5
-    assert stain.background_db(white, white, EVERYWHERE) == 0
-    assert stain.background_de(white, white, EVERYWHERE) == 0
-
-
-def test_background_figures_look_at_the_background_only() -> None:
-    virtual, real = colour(240, 240, 240), colour(240, 240, 240)
-    virtual[:5] = (90, 50, 20)
-    mask = EVERYWHERE.copy()
-    mask[:5] = False
-    assert stain.background_de(virtual, real, mask) == 0
-
-
-def test_no_background_no_figure() -> None:
-    nowhere = np.zeros((20, 20), bool)
-    assert math.isnan(stain.background_de(colour(1, 2, 3), colour(3, 2, 1), nowhere))
-    assert math.isnan(stain.background_db(colour(1, 2, 3), colour(3, 2, 1), nowhere))
+def test_bleached_weak_staining_shows_and_strong_staining_does_not_count() -> None:
+    reference = np.zeros((60, 60), np.float32)
+    reference[:20], reference[20:40] = 0.15, 0.9
+    bleached = reference.copy()
+    bleached[:10] = 0
+    assert stain.weak_area_ratio(reference, reference) == 1
+    assert stain.weak_area_ratio(bleached, reference) == 0.5
+    bleached[20:40] = 0
+    assert stain.weak_area_ratio(bleached, reference) == 0.5
+    assert math.isnan(stain.weak_area_ratio(bleached, np.full((60, 60), 0.9, np.float32)))

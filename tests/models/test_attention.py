@@ -302,3 +302,28 @@ def test_block_on_tiles_with_a_shared_state_gives_the_whole_image() -> None:
     torch.testing.assert_close(joined, block(image), rtol=1e-4, atol=1e-5)
     alone = torch.cat([block(tile) for tile in tiles], dim=3)
     assert (alone - block(image)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("chunk", [3, 4096])
+def test_one_querys_weights_are_those_of_the_dense_features(chunk: int) -> None:
+    attention, tokens = attention_and_tokens(2, 11, 8, chunk=chunk)
+    q, k, v = split_heads(attention, tokens)
+    dense = textbook_features(q, attention.projection) @ textbook_features(k, attention.projection).mT
+    dense = dense / dense.sum(-1, keepdim=True)
+    weights = attention.weights(tokens, tokens[:, 4])
+    torch.testing.assert_close(weights, dense[:, :, 4])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, dtype=weights.dtype))
+    mixed = join_heads(attention, weights.unsqueeze(2) @ v)
+    torch.testing.assert_close(mixed[:, 0], attention(tokens)[:, 4])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_blocks_weights_explain_its_output(exact: bool) -> None:
+    torch.manual_seed(0)
+    block = ResidualAttentionBlock(8, 2, 6, exact=exact).double()
+    x = torch.randn(1, 8, 3, 5, dtype=torch.float64)
+    weights = block.weights(x, 2, 1)
+    assert weights.shape == (1, 2, 3, 5)
+    values = block.attention.to_v(block._tokens(x)).unflatten(-1, (2, -1)).transpose(1, 2)
+    mixed = join_heads(block.attention, weights.flatten(2).unsqueeze(2) @ values)[0, 0]
+    torch.testing.assert_close(block(x)[0, :, 2, 1], x[0, :, 2, 1] + block.scale * mixed)

@@ -54,6 +54,33 @@ def test_attention_can_be_switched_off() -> None:
     )
 
 
+def test_only_the_deepest_skips_attend_where_the_recipe_says_so() -> None:
+    recipe = GeneratorRecipe(width=8, depth=3, label_feature=False, attention=AttentionRecipe(head_dim=8, deepest=2))
+    generator = Generator(recipe, ExpressionRecipe())
+    attending = [isinstance(level.attend, ResidualAttentionBlock) for level in generator.decode]
+    assert attending == [True, True, False]
+
+
+def test_favor_with_many_features_comes_near_to_exact_attention_in_the_whole_network() -> None:
+    torch.manual_seed(0)
+    shape = {"width": 8, "depth": 2, "label_feature": False}
+    exact = Generator(GeneratorRecipe(**shape, attention=AttentionRecipe(kind="exact", head_dim=8)), ExpressionRecipe())
+    for module in exact.modules():
+        if isinstance(module, ResidualAttentionBlock):
+            torch.nn.init.ones_(module.scale)
+    he = torch.rand(1, 3, 32, 32)
+
+    def distance(features: int) -> float:
+        attention = AttentionRecipe(head_dim=8, features=features)
+        favor = Generator(GeneratorRecipe(**shape, attention=attention), ExpressionRecipe())
+        favor.load_state_dict(exact.state_dict(), strict=False)
+        with torch.no_grad():
+            return float((favor(he).rgb - exact(he).rgb).abs().max())
+
+    exact.redraw_features(torch.Generator())
+    assert distance(2048) < 0.3 * distance(2) + 1e-4
+
+
 def test_the_label_feature_reaches_the_image_and_its_classifier_is_frozen() -> None:
     generator = make()
     he = torch.rand(1, 3, 32, 32)

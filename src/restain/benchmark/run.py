@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from restain.train import train
 from restain.train.pace import steps_within
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def benchmark(
     split: str = "test",
     accelerator: str = "auto",
     command: str = "",
-    progress: Progress | None = None,
+    bar: Bar = lambda what: nullcontext(lambda done, total: None),
     say: Say = lambda line: None,
 ) -> Path:
     """Train every recipe under the same budget and score it; returns the page ``out/benchmark.html``.
@@ -76,7 +77,7 @@ def benchmark(
         split: the split that is scored.
         accelerator: Lightning's accelerator.
         command: the command line, for the page.
-        progress: called with evaluations done and in all.
+        bar: opens a progress bar of that name for one evaluation, as the callback that evaluations take.
         say: called with a line at each finished part.
 
     Raises:
@@ -98,17 +99,21 @@ def benchmark(
 
     costs: dict[str, Cost] = {}
     for number, entry in enumerate(entries):
-        if progress:
-            progress(number, len(entries))
         costs[entry.name] = _cost(entry)
         if not (entry.evaluation / "metrics.json").is_file():
             # The trivial answers are the same for all; they are scored beside the first.
-            evaluate_folder(
-                data, entry.evaluation, model=entry.bundle, split=split, command=command, trivial=number == 0
-            )
-        say(f"{entry.name}: scored")
-    if progress:
-        progress(len(entries), len(entries))
+            with bar(f"{entry.name}: scoring") as progress:
+                evaluate_folder(
+                    data,
+                    entry.evaluation,
+                    model=entry.bundle,
+                    split=split,
+                    trivial=number == 0,
+                    align=False,
+                    command=command,
+                    progress=progress,
+                )
+            say(f"{entry.name}: scored")
     evaluations = {entry.name: load_summary(entry.evaluation) for entry in entries}
     return write_results(
         out,
@@ -123,7 +128,9 @@ def benchmark(
 def _require_shared(recipes: Sequence[Recipe]) -> None:
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
-        raise RestainError(f"two recipes are named '{next(n for n in names if names.count(n) > 1)}'; names must differ.")
+        raise RestainError(
+            f"two recipes are named '{next(n for n in names if names.count(n) > 1)}'; names must differ."
+        )
     first = recipes[0]
     for recipe in recipes[1:]:
         for key in ("crop", "batch", "val_share", "holdout"):
@@ -138,9 +145,7 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
                 raise RestainError(f"{recipe.name}: {key} is not that of {first.name}; what is compared must share it.")
 
 
-def _plan(
-    entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, say: Say
-) -> Recipe:
+def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, say: Say) -> Recipe:
     """The recipe with the budget's steps in it: of an earlier call where there was one, so that a resumed run is the same."""
     asked = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
     path = entry.folder / "plan.json"
@@ -149,7 +154,9 @@ def _plan(
             before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             known, steps = before["asked"], int(before["steps"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise RestainError(f"{path}: the plan is damaged; delete {entry.folder} to train this recipe anew.") from None
+            raise RestainError(
+                f"{path}: the plan is damaged; delete {entry.folder} to train this recipe anew."
+            ) from None
         if known != json.loads(json.dumps(asked)):
             raise RestainError(
                 f"{entry.folder}: holds another recipe of this name or another budget; choose another folder."

@@ -33,12 +33,76 @@ def evaluate(
         list[Path] | None, typer.Option(help="Data whose training split the trivial answers are fitted on.")
     ] = None,
     mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the data where it is not the model's.")] = None,
+    trivial: Annotated[bool, typer.Option(help="Score the trivial answers too.")] = True,
+    align: Annotated[bool, typer.Option(help="Measure after alignment too, beside the raw figures.")] = True,
+    features: Annotated[
+        str, typer.Option(help="For FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none.")
+    ] = "efficientnet-lite0",
+    lpips: Annotated[
+        str | None, typer.Option(help="For LPIPS: a TorchScript file (StyleGAN's vgg16.pt); otherwise as --features.")
+    ] = None,
+    reader: Annotated[
+        Path | None, typer.Option(help="The reader of HER2 levels (see train-reader) instead of the shipped one.")
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Also OUT/trust.html: doubt against error, and whether wrong inputs are flagged."),
+    ] = False,
+    trust_images: Annotated[int, typer.Option(min=1, help="Most pairs for --trust, the first by name.")] = 24,
+    ensemble: Annotated[
+        list[Path] | None, typer.Option(help="For --trust: another bundle to disagree with; may be repeated.")
+    ] = None,
+    foreign: Annotated[
+        list[Path] | None, typer.Option(help="For --trust: picture (or folder) of other tissue, to be flagged.")
+    ] = None,
+    stain_sweep: Annotated[
+        bool, typer.Option("--stain-sweep", help="Also OUT/sweep.html: the same H&E in other stains, whites and JPEGs.")
+    ] = False,
+    sweep_images: Annotated[int, typer.Option(min=1, help="Most pairs for --stain-sweep, the first by name.")] = 12,
 ) -> None:
     """Measure virtual against real images, with trivial answers beside every figure; writes OUT/report.html."""
     from restain.evaluate import evaluate_folder
 
     if model is not None and images is not None:
         raise RestainError("--model and --images exclude one another: score a model, or pictures made elsewhere.")
+    if images is not None and (trust or stain_sweep):
+        raise RestainError("--trust and --stain-sweep restain images again, so they need a model and not --images.")
+    if trust:
+        from restain.evaluate.checks import trust_folder
+
+        with progress_bar("trust") as progress:
+            trust_folder(
+                data,
+                out,
+                model=model,
+                ensemble=ensemble or (),
+                reader=reader,
+                split=split,
+                fit_on=fit_on or (),
+                foreign=foreign or (),
+                images=trust_images,
+                mpp=mpp,
+                command=command_line(),
+                progress=progress,
+            )
+        out_console.print(f"trust: {plain(str(out / 'trust.html'))}")
+    if stain_sweep:
+        from restain.evaluate.checks import sweep_folder
+
+        with progress_bar("stain sweep") as progress:
+            sweep_folder(
+                data,
+                out,
+                model=model,
+                reader=reader,
+                split=split,
+                fit_on=fit_on or (),
+                images=sweep_images,
+                mpp=mpp,
+                command=command_line(),
+                progress=progress,
+            )
+        out_console.print(f"stain sweep: {plain(str(out / 'sweep.html'))}")
     with progress_bar("evaluating") as progress:
         summary = evaluate_folder(
             data,
@@ -49,7 +113,51 @@ def evaluate(
             fit_on=fit_on or (),
             mpp=mpp,
             command=command_line(),
+            trivial=trivial,
+            align=align,
+            features=None if features == "none" else features,
+            lpips=lpips,
+            reader=reader,
             progress=progress,
         )
     out_console.print(plain(summary.describe()))
     out_console.print(f"report: {plain(str(summary.report))}")
+
+
+@app.command(epilog="Example: restain compare runs/a/test runs/b/test -o runs/compared")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished evaluations; the first is the baseline.")],
+    out: OutOption = Path("compared"),
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Compare this figure only (a column of per_image.csv); may be repeated.")
+    ] = None,
+    trivial: Annotated[
+        bool, typer.Option("--trivial", help="Compare the trivial answers of the first evaluation too.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Test paired differences between evaluations of the same pairs, and draw them; writes OUT/compare.html."""
+    from restain.evaluate.compare import compare_runs
+
+    comparison = compare_runs(runs, out, metrics=metric or (), trivial=trivial, seed=seed, command=command_line())
+    out_console.print(plain(comparison.describe()))
+    out_console.print(f"report: {plain(str(comparison.report))}")
+
+
+@app.command(name="train-reader", epilog="Example: restain train-reader --data BCI_dataset -o runs/reader")
+def train_reader(
+    data: DataOption,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The reader's folder.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same reader.")] = 0,
+    mpp: Annotated[float, typer.Option(min=0.05, help="Micrometres per pixel of the data.")] = 0.46,
+    tile: Annotated[int, typer.Option(min=64, help="Side of the crops and of the tiles that vote, in px.")] = 256,
+    describe: Annotated[str, typer.Option(help="What the data is, in words.")] = "",
+) -> None:
+    """Train the network that reads HER2 levels from real IHC images of the training split, for 'evaluate --reader'."""
+    from restain.train.reader import train_reader as train
+
+    with progress_bar("reader") as progress:
+        facts = train(data, out, steps=steps, seed=seed, mpp=mpp, tile=tile, description=describe, progress=progress)
+    told = f"{facts.accuracy:.0%} of {facts.images}" if facts.accuracy is not None else "no"
+    out_console.print(f"reader: {plain(str(out))}; {told} real validation images read right")

@@ -27,6 +27,9 @@ def stain(
     mpp: Annotated[float | None, typer.Option(min=0.05, help="Micrometres per pixel of the images.")] = None,
     dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as NAME.dab.tif.")] = False,
     tile: Annotated[int, typer.Option(min=128, help="Largest tile side in px.")] = 1024,
+    white: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Glass of the IHC to imitate: R G B, up to 255.")
+    ] = None,
 ) -> None:
     """Restain H&E images of any size as HER2 IHC: tiled, blended, with provenance in the file."""
     from restain.bundle import load_bundle
@@ -35,7 +38,9 @@ def stain(
     sources = expand(images)
     bundle = load_bundle(model)
     with progress_bar("staining") as progress:
-        results = stain_images(sources, out, Restainer(bundle, tile=tile), mpp=mpp, dab=dab, progress=progress)
+        results = stain_images(
+            sources, out, Restainer(bundle, tile=tile, white=white), mpp=mpp, dab=dab, progress=progress, warn=say
+        )
     for result in results:
         out_console.print(plain(str(result)))
     out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")

@@ -1,6 +1,6 @@
 """Paired patches: layouts, reading, checking and augmentation."""
 
-from restain.data.augment import Geometry, augment_pair, draw_geometry, jitter_he
+from restain.data.augment import Geometry, augment_pair, draw_geometry, jitter_he, vary_he
 from restain.data.check import CheckReport, check_folder
 from restain.data.density import read_density, write_density
 from restain.data.images import image_size, read_rgb, whole_file, write_png, write_rgb
@@ -29,6 +29,7 @@ __all__ = [
     "read_text",
     "recognise",
     "scan_pairs",
+    "vary_he",
     "whole_file",
     "write_density",
     "write_png",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from restain.data.images import Rgb
@@ -144,12 +144,10 @@ def augment_pair(
 
 
 def jitter_he(he: Rgb, recipe: AugmentRecipe, rng: np.random.Generator, white: float = 255.0) -> Rgb:
-    """Vary an H&E image's stains in optical density.
+    """Vary an H&E image's stains at random by :func:`vary_he`.
 
-    With ``M`` the rows hematoxylin, eosin and their normal (which carries what neither explains), a pixel's
-    densities are ``OD · M⁻¹``. Each stain's density is scaled by ``1 ± he_stain`` and laid on a stain vector
-    each of whose components is moved by up to ``he_hue``; the rest stays. All of it is one 3x3 map of OD. The
-    white point is then darkened by up to ``he_white`` per channel.
+    Each stain's density is scaled by ``1 ± he_stain``, each component of each stain vector moved by up to ``he_hue``,
+    and the white point darkened by up to ``he_white`` per channel.
 
     Args:
         he: ``(H, W, 3)`` ``uint8`` RGB.
@@ -162,13 +160,42 @@ def jitter_he(he: Rgb, recipe: AugmentRecipe, rng: np.random.Generator, white: f
     """
     strength = 1.0 + recipe.he_stain * rng.uniform(-1.0, 1.0, 2)
     shift = recipe.he_hue * rng.uniform(-1.0, 1.0, (2, 3))
-    new_white = white * (1.0 - recipe.he_white * rng.random(3))
+    dimmed = 1.0 - recipe.he_white * rng.random(3)
+    return vary_he(he, strength, shift, dimmed, white)
+
+
+def vary_he(
+    he: Rgb,
+    strength: ArrayLike = (1.0, 1.0),
+    shift: ArrayLike = 0.0,
+    dimmed: ArrayLike = 1.0,
+    white: float = 255.0,
+) -> Rgb:
+    """Change an H&E image's stains in optical density.
+
+    With ``M`` the rows hematoxylin, eosin and their normal (which carries what neither explains), a pixel's densities are
+    ``OD · M⁻¹``. Each stain's density is scaled and laid on a stain vector that is moved; the rest stays. All of it is one
+    3x3 map of OD. The white point is then scaled.
+
+    Args:
+        he: ``(H, W, 3)`` ``uint8`` RGB.
+        strength: factors of the hematoxylin and the eosin density.
+        shift: what is added to the unit absorption vectors of hematoxylin and eosin, ``(2, 3)`` or what broadcasts to it;
+            they are made unit length again.
+        dimmed: factor of the white point, one number or one per channel.
+        white: intensity of unstained glass ``I0``; pixels of this value change with ``dimmed`` only.
+
+    Returns:
+        ``uint8`` of the same shape.
+    """
+    factors, shift = np.asarray(strength, dtype=np.float64), np.asarray(shift, dtype=np.float64)
+    new_white = white * np.asarray(dimmed, dtype=np.float64)
     stains = unit([HEMATOXYLIN, EOSIN]).astype(np.float64)
     normal = unit(np.cross(stains[0], stains[1]))
     # A stain that amplifies light does not exist, and an all-zero vector has no direction.
-    moved = unit(np.maximum(stains + shift, 1e-3)) if recipe.he_hue else stains
+    moved = unit(np.maximum(stains + shift, 1e-3)) if shift.any() else stains
     before = np.vstack([stains, normal])
-    after = np.vstack([moved * strength[:, None], normal])
+    after = np.vstack([moved * factors[:, None], normal])
     change = (np.linalg.inv(before) @ after).astype(np.float32)
 
     grey_log = np.log((np.arange(256, dtype=np.float32) + EPS) / (white + EPS)).astype(np.float32)

@@ -219,6 +219,7 @@ def open_pairs(
     val_share: float = 0.1,
     seed: int = 0,
     holdout: Sequence[str] = (),
+    same_slide: Sequence[Sequence[str]] = (),
 ) -> PairSet:
     """Open the pairs of one or several data folders; pixels are read by :meth:`Pair.load` only.
 
@@ -230,9 +231,11 @@ def open_pairs(
         seed: of the choice of validation pairs.
         holdout: ``fnmatch`` patterns of names. Where given, matching pairs are the test part and all others
             are for training, whatever their folders say.
+        same_slide: groups of ``fnmatch`` patterns of names; the pairs that a group matches are of one slide.
 
     Raises:
-        RestainError: if a folder is missing, empty or not recognised, if file names show a fault (missing
+        RestainError: if ``same_slide`` matches nothing or joins what the layout tells apart, if a folder is missing,
+            empty or not recognised, if file names show a fault (missing
             partner, unknown level, a name in two splits), if ``holdout`` matches nothing or parts a slide, or
             if no validation part can be cut.
     """
@@ -245,7 +248,7 @@ def open_pairs(
     for scan in scans:
         if scan.faults:
             raise RestainError(_first_fault(scan))
-    pairs = _joined(scans)
+    pairs = _with_slides(_joined(scans), same_slide)
     if holdout:
         pairs = _held_out(pairs, holdout)
     found = PairSet(folders, tuple(scan.layout for scan in scans), tuple(sorted(pairs, key=lambda pair: pair.name)))
@@ -275,11 +278,30 @@ def _joined(scans: Sequence[Scan]) -> list[Pair]:
     return joined
 
 
-def _held_out(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
-    def held(pair: Pair) -> bool:
-        return any(fnmatchcase(name, pattern) for name in (pair.name, pair.he_path.stem) for pattern in patterns)
+def _matches(pair: Pair, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (pair.name, pair.he_path.stem) for pattern in patterns)
 
-    parted: list[Pair] = [replace(pair, split="test" if held(pair) else "train") for pair in pairs]
+
+def _with_slides(pairs: Sequence[Pair], groups: Sequence[Sequence[str]]) -> list[Pair]:
+    """``pairs`` with the slides that the groups of patterns make; a slide is called by its first pair's name."""
+    told = list(pairs)
+    for group in groups:
+        members = [number for number, pair in enumerate(told) if _matches(pair, group)]
+        if not members:
+            raise RestainError(f"The patterns of one slide ({', '.join(group)}) match no pair's name.")
+        known = {slide for number in members if (slide := told[number].slide) is not None}
+        if len(known) > 1:
+            raise RestainError(
+                f"The patterns of one slide ({', '.join(group)}) match slides {' and '.join(sorted(known))}."
+            )
+        slide = known.pop() if known else told[members[0]].name
+        for number in members:
+            told[number] = replace(told[number], slide=slide)
+    return told
+
+
+def _held_out(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
+    parted: list[Pair] = [replace(pair, split="test" if _matches(pair, patterns) else "train") for pair in pairs]
     shown = ", ".join(patterns)
     test_slides = {pair.slide for pair in parted if pair.split == "test" and pair.slide is not None}
     if all(pair.split == "train" for pair in parted):

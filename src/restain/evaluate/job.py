@@ -8,6 +8,7 @@ from pathlib import Path
 
 from restain.bundle import load_bundle
 from restain.data import PairSet, open_pairs
+from restain.evaluate.features import EFFICIENTNET
 from restain.evaluate.run import evaluate
 from restain.evaluate.summary import EvaluationSummary
 from restain.recipe import Recipe
@@ -24,6 +25,11 @@ def evaluate_folder(
     fit_on: Sequence[Path] = (),
     mpp: float | None = None,
     command: str = "",
+    trivial: bool = True,
+    align: bool = True,
+    features: str | Path | None = EFFICIENTNET,
+    lpips: str | Path | None = None,
+    reader: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationSummary:
     """Score a bundle, or the pictures of any other tool, on a split of one or more folders of pairs.
@@ -40,6 +46,8 @@ def evaluate_folder(
         fit_on: folders whose training split the trivial answers are fitted on instead of the data's own.
         mpp: micrometres per pixel of the data; None for the model's.
         command: the command line, for the report.
+        trivial, align, features, lpips, reader: as :func:`restain.evaluate.evaluate`; here FID and its kin are computed
+            with ``efficientnet-lite0`` where it is installed, unless ``features`` is None.
         progress: called with images done and in all.
 
     Raises:
@@ -57,6 +65,11 @@ def evaluate_folder(
         mpp=mpp or recipe.mpp,
         command=command,
         provenance=None if bundle is None else {"bundle": bundle.card.name, "bundle_hash": bundle.card.hash},
+        trivial=trivial,
+        align=align,
+        features=features,
+        lpips=lpips,
+        reader=reader,
         progress=progress,
     )
 
@@ -64,7 +77,8 @@ def evaluate_folder(
 def _open_as_trained(data: Sequence[Path], recipe: Recipe) -> PairSet:
     pairs = open_pairs(data, val_share=0)
     patterns = [p for p in recipe.data.holdout if any(fnmatchcase(pair.name, p) for pair in pairs.pairs)]
-    pairs = open_pairs(data, val_share=0, holdout=patterns)
+    slides = [s for s in recipe.data.same_slide if any(fnmatchcase(pair.name, p) for pair in pairs.pairs for p in s)]
+    pairs = open_pairs(data, val_share=0, holdout=patterns, same_slide=slides)
     train = pairs.split("train")
     if pairs.split("val") or len(train) < 2 or recipe.data.val_share == 0:
         return pairs

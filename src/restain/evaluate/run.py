@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import restain
-from restain.data import Pair, PairSet, read_rgb, whole_file, write_png
+from restain.data import Pair, PairSet, read_rgb, write_png
 from restain.data.layouts import SPLITS, image_files
 from restain.errors import RestainError
 from restain.evaluate import figures, stain
-from restain.evaluate.image import absolute_difference
-from restain.evaluate.report import render_report
-from restain.evaluate.score import Reference, read_reference, score, trivial_answers, with_dab
-from restain.evaluate.summary import (
-    CSV_COLUMNS,
-    RESAMPLES,
-    EvaluationSummary,
-    ImageRow,
-    choose_cases,
-    compare,
-    finite,
-    summarise,
-)
-from restain.evaluate.trivial import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, TrivialFit, fit_trivial
+from restain.evaluate.distribution import Distributions
+from restain.evaluate.features import find_extractors
+from restain.evaluate.readings import Readings
+from restain.evaluate.reference import Reference, read_reference, with_dab
+from restain.evaluate.results import ALIGNED, definitions, findings, fit_facts, save_panels, write_results
+from restain.evaluate.score import Perceptual, Scorer
+from restain.evaluate.summary import EvaluationSummary, ImageRow, finite
+from restain.evaluate.trivial import FIT_IMAGES, FITTED, fit_trivial, trivial_answers
 from restain.prediction import Prediction, Predictor
 from restain.stain import provenance as origin
 
@@ -56,6 +44,11 @@ def evaluate(
     seed: int = 0,
     command: str = "",
     provenance: Mapping[str, str] | None = None,
+    trivial: bool = True,
+    align: bool = True,
+    features: str | Path | None = None,
+    lpips: str | Path | None = None,
+    reader: Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationSummary:
     """Score a model on a split; write ``metrics.json``, ``per_image.csv``, ``report.html`` and pictures.
@@ -76,11 +69,17 @@ def evaluate(
         seed: of the bootstrap and of the samples of the trivial fits.
         command: the command line, for the report.
         provenance: more about the model for the report, for example a bundle's hash.
+        trivial: score the trivial answers too.
+        align: measure the model and one trivial answer after alignment too (:mod:`restain.evaluate.align`).
+        features: what FID, KID and Inception Score are computed with: ``efficientnet-lite0`` or a TorchScript file
+            (:func:`restain.evaluate.features.find_extractors`); None leaves them out.
+        lpips: the same for LPIPS; None takes ``features``.
+        reader: the reader of HER2 levels; None for the shipped one.
         progress: called with the images done (those of the fits included) and the images in all.
 
     Raises:
         RestainError: if the split is empty, an image of ``images`` is missing or of another size than its
-            pair, or a file cannot be read or written.
+            pair, a file of ``features``, ``lpips`` or ``reader`` is none, or a file cannot be read or written.
         ValueError: if not exactly one of ``predictor`` and ``images`` is given, or a predicted image has a
             wrong size.
     """
@@ -89,7 +88,10 @@ def evaluate(
     scored = _scored(pairs, split)
     pictures = None if images is None else _find_pictures(images, scored)
     label = predictor.label if predictor is not None else f"images in {images}"
-    training, absent = _training(fit_on or pairs, scored)
+    training, absent = _training(fit_on or pairs, scored) if trivial else ([], {})
+    extractors = find_extractors(features, lpips)
+    distributions = Distributions(extractors.distribution)
+    readings = Readings(reader)
     total = min(len(training), FIT_IMAGES) + len(scored)
     done = 0
 
@@ -111,9 +113,7 @@ def evaluate(
             given = Prediction(_picture(pictures[pair.name], real.shape))
         else:
             assert predictor is not None
-            given = predictor(he)
-            if given.rgb.shape != real.shape or given.rgb.dtype != np.uint8:
-                raise ValueError(f"{label} made {given.rgb.dtype} {given.rgb.shape} of an image of {real.shape}")
+            given = _predict(predictor, he, real.shape)
             _make(out / "images")
             write_png(
                 out / "images" / f"{pair.name}.png",
@@ -122,13 +122,13 @@ def evaluate(
                 mpp,
             )
         answer = with_dab(given, reference)
-        answers = {"model": answer} | trivial_answers(he, reference, fit)
-        level = pair.level.text if pair.level is not None else ""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            scores = pool.map(partial(score, reference=reference, mpp=mpp), answers.values())
-            for method, (values, moments) in zip(answers, scores, strict=True):
-                rows.append(ImageRow(pair.name, level, method, values, moments, reference.source))
-        _save_panels(out / "figures", pair.name, he, answer, reference)
+        answers = {"model": answer}
+        if trivial:
+            answers |= trivial_answers(he, reference, fit, answer, mpp)
+        rows += _score(pair, answers, reference, mpp, align, extractors.perceptual, readings)
+        readings.read(pair, "real", Prediction(real, reference.dab), reference, mpp)
+        distributions.add(pair.name, real, {method: given.rgb for method, given in answers.items()})
+        save_panels(out / "figures", pair.name, he, answer, reference)
         _add_cells(plot, answer, reference, stain.cell_px(mpp))
         tick()
     plot.save(out / "figures" / "cells.png")
@@ -141,10 +141,13 @@ def evaluate(
                 "model": {"label": label, **(provenance or {})},
                 "data": pairs.describe(),
                 "split": split,
-                **_findings(rows, seed),
+                **findings(rows, seed),
+                "reading": readings.agreement(seed),
+                "distribution": distributions.findings(),
+                "extractors": extractors.describe(),
                 "absent": absent,
-                "fit": None if fit is None else _fit_facts(fit, fit_on or pairs),
-                "definitions": _definitions(mpp, seed),
+                "fit": None if fit is None else fit_facts(fit, fit_on or pairs),
+                "definitions": definitions(mpp, seed),
                 "command": command,
                 "restain": restain.__version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,8 +156,40 @@ def evaluate(
             }
         ),
     )
-    _write_results(summary, rows)
+    write_results(summary, rows)
     return summary
+
+
+def _predict(predictor: Predictor, he: Rgb, shape: tuple[int, ...]) -> Prediction:
+    given = predictor(he)
+    if given.rgb.shape != shape or given.rgb.dtype != np.uint8:
+        raise ValueError(f"{predictor.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {shape}")
+    return given
+
+
+def _score(
+    pair: Pair,
+    answers: Mapping[str, Prediction],
+    reference: Reference,
+    mpp: float,
+    align: bool,
+    perceptual: Perceptual | None,
+    readings: Readings,
+) -> list[ImageRow]:
+    """A row per answer; the answers are scored side by side."""
+    scorer = Scorer(reference, mpp, perceptual)
+    level = pair.level.text if pair.level is not None else ""
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {
+            method: pool.submit(scorer, answer, aligned=align and method in ALIGNED)
+            for method, answer in answers.items()
+        }
+        for method, answer in answers.items():
+            read = readings.read(pair, method, answer, reference, mpp)
+            values, moments = jobs[method].result()
+            rows.append(ImageRow(pair.name, level, method, values, moments, reference.source, pair.slide or "", *read))
+    return rows
 
 
 def _scored(pairs: PairSet, split: str) -> tuple[Pair, ...]:
@@ -180,7 +215,7 @@ def _training(source: PairSet, scored: Sequence[Pair]) -> tuple[list[Pair], dict
     if unseen:
         return unseen, {}
     reason = "the training split is what is scored" if training else "no training split"
-    return [], {"trivial_mean": reason, "trivial_linear": reason}
+    return [], dict.fromkeys(FITTED, reason)
 
 
 def _find_pictures(folder: Path, scored: Sequence[Pair]) -> dict[str, Path]:
@@ -210,83 +245,6 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Rgb:
 def _add_cells(plot: figures.CellPlot, answer: Prediction, reference: Reference, cell: int) -> None:
     assert answer.dab is not None
     plot.add(stain.cell_means(answer.dab, cell), stain.cell_means(reference.dab, cell))
-
-
-def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference: Reference) -> None:
-    assert answer.dab is not None
-    difference = absolute_difference(answer.rgb, reference.real)
-    panels = {
-        "he": he,
-        "virtual": answer.rgb,
-        "real": reference.real,
-        "difference": figures.colour_map(difference, "difference", figures.DIFFERENCE_TOP),
-        "dab_virtual": figures.colour_map(answer.dab, "dab", figures.DAB_TOP),
-        "dab_reference": figures.colour_map(reference.dab, "dab", figures.DAB_TOP),
-    }
-    for panel, rgb in panels.items():
-        figures.save_figure(folder / f"{name}.{panel}.jpg", rgb, virtual=panel in ("virtual", "dab_virtual"))
-
-
-def _fit_facts(fit: TrivialFit, source: PairSet) -> dict[str, Any]:
-    return {key: np.asarray(value).tolist() for key, value in asdict(fit).items()} | {"data": source.describe()}
-
-
-def _findings(rows: Sequence[ImageRow], seed: int) -> dict[str, Any]:
-    """What follows from the rows alone."""
-    own = [row for row in rows if row.method == "model"]
-    levels = sorted({row.level for row in rows})
-    return {
-        "images": len(own),
-        "overall": _plain(summarise(rows, seed)),
-        "levels": {
-            level or "unknown": _plain(summarise([row for row in rows if row.level == level], seed)) for level in levels
-        },
-        "comparison": compare(rows),
-        "cases": [{"case": case, "name": name} for case, name in choose_cases(rows)],
-        "dab_reference": {kind: sum(r.dab_reference == kind for r in own) for kind in ("truth", "deconvolution")},
-        "identical_images": sum(math.isinf(row.values["psnr"]) for row in own),
-    }
-
-
-def _plain(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    return {method: {key: asdict(value) for key, value in line.items()} for method, line in table.items()}
-
-
-def _definitions(mpp: float, seed: int) -> dict[str, Any]:
-    return {
-        "methods": {"model": "what is evaluated"} | DESCRIPTIONS,
-        "case_rule": "mean absolute RGB error over the whole image, background included",
-        "interval": f"95 % percentile bootstrap over images, {RESAMPLES} resamples, seed {seed}",
-        "seed": seed,
-        "mpp": mpp,
-        "cell_um": stain.CELL_UM,
-        "cell_px": stain.cell_px(mpp),
-        "min_spread_od": stain.MIN_SPREAD_OD,
-        "background_od": stain.BACKGROUND_OD,
-        "background_sigma_px": stain.BACKGROUND_SIGMA,
-        "fit_images": FIT_IMAGES,
-        "fit_pixels_per_image": FIT_PIXELS,
-    }
-
-
-def _write_results(summary: EvaluationSummary, rows: Sequence[ImageRow]) -> None:
-    with (
-        whole_file(summary.out / "per_image.csv") as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, CSV_COLUMNS)
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.flat().items()} for row in rows)
-    render_report(summary)
-    with whole_file(summary.out / "metrics.json") as partial:
-        text = json.dumps(summary.metrics, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _make(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of the stain: is DAB where DAB is, and is white where it is not.
+"""Figures of the stain: is DAB where DAB is, as much of it, and over as large an area.
 
 DAB densities are compared per cell of 16 µm, about the size of one tumour cell, because pairs match only
 roughly: two sections of a few micrometres' distance, or one that was stained twice, agree on cells and not on
@@ -13,12 +13,14 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.color import deltaE_ciede2000, rgb2lab
 
 from restain.geometry import um_to_px
 
 CELL_UM = 16.0
 """Side of the square cells over which DAB is averaged, in micrometres."""
+
+WIDE_CELL_UM = 64.0
+"""Side of the wider cells: about 16 tumour cells, beyond the misalignment of most pairs."""
 
 BACKGROUND_OD = 0.05
 """A pixel is background where the reference's DAB density, smoothed by ``BACKGROUND_SIGMA``, is below."""
@@ -26,8 +28,15 @@ BACKGROUND_OD = 0.05
 BACKGROUND_SIGMA = 1.0
 """Standard deviation in px of the Gaussian that takes noise out of the reference before the threshold."""
 
-MIN_BACKGROUND = 0.001
-"""Share of an image that must be background for its colour there to be a figure."""
+POSITIVE_OD = 0.10
+"""A pixel is positive where DAB density, smoothed by ``BACKGROUND_SIGMA``, is at least this: above the faintest stain
+that an eye sees (``her2.FAINT_OD``), below the weakest membrane that is complete (``her2.WEAK_OD``)."""
+
+WEAK_OD = (0.05, 0.30)
+"""Smoothed reference density from which and below which staining is weak, the kind that whitening bleaches."""
+
+MIN_WEAK = 0.001
+"""Share of an image that must be weakly stained for the kept share of it to be a figure."""
 
 MIN_SPREAD_OD = 0.001
 """A reference whose cell means have a smaller standard deviation, in OD, has no pattern to find.
@@ -83,7 +92,12 @@ def cell_moments(
 ) -> Moments:
     """The sums over the cells of one image, for :func:`pearson` of it alone or pooled with others."""
     cell = cell_px(mpp, cell_um)
-    x, y = cell_means(virtual, cell).ravel(), cell_means(reference, cell).ravel()
+    return moments_of(cell_means(virtual, cell).ravel(), cell_means(reference, cell).ravel())
+
+
+def moments_of(virtual: NDArray[np.float64], reference: NDArray[np.float64]) -> Moments:
+    """The sums over any values that go in pairs, two arrays of N."""
+    x, y = virtual, reference
     return Moments(float(x.size), *(float(s.sum()) for s in (x, y, x * x, y * y, x * y)))
 
 
@@ -123,45 +137,37 @@ def dab_mean(density: NDArray[np.float32]) -> float:
     return float(np.mean(density, dtype=np.float64))
 
 
+def dab_sum(density: NDArray[np.float32], mpp: float) -> float:
+    """Integrated DAB density of an image in OD·µm²: the amount of stain, independent of the pixel's size."""
+    return float(np.sum(density, dtype=np.float64)) * mpp * mpp
+
+
+def smoothed(density: NDArray[np.float32], sigma: float = BACKGROUND_SIGMA) -> NDArray[np.float32]:
+    """A DAB map as thresholds see it: ``(H, W)`` OD, smoothed so that one noisy pixel is no stain."""
+    result: NDArray[np.float32] = gaussian_filter(density.astype(np.float32), sigma)
+    return result
+
+
+def positive_area(smooth: NDArray[np.float32], threshold: float = POSITIVE_OD) -> float:
+    """Share of an image in [0, 1] whose :func:`smoothed` DAB density is at least ``threshold`` OD."""
+    return float(np.mean(smooth >= threshold))
+
+
+def weak_area_ratio(virtual: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Share in [0, 1] of the weakly stained area that the virtual map stains too.
+
+    Weak is where the reference is within ``WEAK_OD``; stained is where the virtual map is at least its lower end. A
+    model that buys white background by bleaching 1+ staining shows here. Both maps are :func:`smoothed`. NaN
+    where less than ``MIN_WEAK`` of the image is weakly stained.
+    """
+    weak = (reference >= WEAK_OD[0]) & (reference < WEAK_OD[1])
+    if weak.mean() < MIN_WEAK:
+        return float("nan")
+    return float(np.mean(virtual[weak] >= WEAK_OD[0]))
+
+
 def background_mask(
     reference: NDArray[np.float32], threshold: float = BACKGROUND_OD, sigma: float = BACKGROUND_SIGMA
 ) -> NDArray[np.bool_]:
     """Where there is no DAB: ``(H, W)`` OD to a mask of the pixels below ``threshold`` after smoothing."""
-    return gaussian_filter(reference.astype(np.float32), sigma) < threshold
-
-
-def background_colour(
-    virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """:func:`background_de` and :func:`background_db` at the price of one."""
-    if mask.sum() < max(1.0, MIN_BACKGROUND * mask.size):
-        return float("nan"), float("nan")
-    lab_virtual, lab_real = rgb2lab(virtual[mask]), rgb2lab(real[mask])
-    difference = np.median(deltaE_ciede2000(lab_real, lab_virtual))
-    return float(difference), float(np.median(lab_virtual[:, 2] - lab_real[:, 2]))
-
-
-def background_de(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Median CIEDE2000 colour difference between virtual and real over the background.
-
-    Sharma, Wu & Dalal, *Color Res Appl* 30:21, 2005, on sRGB under D65; about 1 is just noticeable. Colours are taken as
-    they are seen, not relative to each picture's white: glass of a wrong tint counts.
-
-    Args:
-        virtual: ``(H, W, 3)`` 8-bit RGB.
-        real: ``(H, W, 3)`` 8-bit RGB.
-        mask: ``(H, W)``, from :func:`background_mask` of the reference.
-
-    Returns:
-        The median, or NaN where less than ``MIN_BACKGROUND`` of the image is background.
-    """
-    return background_colour(virtual, real, mask)[0]
-
-
-def background_db(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Median shift of CIELAB b* from real to virtual over the background: positive is yellower than real.
-
-    The pale-yellow background that RGB generators give in place of white, as a number. Arguments and NaN as in
-    :func:`background_de`.
-    """
-    return background_colour(virtual, real, mask)[1]
+    return smoothed(reference, sigma) < threshold

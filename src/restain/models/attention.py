@@ -369,7 +369,8 @@ class ResidualAttentionBlock(nn.Module):
     def weights(self, x: Tensor, row: int, column: int) -> Tensor:
         """How much the pixel at ``row``, ``column`` attends to every pixel, per head: ``(N, heads, H, W)``, sums of 1."""
         tokens = self._tokens(x)
-        return self.attention.weights(tokens, tokens[:, row * x.shape[3] + column]).unflatten(2, x.shape[2:])
+        weights = self.attention.weights(tokens, tokens[:, row * x.shape[3] + column])
+        return weights.view(*weights.shape[:2], *x.shape[2:])
 
     def redraw(self, generator: torch.Generator) -> None:
         """Replace the random features by a new draw from ``generator``; nothing to do where attention is exact."""

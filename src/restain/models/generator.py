@@ -7,6 +7,7 @@ The label feature, the last feature map of the HER2 expression classifier, is fu
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ class Generator(StainingNetwork):
             features = self.expression(he).features
         return F.interpolate(self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False)
 
-    def forward(self, he: Tensor) -> Stained:
+    def forward(self, he: Tensor, white: Tensor | None = None) -> Stained:
+        """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none."""
         height, width = he.shape[2:]
         step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
         he = padded(he, step)
@@ -106,8 +108,15 @@ class Generator(StainingNetwork):
         for join_and_attend in self.decode:
             x = join_and_attend(x, skips.pop())
 
-        stained = self.head(x, bottleneck)
+        stained = self.head(x, bottleneck, white)
         return stained.cropped(height, width)
+
+    def freeze(self, part: Literal["encoder", "body"]) -> None:
+        """Leave the encoder, or all but the head, as it is in training (the recipe's ``train.frozen``)."""
+        kept = ["head"] if part == "body" else ["head", "decode", "fuse_label"]
+        for name, module in self.named_children():
+            if name not in kept:
+                module.requires_grad_(False)
 
     def redraw_features(self, generator: torch.Generator) -> None:
         for module in self.modules():

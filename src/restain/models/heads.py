@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from restain import optics
 
+White = Literal["predicted", "fixed", "measured"]
+
 
 class Stained(NamedTuple):
     """A virtual IHC image."""
@@ -71,27 +73,32 @@ class RgbHead(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(channels, 3, 1)
 
-    def forward(self, features: Tensor, bottleneck: Tensor) -> Stained:
+    def forward(self, features: Tensor, bottleneck: Tensor, white: Tensor | None = None) -> Stained:
         return Stained((torch.tanh(self.project(features)) + 1) / 2, None, None)
 
 
 class WhiteField(nn.Module):
-    """The intensity of unstained glass: one learned colour, times a smooth field predicted at the bottleneck.
+    """The intensity of unstained glass: one colour, times a smooth field where that is predicted at the bottleneck.
 
     The field is predicted on the bottleneck's coarse grid, smoothed there and interpolated, so it can follow a tinted or
-    unevenly lit slide but cannot paint cells.
+    unevenly lit slide but cannot paint cells. The colour is learned, or measured on the training images and set.
     """
 
     SPREAD = 0.3
     """Largest relative deviation of the field from the learned colour."""
 
-    def __init__(self, bottleneck_channels: int, predicted: bool) -> None:
+    def __init__(self, bottleneck_channels: int, kind: White) -> None:
         super().__init__()
-        self.colour = nn.Parameter(torch.full((1, 3, 1, 1), 3.0))
-        self.predict = nn.Conv2d(bottleneck_channels, 3, 1) if predicted else None
+        self.colour = nn.Parameter(torch.full((1, 3, 1, 1), 3.0), requires_grad=kind != "measured")
+        self.predict = nn.Conv2d(bottleneck_channels, 3, 1) if kind == "predicted" else None
         if self.predict is not None:
             nn.init.zeros_(self.predict.weight)
             nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
+
+    def measured(self, white: Tensor) -> None:
+        """Set the colour: ``(3,)`` intensities in [0, 1]."""
+        with torch.no_grad():
+            self.colour.copy_(torch.logit(white.float(), eps=1e-3).view(1, 3, 1, 1))
 
     def forward(self, bottleneck: Tensor, size: tuple[int, int]) -> Tensor:
         """``(N, C, h, w)`` bottleneck features to ``(N or 1, 3, H or 1, W or 1)`` intensities in [0, 1]."""
@@ -107,14 +114,15 @@ class WhiteField(nn.Module):
 class StainHead(nn.Module):
     """Non-negative hematoxylin and DAB densities, rendered by Beer–Lambert on a smooth white field.
 
-    ``I = I0 · 10^-(h·v_H + d·v_D)``, with absorption vectors that start at Ruifrok & Johnston's and are learned.
+    ``I = I0 · 10^-(h·v_H + d·v_D)``, with absorption vectors that start at Ruifrok & Johnston's and are learned. ``I0`` is
+    the head's own white field, or a white that the caller gives.
     """
 
-    def __init__(self, channels: int, bottleneck_channels: int, white: Literal["predicted", "fixed"]) -> None:
+    def __init__(self, channels: int, bottleneck_channels: int, white: White) -> None:
         super().__init__()
         self.densities = nn.Conv2d(channels, 2, 1)
         nn.init.constant_(self.densities.bias, 0.1)  # type: ignore[arg-type]
-        self.white = WhiteField(bottleneck_channels, predicted=white == "predicted")
+        self.white = WhiteField(bottleneck_channels, white)
         vectors = torch.from_numpy(optics.unit([optics.HEMATOXYLIN, optics.DAB]))
         self.raw_vectors = nn.Parameter(torch.log(torch.expm1(vectors)))
 
@@ -123,9 +131,11 @@ class StainHead(nn.Module):
         """``(2, 3)``: unit absorption vectors of hematoxylin and DAB."""
         return F.normalize(F.softplus(self.raw_vectors), dim=1)
 
-    def forward(self, features: Tensor, bottleneck: Tensor) -> Stained:
+    def forward(self, features: Tensor, bottleneck: Tensor, white: Tensor | None = None) -> Stained:
+        """Features at full size and at the bottleneck, and a white, ``(N or 1, 3)`` in [0, 1], in place of the own one."""
+        size = (features.shape[2], features.shape[3])
         densities = project(self.densities(features).float())
         od = torch.einsum("nshw,sc->nchw", densities, self.vectors.float())
-        white = self.white(bottleneck, (features.shape[2], features.shape[3]))
-        rgb = white.float() * torch.exp(od * -math.log(10))
+        glass = self.white(bottleneck, size) if white is None else white[:, :, None, None]
+        rgb = glass.float() * torch.exp(od * -math.log(10))
         return Stained(rgb, densities[:, 1:2], densities[:, 0:1])

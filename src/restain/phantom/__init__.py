@@ -8,16 +8,20 @@ from restain.phantom.cells import CellKind, Cells
 from restain.phantom.dataset import PhantomSummary, read_record, read_truth, write_phantom
 from restain.phantom.noise import misalignment_field
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_picture
+from restain.phantom.regrow import regrow
+from restain.phantom.tissue import Tissue
 
 __all__ = [
     "CellKind",
     "Cells",
     "PhantomPair",
     "PhantomSummary",
+    "Tissue",
     "make_pair",
     "misalignment_field",
     "pair_from_picture",
     "read_record",
     "read_truth",
+    "regrow",
     "write_phantom",
 ]

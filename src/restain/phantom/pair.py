@@ -24,7 +24,7 @@ from restain.phantom.render import (
     luminal_dab,
     membrane_dab,
 )
-from restain.phantom.tissue import grow_tissue
+from restain.phantom.tissue import Tissue, grow_tissue
 
 LEAST_CELLS = 25
 """A grown pair has at least this many tumour cells, so that its level can be told."""
@@ -70,17 +70,8 @@ def make_pair(
         misalign_um: RMS of the elastic field that moves the IHC, in µm.
         noiseless: leave the sensor's noise out (all else stays the same).
     """
-    for attempt in range(_ATTEMPTS):
-        rng = np.random.default_rng([seed, index, 0, attempt])
-        tissue = grow_tissue(rng, level=level, size=size, mpp=mpp)
-        cells = _inside(tissue.cells, size)
-        tumour = cells.tumour
-        if asco_cap_level(tumour.completeness, tumour.dab_od) != level:
-            continue
-        if len(tumour) >= min(LEAST_CELLS, (size * mpp / 20) ** 2):
-            break
-    else:
-        raise AssertionError(f"no tissue of level {level.text} grew from seed {seed}, index {index} at {size} px")
+    tissue, rng = grow_pair_tissue(seed, index, level, size=size, mpp=mpp)
+    cells = _inside(tissue.cells, size)
     looks = np.random.default_rng([seed, index, 1])
     look_he, look_ihc = he_appearance(looks), ihc_appearance(looks)
     noise = np.random.default_rng([seed, index, 2])
@@ -94,6 +85,21 @@ def make_pair(
         "misalignment": _misalignment(misalign_um, seed, index),
     }
     return PhantomPair(he, ihc, truth, cells, level, record)
+
+
+def grow_pair_tissue(
+    seed: int, index: int, level: Her2Level, *, size: int = 512, mpp: float = 0.46
+) -> tuple[Tissue, np.random.Generator]:
+    """The tissue of :func:`make_pair`'s pair with the same arguments, and the source of randomness as growing left it."""
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng([seed, index, 0, attempt])
+        tissue = grow_tissue(rng, level=level, size=size, mpp=mpp)
+        tumour = _inside(tissue.cells, size).tumour
+        if asco_cap_level(tumour.completeness, tumour.dab_od) != level:
+            continue
+        if len(tumour) >= min(LEAST_CELLS, (size * mpp / 20) ** 2):
+            return tissue, rng
+    raise AssertionError(f"no tissue of level {level.text} grew from seed {seed}, index {index} at {size} px")
 
 
 def pair_from_picture(
@@ -176,4 +182,4 @@ def _ihc(
     return expose(seen, look, rng=rng), seen[..., 1]
 
 
-__all__ = ["PhantomPair", "make_pair", "pair_from_picture"]
+__all__ = ["PhantomPair", "grow_pair_tissue", "make_pair", "pair_from_picture"]

@@ -29,7 +29,8 @@ class AdversarialStage(SecondStage):
     def _play(self, number: int, batch: Batch) -> dict[str, Tensor]:
         adversarial = self.weights.gan > 0 or self.weights.level_generator > 0
         adversarial = adversarial and number >= self.recipe.train.gan_from * self.steps
-        virtual = self.players["generator"].network(batch.he)
+        white = batch.white if self.recipe.generator.white == "measured" else None
+        virtual = self.players["generator"].network(batch.he, white)
 
         terms: dict[str, Tensor] = {}
         generating = self._reconstruction_terms(batch, virtual)
@@ -75,11 +76,13 @@ class AdversarialStage(SecondStage):
             terms["G.l1"] = w.l1 * losses.l1(virtual.rgb, batch.ihc)
         if w.pyramid:
             terms["G.pyramid"] = w.pyramid * losses.pyramid_l1(virtual.rgb, batch.ihc, w.pyramid_levels)
-        if w.dab or w.dab_cells:
+        if w.dab or w.dab_cells or w.dab_where:
             dab = losses.dab_density(virtual.rgb, batch.white) if virtual.dab is None else virtual.dab
             real = losses.dab_density(batch.ihc, batch.white)
             terms["G.dab"] = w.dab * losses.l1(dab, real)
-            terms["G.dab_cells"] = w.dab_cells * losses.dab_cells(dab, real)
+            terms["G.dab_cells"] = w.dab_cells * losses.dab_cells(dab, real, w.dab_cells_px)
+            if w.dab_where:
+                terms["G.dab_where"] = w.dab_where * losses.dab_where(dab, real, w.dab_cells_px)
         if w.lab:
             terms["G.lab"] = w.lab * losses.lab(virtual.rgb, batch.ihc)
         if w.hsv:

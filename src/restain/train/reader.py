@@ -14,35 +14,43 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from restain import losses
-from restain.data import Pair, open_pairs
+from restain.data import Pair, draw_geometry, open_pairs
 from restain.errors import Interrupted, RestainError
-from restain.evaluate.reading import ReaderFacts, level_probabilities, reader_network, save_reader
+from restain.evaluate.reading import (
+    ReaderFacts,
+    level_probabilities,
+    network_input,
+    quiet_white,
+    reader_network,
+    save_reader,
+)
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
-from restain.optics import DAB, HEMATOXYLIN, mix, optical_density, transmit, unit, unmix
+from restain.optics import DAB, HEMATOXYLIN, optical_density, unit
 from restain.recipe import AugmentRecipe
-from restain.train.batches import Crops
 from restain.train.checkpoint import StopRequest
 
-STEPS = 1000
+STEPS = 400
+WARM_UP = 30
+"""Steps over which the learning rate rises to its full size."""
 BATCH = 8
 TILE = 256
 WIDTH = 8
 LEARNING_RATE = 1e-3
 VAL_SHARE = 0.15
 CACHE_MIB = 2048
-GEOMETRY = AugmentRecipe(he_stain=0, he_hue=0, he_white=0)
 
-WHITE = (0.88, 1.04)
-"""Range of the factor on each channel's white point: a level must not be read from the tint of the glass."""
+WHITE = (0.995, 1.005)
+"""Range of the factor on each channel's white point, after the glass was made white: an estimate is never exact. More
+would drown 1+, whose mean DAB density is a few thousandths."""
 HEMATOXYLIN_CHANGE = 0.3
 """Largest relative change of the counterstain's density."""
 DAB_CHANGE = 0.08
 """Largest relative change of DAB's density: small, for how dark DAB is tells the level."""
-HUE_CHANGE = 0.03
+HUE_CHANGE = 0.01
 """Largest change of each component of the two absorption vectors."""
-BLUR_PX = 1.2
+BLUR_PX = 0.8
 """Largest standard deviation of the blur that half of the crops get: virtual images have no sensor's noise, and a
 reader that lives on fine grain would misread them for that alone."""
 
@@ -71,11 +79,11 @@ def train_reader(
     Args:
         data: folders of pairs with known levels.
         out: the reader's folder; an older reader there is replaced.
-        steps: of Adam on crops of ``tile`` px, with a linear decay of the learning rate.
+        steps: of Adam on crops of ``tile`` px; the learning rate warms up, then falls linearly to zero.
         seed: of weights, crops, variations and validation share.
         mpp: micrometres per pixel of the data.
         name: what the reader calls itself; the folder's name by default.
-        description: what the data is, in words, before what was recognised of it.
+        description: what the data is, in words; how many images of which level is said after it.
         tile: side of crops, and of the tiles that the reader later votes on, in px.
         width: channels of the network's first stage.
         progress: called with the steps done and in all.
@@ -97,16 +105,17 @@ def train_reader(
     network = channels_last(reader_network(width).train())
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     weight = _level_weights(training)
-    crops = Crops(training, tile, GEOMETRY, seed, CACHE_MIB)
+    crops = _Crops(training, tile, seed)
+    warm_up = max(1, min(WARM_UP, steps // 10))
     with StopRequest() as stop:
         for step in range(steps):
-            images, levels = _batch(crops, step, seed)
+            images, levels = _batch(crops, step)
             for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * (1 - step / steps)
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / warm_up) * (1 - step / steps)
             loss = F.cross_entropy(network(images).logits, levels, weight=weight)
             losses.require_finite(step, {"level": loss})
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             if progress:
                 progress(step + 1, steps)
@@ -115,7 +124,7 @@ def train_reader(
     accuracy = _accuracy(network.eval(), held_out, tile)
     facts = ReaderFacts(
         name=name or out.resolve().name,
-        data=" ".join(filter(None, (description, pairs.describe()))),
+        data=" ".join(filter(None, (description, _about(training, held_out)))),
         mpp=mpp,
         tile=tile,
         width=width,
@@ -128,33 +137,67 @@ def train_reader(
     return save_reader(out, facts, network)
 
 
-def vary_ihc(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """Vary what a reader must not look at: white point, counterstain, hues, sharpness, and DAB's strength a little.
+def vary_ihc(rgb: Rgb, white: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Vary what a reader must not look at: counterstain, hues, sharpness, the rest of the glass' tint, DAB a little.
 
-    ``(H, W, 3)`` 8-bit RGB to the same. Stains are varied in optical density as the H&E's are in training
-    (:func:`restain.data.jitter_he`).
+    Stains are varied in optical density as the H&E's are in training (:func:`restain.data.vary_he`).
+
+    Args:
+        rgb: ``(H, W, 3)`` 8-bit RGB.
+        white: ``(3,)`` intensity of glass in [0, 255], which becomes about 255.
+        rng: the only source of randomness.
+
+    Returns:
+        ``(H, W, 3)`` intensities, glass at about 255 and its noise beyond.
     """
     stains = unit([HEMATOXYLIN, DAB])
     third = unit(np.cross(stains[0], stains[1]))
-    change = np.array([HEMATOXYLIN_CHANGE, DAB_CHANGE, 0.0])
     moved = unit(np.maximum(stains + HUE_CHANGE * rng.uniform(-1, 1, (2, 3)), 1e-3))
-    density = unmix(optical_density(rgb), [*stains, third]) * (1 + change * rng.uniform(-1, 1, 3)).astype(np.float32)
-    white = np.minimum(255 * rng.uniform(*WHITE) * rng.uniform(0.97, 1.03, 3), 255)
-    light = transmit(mix(density, [*moved, third]), white)
+    strength = 1 + np.array([HEMATOXYLIN_CHANGE, DAB_CHANGE, 0.0]) * rng.uniform(-1, 1, 3)
+    change = np.linalg.inv(np.vstack([stains, third])) @ (np.vstack([moved, third]) * strength[:, None])
+    grey = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
+    density = optical_density(grey, white)[rgb, np.arange(3)] @ change.astype(np.float32)
+    light = 255 * rng.uniform(*WHITE, 3).astype(np.float32) * 10**-density
     if rng.random() < 0.5:
         sigma = BLUR_PX * rng.random()
-        light = gaussian_filter(light, (sigma, sigma, 0))
-    return np.rint(light).astype(np.uint8)
+        light = gaussian_filter(light, (sigma, sigma, 0), truncate=3)
+    return light
 
 
-def _batch(crops: Crops, step: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    images, levels = [], []
-    for k in range(step * BATCH, (step + 1) * BATCH):
-        _, ihc, level, _ = crops[k]
-        images.append(vary_ihc(ihc, np.random.default_rng([seed, 2, k])))
-        levels.append(level)
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255)
-    return stacked.contiguous(memory_format=torch.channels_last), torch.tensor(levels)
+class _Crops:
+    """Crop ``k`` depends on the seed and ``k`` only; every image comes once before any comes twice."""
+
+    def __init__(self, pairs: Sequence[Pair], crop: int, seed: int) -> None:
+        self.pairs, self.crop, self.seed = pairs, crop, seed
+        self._room = CACHE_MIB * 2**20
+        self._cache: dict[int, tuple[Rgb, NDArray[np.float32]]] = {}
+
+    def __getitem__(self, k: int) -> tuple[NDArray[np.float32], int]:
+        """``(crop, crop, 3)`` intensities as :func:`vary_ihc` gives them, and the level's index."""
+        epoch, place = divmod(k, len(self.pairs))
+        index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pairs))[place])
+        image, white = self._decoded(index)
+        rng = np.random.default_rng([self.seed, 1, k])
+        crop = draw_geometry(image.shape, self.crop, AugmentRecipe(), rng).apply(image)
+        level = self.pairs[index].level
+        assert level is not None
+        return vary_ihc(crop, white, rng), int(level)
+
+    def _decoded(self, index: int) -> tuple[Rgb, NDArray[np.float32]]:
+        if index in self._cache:
+            return self._cache[index]
+        image = self.pairs[index].load()[1]
+        decoded = image, quiet_white(image)
+        if image.nbytes <= self._room:
+            self._room -= image.nbytes
+            self._cache[index] = decoded
+        return decoded
+
+
+def _batch(crops: _Crops, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    images, levels = zip(*(crops[k] for k in range(step * BATCH, (step + 1) * BATCH)), strict=True)
+    light = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+    return network_input(light), torch.tensor(levels)
 
 
 def _level_weights(pairs: Sequence[Pair]) -> torch.Tensor:
@@ -163,7 +206,15 @@ def _level_weights(pairs: Sequence[Pair]) -> torch.Tensor:
     return torch.tensor([len(pairs) / (len(counts) * counts[level]) if counts[level] else 0.0 for level in Her2Level])
 
 
+def _about(training: Sequence[Pair], held_out: Sequence[Pair]) -> str:
+    counts = Counter(pair.level for pair in training)
+    told = ", ".join(f"{level.text}: {counts[level]}" for level in Her2Level)
+    return f"Real IHC images: {len(training)} for training (levels {told}), {len(held_out)} for validation."
+
+
 def _accuracy(network: ExpressionClassifier, pairs: Sequence[Pair], tile: int) -> float | None:
     if not pairs:
         return None
-    return sum(int(level_probabilities(network, p.load()[1], 1.0, tile).argmax()) == p.level for p in pairs) / len(pairs)
+    return sum(int(level_probabilities(network, p.load()[1], 1.0, tile).argmax()) == p.level for p in pairs) / len(
+        pairs
+    )

@@ -18,9 +18,11 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from restain import NOTICE
 from restain.bundle import load_bundle, save_bundle
-from restain.data import PairSet, open_pairs, whole_file
+from restain.data import Pair, PairSet, open_pairs, whole_file
 from restain.errors import Interrupted, RestainError
 from restain.models.build import build_generator
+from restain.models.generator import Generator
+from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.recipe import Recipe
 from restain.train.batches import Crops, batches
@@ -32,6 +34,7 @@ from restain.train.peers import second_stage
 from restain.train.progress import StageProgress
 from restain.train.stage import SecondStage
 from restain.train.validate import validate
+from restain.train.white import typical_white
 
 Stage = ExpressionStage | SecondStage
 
@@ -67,7 +70,13 @@ def train(
             cannot be written, or a loss stops being a finite number.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    pairs = open_pairs(data, val_share=recipe.data.val_share, seed=recipe.seed, holdout=recipe.data.holdout)
+    pairs = open_pairs(
+        data,
+        val_share=recipe.data.val_share,
+        seed=recipe.seed,
+        holdout=recipe.data.holdout,
+        same_slide=recipe.data.same_slide,
+    )
     if not pairs.split("train"):
         raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
@@ -90,6 +99,8 @@ def train(
     generator = build_generator(recipe)
     known = any(p.level is not None for p in pairs.split("train"))
     _start_weights(recipe, generator, known, data[0])
+    if isinstance(generator, Generator):
+        _settle(recipe, generator, pairs.split("train"))
     run = _Run(fabric, board, recipe, pairs, out)
     if generator.expression is not None and known and recipe.expression.steps:
         classifier = ExpressionStage(fabric, recipe, generator.expression)
@@ -131,11 +142,23 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
         raise RestainError(f"{record}: the file is damaged; choose another folder.") from None
 
 
+def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> None:
+    """What of the generator is not learned: the measured white, the frozen encoder."""
+    if recipe.generator.white == "measured" and isinstance(generator.head, StainHead):
+        generator.head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
+    if recipe.train.frozen != "none":
+        generator.freeze(recipe.train.frozen)
+
+
 def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
     if recipe.start_from is not None:
         source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        # A bundle that predicts its white may start a model that does not; nothing else may be missing.
+        own = generator.state_dict()
+        given = source.generator.state_dict()
+        given = {k: v for k, v in given.items() if k in own or not k.startswith("head.white.predict.")}
         try:
-            generator.load_state_dict(source.generator.state_dict())
+            generator.load_state_dict(given)
         except RuntimeError:
             raise RestainError(
                 f"{source.path}: the bundle's networks are of another shape than the recipe's; "

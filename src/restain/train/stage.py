@@ -93,6 +93,8 @@ class SecondStage(ABC):
             RestainError: if a term is not a finite number, naming the step and the term.
         """
         self._schedule(number)
+        # Dropout draws from the global generator: from the step's number, so that a resumed run draws the same.
+        torch.manual_seed(self._seed(number))
         terms = self._play(number, batch)
         self.average.update_parameters(self.players["generator"].bare)
         return {name: float(term.detach()) for name, term in terms.items()}
@@ -124,7 +126,10 @@ class SecondStage(ABC):
 
     def _generator(self, number: int) -> torch.Generator:
         """Randomness of one step, which depends on the seed and the step's number only."""
-        return torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + number) * 64 + self.fabric.global_rank)
+        return torch.Generator().manual_seed(self._seed(number))
+
+    def _seed(self, number: int) -> int:
+        return (self.recipe.seed * 1_000_003 + number) * 64 + self.fabric.global_rank
 
     def _schedule(self, number: int) -> None:
         """Set the learning rates, and redraw the random features when their time has come.

@@ -1,0 +1,104 @@
+"""Commands that explain."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restain import RestainError
+from restain.cli.console import ModelOption, OutOption, app, command_line, out_console, plain, progress_bar
+from restain.errors import Interrupted
+from restain.geometry import Point
+
+
+class BaselineChoice(StrEnum):
+    glass = "glass"
+    blur = "blur"
+
+
+def _point(text: str) -> Point:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise RestainError(
+            f"'{text}' is not a point; write it as X,Y in whole px, for example --point 120,80."
+        ) from None
+    return Point(x, y)
+
+
+@app.command(
+    epilog="Example: restain explain he.png --point 120,80 -o why   or: restain explain --data data/phantom -o check"
+)
+def explain(
+    out: OutOption,
+    image: Annotated[Path | None, typer.Argument(help="H&E image (PNG, JPEG, TIFF) to explain.")] = None,
+    model: ModelOption = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="X,Y in px of the image: a place whose DAB is explained; may be repeated.")
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="The level to explain (0, 1+, 2+, 3+); without it the predicted one.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(min=0.05, help="Micrometres per pixel of the image.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=64, max=512, help="Side of the window in px; without it 256 (level) and 192 (DAB)."),
+    ] = None,
+    baseline: Annotated[BaselineChoice, typer.Option(help="What 'nothing there' looks like.")] = BaselineChoice.glass,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Instead of an image, a phantom: measure the maps against its truth.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --data: train, val or test.")] = "test",
+    images: Annotated[int, typer.Option(min=1, help="With --data: how many images.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="With --data: seed of places and of the random map.")] = 0,
+) -> None:
+    """Show which H&E evidence drives the level and the DAB at a place, or measure such maps on a phantom."""
+    if (image is None) == (data is None):
+        raise RestainError("Give either an image to explain, or --data with a phantom to measure the maps on.")
+    from restain.her2 import Her2Level
+
+    try:
+        if data is not None:
+            from restain.explain import check_phantom
+
+            if point or level is not None or mpp is not None or window is not None:
+                raise RestainError("--point, --level, --mpp and --window belong to an image, not to --data.")
+            with progress_bar("checking") as progress:
+                summary = check_phantom(
+                    data,
+                    out,
+                    model=model,
+                    split=split,
+                    images=images,
+                    baseline=baseline.value,
+                    seed=seed,
+                    command=command_line(),
+                    progress=progress,
+                )
+            sentences, report = summary.sentences, summary.report
+        else:
+            from restain.explain import explain_image
+
+            assert image is not None
+            with progress_bar("explaining") as progress:
+                explanation = explain_image(
+                    image,
+                    out,
+                    model=model,
+                    points=[_point(text) for text in point or ()],
+                    level=None if level is None else Her2Level.parse(level),
+                    mpp=mpp,
+                    baseline=baseline.value,
+                    window=window,
+                    command=command_line(),
+                    progress=progress,
+                )
+            sentences, report = explanation.sentences, explanation.report
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; no report was written, and the same command starts anew.") from None
+    for sentence in sentences:
+        out_console.print(plain(sentence))
+    out_console.print(f"report: {plain(str(report))}")

@@ -1,0 +1,156 @@
+"""The job: train without a slide, score that slide, for every slide; pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import restain
+from restain.bundle import load_bundle
+from restain.crossval.folds import Fold, folds
+from restain.crossval.limits import DESCRIPTIONS, limits
+from restain.crossval.report import write_page
+from restain.data import Pair, open_pairs, read_rgb, whole_file
+from restain.errors import RestainError
+from restain.evaluate import evaluate_folder, load_summary
+from restain.evaluate.figures import save_figure
+from restain.evaluate.summary import finite, mean_interval
+from restain.models.heads import StainHead
+from restain.optics import glass_white
+from restain.recipe import Recipe
+from restain.stain import Restainer
+from restain.train import train
+
+Progress = Callable[[int, int], None]
+Row = dict[str, Any]
+
+FIGURES = ("dab_r16", "background_de", "background_db", "psnr", "ssim")
+"""Keys of the figures of an image that are pooled, in the order of the tables."""
+
+
+def crossval(
+    recipe: Recipe,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    accelerator: str = "auto",
+    command: str = "",
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Leave every slide out once; returns the page ``out/crossval.html``.
+
+    A pair's slide is what its layout or the recipe's ``data.same_slide`` says; a pair of an unknown slide counts as a
+    slide of its own. Beside the page: ``crossval.json`` (figures, a row per pair and method), ``pictures/``, and a folder
+    per slide with its run and its evaluation. Called again after a kill, it goes on where it was.
+
+    Args:
+        recipe: trained once per slide; its ``data.holdout`` is replaced by that slide.
+        data: folders of pairs; all their splits take part.
+        out: folder of the results.
+        accelerator: Lightning's accelerator.
+        command: the command line, for the page.
+        progress: called with slides done and in all.
+        say: called with a line when a slide is done.
+
+    Raises:
+        RestainError: if there are fewer than two slides, or the data, a training or a file has a fault.
+        Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
+    """
+    pairs = open_pairs(data, val_share=0, same_slide=recipe.data.same_slide)
+    by_name = {pair.name: pair for pair in pairs.pairs}
+    chosen = folds(pairs.pairs)
+    if len({fold.folder for fold in chosen}) < len(chosen):
+        raise RestainError("two slides have the same name but for characters that a folder cannot have; rename one.")
+    rows: list[Row] = []
+    for number, fold in enumerate(chosen):
+        if progress:
+            progress(number, len(chosen))
+        own = [by_name[name] for name in fold.names]
+        rows += _fold(fold, own, fold.recipe(recipe), data, out / "slides" / fold.folder, accelerator, command)
+        r = [row["dab_r16"] for row in rows if row["slide"] == fold.slide and row["method"] == "model"]
+        say(f"{fold.slide}: DAB r {', '.join('undefined' if v is None else f'{v:.2f}' for v in r)}")
+    if progress:
+        progress(len(chosen), len(chosen))
+    for pair in pairs.pairs:
+        _picture(pair, out, next(f for f in chosen if pair.name in f.names))
+    results = {
+        "notice": restain.NOTICE,
+        "recipe": recipe.model_dump(mode="json"),
+        "data": pairs.describe(),
+        "slides": [asdict(fold) for fold in chosen],
+        "overall": _overall(rows, recipe.seed),
+        "limits": DESCRIPTIONS,
+        "rows": rows,
+        "command": command,
+        "restain": restain.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with whole_file(out / "crossval.json") as partial:
+        partial.write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return write_page(out, results)
+
+
+def _fold(
+    fold: Fold,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    data: Sequence[Path],
+    folder: Path,
+    accelerator: str,
+    command: str,
+) -> list[Row]:
+    bundle = train(recipe, data, folder / "run", accelerator=accelerator)
+    evaluation = folder / "evaluation"
+    if not (evaluation / "metrics.json").is_file():
+        evaluate_folder(data, evaluation, model=bundle, split="test", command=command)
+    kept = folder / "limits.json"
+    if not kept.is_file():
+        found = {pair.name: _limits(pair, bundle, recipe.mpp) for pair in pairs}
+        with whole_file(kept) as partial:
+            partial.write_text(json.dumps(finite(found), indent=1) + "\n", encoding="utf-8")
+    try:
+        bounds = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RestainError(f"{kept}: the file is damaged; delete it.") from None
+    measured = load_summary(evaluation).metrics["per_image"]
+    rows = [{key: row.get(key) for key in ("name", "level", "method", *FIGURES)} for row in measured]
+    rows += [
+        {"name": name, "level": "", "method": method, **dict.fromkeys(FIGURES), **values}
+        for name, methods in bounds.items()
+        for method, values in methods.items()
+    ]
+    return [{"slide": fold.slide, **row} for row in rows]
+
+
+def _limits(pair: Pair, bundle: Path, mpp: float) -> dict[str, dict[str, float]]:
+    he, real = pair.load()
+    loaded, told = load_bundle(bundle), None
+    if isinstance(getattr(loaded.generator, "head", None), StainHead):
+        told = Restainer(loaded, white=glass_white(real).tolist())(he).rgb
+    return limits(he, real, told, mpp)
+
+
+def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
+    """Mean, interval and n of each method's figures over all left-out pairs."""
+    table: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        table[method] = {
+            key: asdict(mean_interval([float("nan") if row[key] is None else row[key] for row in own], seed))
+            for key in FIGURES
+        }
+    return table
+
+
+def _picture(pair: Pair, out: Path, fold: Fold) -> None:
+    he, real = pair.load()
+    virtual = read_rgb(out / "slides" / fold.folder / "evaluation" / "images" / f"{pair.name}.png")
+    folder = out / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, rgb in (("he", he), ("virtual", virtual), ("real", real)):
+        save_figure(folder / f"{pair.name}.{kind}.jpg", rgb, virtual=kind == "virtual")

@@ -1,0 +1,153 @@
+"""Trust and stain sweep from paths: what ``restain evaluate --trust`` and ``--stain-sweep`` call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from restain.bundle import Bundle, load_bundle
+from restain.data import Pair, PairSet, open_pairs
+from restain.errors import RestainError
+from restain.evaluate.job import _open_as_trained as open_as_trained
+from restain.evaluate.reading import Reader, load_reader
+from restain.evaluate.sweep import sweep
+from restain.evaluate.trust_job import measure_trust
+from restain.models.familiarity import Familiarity, fit_familiarity
+from restain.stain import Restainer, expand
+
+Progress = Callable[[int, int], None]
+
+
+def trust_folder(
+    data: Sequence[Path],
+    out: Path,
+    *,
+    model: Path | None = None,
+    ensemble: Sequence[Path] = (),
+    reader: Path | None = None,
+    split: str = "test",
+    fit_on: Sequence[Path] = (),
+    foreign: Sequence[Path] = (),
+    images: int = 24,
+    mpp: float | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """:func:`restain.evaluate.trust_job.measure_trust` of a bundle on a split of one or more folders.
+
+    A bundle that does not know its training images is given that knowledge for this measurement, from the training split
+    of ``fit_on`` or of the data, and the result says so.
+
+    Args:
+        data: folders of pairs.
+        out: folder of the results.
+        model: a bundle; None for the shipped one.
+        ensemble: more bundles, whose disagreement with the first is then the doubt.
+        reader: a HER2 reader; None for the shipped one.
+        split: ``train``, ``val`` or ``test``.
+        fit_on: folders whose training split stands for the training images where the bundle does not know them.
+        foreign: pictures of other tissue, or folders of them.
+        images: most pairs.
+        mpp: micrometres per pixel of the data; None for the model's.
+        command: the command line, for the page.
+        progress: called with steps done and in all.
+
+    Raises:
+        RestainError: if data, a bundle, the reader or a picture cannot be read, or a result cannot be written.
+    """
+    strangers = expand(foreign)
+    bundle = load_bundle(model)
+    pairs = open_as_trained(data, bundle.recipe)
+    scored = _split(pairs, split)
+    familiarity, note = _familiarity(bundle, open_pairs(fit_on, val_share=0) if fit_on else pairs, scored, progress)
+    readers, why = _reader(reader)
+    return measure_trust(
+        [Restainer(bundle), *(Restainer(load_bundle(path)) for path in ensemble)],
+        scored,
+        out,
+        familiarity=familiarity,
+        familiarity_note=note,
+        reader=readers,
+        reader_note=why,
+        foreign=strangers,
+        images=images,
+        mpp=mpp or bundle.recipe.mpp,
+        command=command,
+        progress=progress,
+    )
+
+
+def sweep_folder(
+    data: Sequence[Path],
+    out: Path,
+    *,
+    model: Path | None = None,
+    reader: Path | None = None,
+    split: str = "test",
+    fit_on: Sequence[Path] = (),
+    images: int = 12,
+    mpp: float | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """:func:`restain.evaluate.sweep.sweep` of a bundle on a split of one or more folders.
+
+    Args and raises as :func:`trust_folder`; ``fit_on`` gives the training images among which the stain normalisers' target is.
+    """
+    bundle = load_bundle(model)
+    pairs = open_as_trained(data, bundle.recipe)
+    scored = _split(pairs, split)
+    readers, why = _reader(reader)
+    return sweep(
+        Restainer(bundle),
+        scored,
+        out,
+        training=_unseen(open_pairs(fit_on, val_share=0) if fit_on else pairs, scored),
+        reader=readers,
+        reader_note=why,
+        images=images,
+        mpp=mpp or bundle.recipe.mpp,
+        command=command,
+        progress=progress,
+    )
+
+
+def _split(pairs: PairSet, split: str) -> list[Pair]:
+    found = [pair for pair in pairs.pairs if pair.split == split]
+    if not found:
+        raise RestainError(f"{pairs.root} has no pairs in the split '{split}'.")
+    return found
+
+
+def _unseen(source: PairSet, scored: Sequence[Pair]) -> list[Pair]:
+    """Training pairs, none of them nor of their slides scored."""
+    paths = {pair.he_path.resolve() for pair in scored}
+    slides = {pair.slide for pair in scored if pair.slide is not None}
+    return [p for p in source.split("train") if p.he_path.resolve() not in paths and p.slide not in slides]
+
+
+def _familiarity(
+    bundle: Bundle, source: PairSet, scored: Sequence[Pair], progress: Progress | None
+) -> tuple[Familiarity | None, str]:
+    if bundle.familiarity is not None:
+        known = bundle.familiarity
+        return known, f"The bundle's own, of {known.images} training images; the limit lets {known.quantile:.0%} pass."
+    training = _unseen(source, scored)
+    if not training:
+        return (
+            None,
+            "absent: the bundle does not know its training images, and there is no training split to learn from.",
+        )
+    found = fit_familiarity(training, bundle.recipe.data.augment, seed=bundle.recipe.seed, progress=progress)
+    where = ", ".join(map(str, source.roots))
+    return found, f"The bundle has none; learnt for this page from {found.images} training images of {where}."
+
+
+def _reader(path: Path | None) -> tuple[Reader | None, str]:
+    if path is not None:
+        return load_reader(path), ""
+    try:
+        return load_reader(), ""
+    except RestainError as fault:
+        return None, str(fault)

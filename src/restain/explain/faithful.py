@@ -1,0 +1,129 @@
+"""Does a map say what drives the target? Where it lies against a known cause, and what happens when the image is taken
+away or given back in its order.
+
+Every map, also the trivial ones, is smoothed by the same Gaussian and ordered on the same grid of patches, so that none
+wins by being finer than another.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.integrate import trapezoid
+
+from restain.explain.attribution import Floats
+from restain.explain.targets import Target, batch_of
+from restain.geometry import Point
+
+SMOOTH_UM = 2.0
+"""Standard deviation of the Gaussian that every map is smoothed with, in µm: pixel noise goes, a nucleus stays."""
+
+PATCH = 16
+"""Side in px of the patches that are taken away and given back."""
+
+
+def smoothed(values: NDArray[np.floating], mpp: float) -> Floats:
+    """A map ``(H, W)`` smoothed by ``SMOOTH_UM``, as it is shown, summed and judged; its sum stays."""
+    smooth = ndimage.gaussian_filter(np.asarray(values, np.float64), SMOOTH_UM / mpp, mode="reflect")
+    return np.asarray(smooth, np.float32)
+
+
+def evidence(values: NDArray[np.floating], mpp: float) -> Floats:
+    """A map as evidence for its target: smoothed, ``(H, W)``, its negative part cut off."""
+    return np.maximum(smoothed(values, mpp), 0)
+
+
+def hits(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> float:
+    """Pointing game (Zhang et al., IJCV 2018): 1 if the map's highest place lies in ``cause`` ``(H, W)``, else 0.
+
+    Without tolerance around the cause. NaN where the map has no evidence.
+    """
+    found = evidence(values, mpp)
+    return float(cause.flat[int(found.argmax())]) if found.max() > 0 else float("nan")
+
+
+def share_inside(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> float:
+    """Energy-based pointing game (Wang et al., CVPRW 2020): share of the map's evidence that lies in ``cause``.
+
+    To be compared with the cause's share of the area, which an even map reaches. NaN where the map has no evidence.
+    """
+    found = evidence(values, mpp)
+    total = float(found.sum())
+    return float(found[cause].sum()) / total if total > 0 else float("nan")
+
+
+def patch_order(values: NDArray[np.floating], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The patches of a map ``(H, W)``: ``(H, W)`` each pixel's patch, and the patches by falling mean value.
+
+    Ties (an occlusion map's zeros) are broken by ``rng``.
+    """
+    height, width = values.shape
+    across = -(-width // PATCH)
+    number = (np.arange(height) // PATCH)[:, None] * across + np.arange(width) // PATCH
+    mean = ndimage.mean(values, number, np.arange(number.max() + 1))
+    return number, np.lexsort((rng.random(len(mean)), -np.asarray(mean)))
+
+
+def curve(
+    target: Target,
+    he: NDArray[np.uint8],
+    baseline: Floats,
+    values: NDArray[np.floating],
+    *,
+    insert: bool,
+    steps: int,
+    seed: int,
+    ends: tuple[float, float],
+) -> Floats:
+    """Deletion or insertion curve (Petsiuk et al., BMVC 2018): the target as patches go, or come, in the map's order.
+
+    Args:
+        target: what is explained.
+        he: ``(H, W, 3)`` uint8 RGB.
+        baseline: ``(H, W, 3)`` in [0, 255], what stands where the image is not.
+        values: ``(H, W)`` the map; the patches with the highest mean go, or come, first.
+        insert: start from the baseline and put the image in, instead of the other way.
+        steps: equal parts in which the patches go.
+        seed: breaks ties.
+        ends: the target on the whole image and on the bare baseline, which all maps share.
+
+    Returns:
+        ``(steps + 1,)`` values of the target, first to last.
+    """
+    number, order = patch_order(values, np.random.default_rng([seed]))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    whole, bare = ends
+    result = [bare if insert else whole]
+    for done in range(1, steps):
+        first = (rank < round(len(order) * done / steps))[number]
+        pixels = np.where((first if insert else ~first)[..., None], he, baseline).astype(np.float32)
+        with torch.inference_mode():
+            result.append(float(target(batch_of(pixels)).item()))
+    return np.array([*result, whole if insert else bare], np.float32)
+
+
+def area_under(values: Floats) -> float:
+    """Area under a curve over [0, 1], by trapezoids: the mean height."""
+    return float(trapezoid(values, dx=1 / (len(values) - 1)))
+
+
+def random_map(shape: tuple[int, int], seed: int) -> Floats:
+    """Trivial answer: even noise in [0, 1), one draw per patch."""
+    height, width = shape
+    drawn = np.random.default_rng([seed]).random((-(-height // PATCH), -(-width // PATCH)))
+    return np.kron(drawn, np.ones((PATCH, PATCH)))[:height, :width].astype(np.float32)
+
+
+def edge_map(he: NDArray[np.uint8], mpp: float) -> Floats:
+    """Trivial answer: gradient magnitude of the H&E's brightness at 0.5 µm; knows nothing of the model."""
+    grey = he.astype(np.float32).mean(axis=-1)
+    return np.asarray(ndimage.gaussian_gradient_magnitude(grey, 0.5 / mpp, mode="reflect"), np.float32)
+
+
+def nearness_map(shape: tuple[int, int], point: Point, mpp: float) -> Floats:
+    """Trivial answer for a place: a Gaussian of 8 µm around it; says only where the question was asked."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return np.exp(-0.5 * (np.hypot(y - point.y, x - point.x) * mpp / 8.0) ** 2).astype(np.float32)

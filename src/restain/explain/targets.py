@@ -1,0 +1,120 @@
+"""What is explained: one number that a model computes from an H&E image, as a function with a gradient.
+
+A target takes ``(N, 3, H, W)`` RGB in [0, 1] and gives ``(N,)``: the logit of a HER2 level, or the mean DAB density of a
+disc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restain import optics
+from restain.errors import RestainError
+from restain.geometry import Point
+from restain.her2 import Her2Level
+from restain.models.expression import ExpressionClassifier, ExpressionOutput
+from restain.models.heads import Stained
+from restain.models.network import StainingNetwork
+
+Target = Callable[[Tensor], Tensor]
+
+DISC_UM = 16.0
+"""Diameter of the disc over which a place's DAB is averaged, in µm: about one tumour cell with its membrane."""
+
+
+def batch_of(he: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
+    """``(H, W, 3)`` RGB in [0, 255] as a batch of one, ``(1, 3, H, W)`` in [0, 1], in the networks' memory layout."""
+    tensor = torch.from_numpy(np.ascontiguousarray(he)).permute(2, 0, 1)[None].float() / 255
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def level_probabilities(classifier: ExpressionClassifier, he: Tensor) -> Tensor:
+    """The classifier's probability of each HER2 level: ``(N, 4)``. No gradients."""
+    with torch.inference_mode():
+        return torch.softmax(classifier(he).logits, dim=1)
+
+
+def level_logit(classifier: ExpressionClassifier, level: Her2Level) -> Target:
+    """The classifier's logit of ``level``."""
+
+    def target(he: Tensor) -> Tensor:
+        logits: Tensor = classifier(he).logits
+        return logits[:, int(level)]
+
+    return target
+
+
+def level_probability(classifier: ExpressionClassifier, level: Her2Level) -> Target:
+    """The classifier's probability of ``level``, in [0, 1]."""
+
+    def target(he: Tensor) -> Tensor:
+        return torch.softmax(classifier(he).logits, dim=1)[:, int(level)]
+
+    return target
+
+
+def disc_mask(shape: tuple[int, int], centre: Point, mpp: float) -> NDArray[np.bool_]:
+    """The pixels of the disc around ``centre``, ``(H, W)``; cut off at the image's edge.
+
+    Raises:
+        RestainError: if the centre lies outside the image.
+    """
+    height, width = shape
+    if not (0 <= centre.x < width and 0 <= centre.y < height):
+        raise RestainError(f"The point {centre.x},{centre.y} lies outside the image, which is {width}x{height} px.")
+    y, x = np.ogrid[:height, :width]
+    within: NDArray[np.bool_] = np.hypot(y - centre.y, x - centre.x) * mpp <= DISC_UM / 2
+    return within
+
+
+def dab_map(stained: Stained) -> Tensor:
+    """DAB density ``(N, H, W)`` in OD units: the stain head's, or by colour deconvolution of the virtual image.
+
+    For a colour-only model the white of each image is its glass (:func:`restain.optics.glass_white`), held fixed.
+    """
+    if stained.dab is not None:
+        return stained.dab[:, 0]
+    light = stained.rgb.permute(0, 2, 3, 1) * 255
+    white = np.stack([optics.glass_white(image) for image in light.detach().cpu().numpy()])
+    od = -torch.log10((light + optics.EPS) / (torch.from_numpy(white).to(light)[:, None, None] + optics.EPS))
+    to_dab = np.linalg.pinv(optics.unit([optics.HEMATOXYLIN, optics.DAB]))[:, 1]
+    return (od @ torch.from_numpy(to_dab).to(od)).clamp(min=0)
+
+
+def disc_dab(network: StainingNetwork, disc: NDArray[np.bool_]) -> Target:
+    """The mean DAB density, in OD units, that ``network`` gives to the pixels of ``disc`` ``(H, W)``."""
+    inside = torch.from_numpy(np.flatnonzero(disc))
+
+    def target(he: Tensor) -> Tensor:
+        return dab_map(network(he)).flatten(1)[:, inside].mean(dim=1)
+
+    return target
+
+
+@contextmanager
+def label_gradient(network: StainingNetwork) -> Iterator[None]:
+    """Let gradients pass through the label feature, which the generator takes in as a constant.
+
+    Without this, whatever a DAB owes to the expression classifier's feature map would be missing from its gradient.
+    """
+
+    def again(module: torch.nn.Module, args: tuple[Any, ...], output: ExpressionOutput) -> ExpressionOutput | None:
+        if torch.is_inference_mode_enabled() or not args[0].requires_grad or output.features.requires_grad:
+            return None
+        with torch.enable_grad():
+            result: ExpressionOutput = module.forward(*args)
+        return result
+
+    hook = None if network.expression is None else network.expression.register_forward_hook(again)
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
