@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_the_page_marks_virtual_images_and_its_links_exist(finished: Path) -> No
     }
     assert len([link for link in links if link.endswith(".jpg")]) >= 5
     for link in links:
-        assert (finished / link).is_file(), link
+        assert (finished / unquote(link)).is_file(), link
 
 
 def test_equal_first_stages_are_trained_once_and_charged_to_each(finished: Path) -> None:

@@ -111,3 +111,21 @@ def test_the_noise_floor_is_what_the_phantom_without_noise_gets() -> None:
     floor = whiteness(seen[1].ihc, real)
     assert floor.de == pytest.approx(real.noise, rel=0.2)
     assert floor.de_smooth < 0.3 * floor.de
+
+
+def test_another_glass_is_no_stain_and_a_veil_is() -> None:
+    """Half glass, half stroma: a tint of the whole picture leaves relative colours, a veil on the stroma does not."""
+    real = np.full((64, 64, 3), 244, np.uint8)
+    real[:, 20:] = (215, 212, 222)
+    mask = np.ones((64, 64), bool)
+    tinted = np.rint(real * np.array([1.0, 0.985, 0.93])).astype(np.uint8)
+    veiled = real.copy()
+    veiled[:, 20:] = (215, 205, 200)
+    reference = real_background(real, mask)
+    tint, veil = whiteness(tinted, reference), whiteness(veiled, reference)
+    assert tint.de > 2 > 0.6 > tint.de_relative
+    assert tint.glass_db > 4
+    assert veil.de_relative > 4
+    assert abs(veil.glass_db) < 0.2
+    same = whiteness(real, reference)
+    assert (same.de_relative, same.glass_db) == (0, 0)

@@ -34,6 +34,7 @@ COLUMNS = (
     "completeness_error",
     "background_de",
     "background_de_smooth",
+    "background_de_relative",
     "background_db",
     "psnr",
     "ssim",

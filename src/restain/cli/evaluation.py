@@ -36,7 +36,8 @@ def evaluate(
     trivial: Annotated[bool, typer.Option(help="Score the trivial answers too.")] = True,
     align: Annotated[bool, typer.Option(help="Measure after alignment too, beside the raw figures.")] = True,
     features: Annotated[
-        str, typer.Option(help="For FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none.")
+        str,
+        typer.Option(help="For FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none."),
     ] = "efficientnet-lite0",
     lpips: Annotated[
         str | None, typer.Option(help="For LPIPS: a TorchScript file (StyleGAN's vgg16.pt); otherwise as --features.")

@@ -43,6 +43,8 @@ METRICS = (
     Metric("background_de", "background ΔE₀₀", "", 2, "white", "lower"),
     Metric("background_db", "background Δb*", "", 2, "white", "zero"),
     Metric("background_de_smooth", "background ΔE₀₀, both smoothed", "", 2, "white", "lower"),
+    Metric("background_de_relative", "background ΔE₀₀, relative to white", "", 2, "white", "lower"),
+    Metric("glass_db", "glass Δb*", "", 2, "white", "zero"),
     Metric("background_spread", "real background's own spread, ΔE₀₀", "", 2, "white", None),
     Metric("background_noise", "real background's noise, ΔE₀₀", "", 2, "white", None),
     Metric("psnr", "PSNR", "dB", 2, "picture", "higher"),

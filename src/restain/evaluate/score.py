@@ -73,6 +73,8 @@ class Scorer:
             "background_de": white.de,
             "background_db": white.db,
             "background_de_smooth": white.de_smooth,
+            "background_de_relative": white.de_relative,
+            "glass_db": white.glass_db,
             "psnr": psnr(whole.rgb, real),
             "ssim": ssim(whole.rgb, real),
             "ms_ssim": ms_ssim(whole.rgb, real),
