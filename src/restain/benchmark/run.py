@@ -93,7 +93,7 @@ def benchmark(
     stage_ones: dict[str, Path] = {}
     for entry, recipe in zip(entries, planned, strict=True):
         _share_stage_one(entry, recipe, stage_ones)
-        train(recipe, data, entry.run, accelerator=accelerator)
+        train(recipe, data, entry.run, accelerator=accelerator, learn_familiarity=False)
         stage_ones.setdefault(_stage_one_key(recipe), entry.run / "expression.ckpt")
         say(f"{entry.name}: trained, {recipe.train.steps} steps of stage two")
 

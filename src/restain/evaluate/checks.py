@@ -9,7 +9,7 @@ from typing import Any
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, PairSet, open_pairs
 from restain.errors import RestainError
-from restain.evaluate.job import _open_as_trained as open_as_trained
+from restain.evaluate.job import open_as_trained as open_as_trained
 from restain.evaluate.reading import Reader, load_reader
 from restain.evaluate.sweep import sweep
 from restain.evaluate.trust_job import measure_trust

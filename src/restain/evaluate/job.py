@@ -57,7 +57,7 @@ def evaluate_folder(
     recipe = Recipe() if bundle is None else bundle.recipe
     return evaluate(
         None if bundle is None else Restainer(bundle),
-        _open_as_trained(data, recipe),
+        open_as_trained(data, recipe),
         split,
         out,
         images=images,
@@ -74,7 +74,12 @@ def evaluate_folder(
     )
 
 
-def _open_as_trained(data: Sequence[Path], recipe: Recipe) -> PairSet:
+def open_as_trained(data: Sequence[Path], recipe: Recipe) -> PairSet:
+    """Open folders of pairs with the splits that a training by ``recipe`` made of them.
+
+    Raises:
+        RestainError: if a folder is of no known layout.
+    """
     pairs = open_pairs(data, val_share=0)
     patterns = [p for p in recipe.data.holdout if any(fnmatchcase(pair.name, p) for pair in pairs.pairs)]
     slides = [s for s in recipe.data.same_slide if any(fnmatchcase(pair.name, p) for pair in pairs.pairs for p in s)]

@@ -17,10 +17,11 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from restain import NOTICE
-from restain.bundle import load_bundle, save_bundle
+from restain.bundle import add_familiarity, load_bundle, save_bundle
 from restain.data import Pair, PairSet, open_pairs, whole_file
 from restain.errors import Interrupted, RestainError
 from restain.models.build import build_generator
+from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
@@ -47,6 +48,7 @@ def train(
     accelerator: str = "auto",
     devices: str | int = 1,
     nodes: int = 1,
+    learn_familiarity: bool = True,
 ) -> Path:
     """Train both stages and write the bundle ``out/bundle``.
 
@@ -61,6 +63,8 @@ def train(
         accelerator: Lightning's accelerator (``cpu``, ``cuda``, ``auto``).
         devices: number of devices per node, or ``auto``.
         nodes: number of nodes.
+        learn_familiarity: put into the bundle what the training's H&E images look like, so that staining can tell an image
+            that is unlike them.
 
     Returns:
         The bundle's path.
@@ -114,6 +118,10 @@ def train(
         recipe.data.batch,
         every=recipe.train.validate_every,
     )
+    if learn_familiarity and fabric.is_global_zero and load_bundle(run.bundle).familiarity is None:
+        familiarity = fit_familiarity(pairs.split("train"), recipe.data.augment, seed=recipe.seed)
+        add_familiarity(run.bundle, familiarity)
+    fabric.barrier()
     return run.bundle
 
 
