@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -52,24 +52,28 @@ def staining_cost(bundle: Path, out: Path, *, train_seconds: float, train_wall_s
     Raises:
         RestainError: if the process fails.
     """
-    context = multiprocessing.get_context("spawn")
-    # An executor would hide a killed process behind a pipe that never answers; a pool of one tells.
-    with context.Pool(1) as pool:
-        parameters, seconds, threads, device, memory = pool.apply(_stain_once, (str(bundle),))
+    # A program of its own, so that its memory is its own and the caller's script needs no guard.
+    call = [sys.executable, "-c", f"from {__name__} import stain_once; stain_once()", str(bundle)]
+    result = subprocess.run(call, capture_output=True, text=True)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["killed"])[-1]
+        raise RestainError(f"{bundle}: staining to measure its cost failed ({last}).")
+    parameters, seconds, threads, device, memory = json.loads(result.stdout.splitlines()[-1])
     cost = Cost(parameters, train_seconds, train_wall_seconds, seconds, threads, device, memory)
     with whole_file(out) as partial:
         partial.write_text(json.dumps(asdict(cost), indent=1) + "\n", encoding="utf-8")
     return cost
 
 
-def _stain_once(bundle: str) -> tuple[int, float, int, str, float]:
+def stain_once() -> None:
+    """Stain one image with the bundle that the command line names, and print what it took as one line of JSON."""
     import numpy as np
     import torch
 
     from restain.bundle import load_bundle
     from restain.stain import Restainer
 
-    restainer = Restainer(load_bundle(Path(bundle)), tile=SIDE)
+    restainer = Restainer(load_bundle(Path(sys.argv[1])), tile=SIDE)
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     restainer(image[:256, :256])
     cpu = restainer.device.type == "cpu"
@@ -81,4 +85,4 @@ def _stain_once(bundle: str) -> tuple[int, float, int, str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
     parameters = sum(p.numel() for p in restainer.generator.parameters())
-    return parameters, seconds, threads, str(restainer.device), mib
+    print(json.dumps([parameters, seconds, threads, str(restainer.device), mib]))
