@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 import restain
@@ -24,6 +23,7 @@ from restain.evaluate import EvaluationSummary
 from restain.evaluate.catalogue import BY_KEY
 from restain.evaluate.compare import compare_runs
 from restain.evaluate.figures import save_figure
+from restain.evaluate.pages import environment
 from restain.recipe import Recipe
 
 COLUMNS = (
@@ -149,7 +149,7 @@ def write_results(
     _write(out / "benchmark.md", markdown(lines, facts))
     figures = _figures(out, evaluations)
     page = (
-        _environment()
+        environment("restain.benchmark")
         .get_template("benchmark.html.j2")
         .render(
             title=f"Benchmark: {len(names)} recipes, {budget} each",
@@ -167,11 +167,6 @@ def write_results(
     )
     _write(out / "benchmark.html", page)
     return out / "benchmark.html"
-
-
-def _environment() -> Environment:
-    loader = ChoiceLoader([PackageLoader("restain.benchmark", "."), PackageLoader("restain.evaluate", ".")])
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _verdicts(evaluations: Mapping[str, EvaluationSummary], out: Path, command: str) -> dict[str, dict[str, str]]:

@@ -9,8 +9,9 @@ from typing import Any
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, PairSet, open_pairs
 from restain.errors import RestainError
-from restain.evaluate.job import open_as_trained as open_as_trained
+from restain.evaluate.job import open_as_trained
 from restain.evaluate.reading import Reader, load_reader
+from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.sweep import sweep
 from restain.evaluate.trust_job import measure_trust
 from restain.models.familiarity import Familiarity, fit_familiarity
@@ -59,7 +60,7 @@ def trust_folder(
     strangers = expand(foreign)
     bundle = load_bundle(model)
     pairs = open_as_trained(data, bundle.recipe)
-    scored = _split(pairs, split)
+    scored = scored_pairs(pairs, split)
     familiarity, note = _familiarity(bundle, open_pairs(fit_on, val_share=0) if fit_on else pairs, scored, progress)
     readers, why = _reader(reader)
     return measure_trust(
@@ -97,13 +98,13 @@ def sweep_folder(
     """
     bundle = load_bundle(model)
     pairs = open_as_trained(data, bundle.recipe)
-    scored = _split(pairs, split)
+    scored = scored_pairs(pairs, split)
     readers, why = _reader(reader)
     return sweep(
         Restainer(bundle),
         scored,
         out,
-        training=_unseen(open_pairs(fit_on, val_share=0) if fit_on else pairs, scored),
+        training=unseen_training(open_pairs(fit_on, val_share=0) if fit_on else pairs, scored),
         reader=readers,
         reader_note=why,
         images=images,
@@ -113,27 +114,13 @@ def sweep_folder(
     )
 
 
-def _split(pairs: PairSet, split: str) -> list[Pair]:
-    found = [pair for pair in pairs.pairs if pair.split == split]
-    if not found:
-        raise RestainError(f"{pairs.root} has no pairs in the split '{split}'.")
-    return found
-
-
-def _unseen(source: PairSet, scored: Sequence[Pair]) -> list[Pair]:
-    """Training pairs, none of them nor of their slides scored."""
-    paths = {pair.he_path.resolve() for pair in scored}
-    slides = {pair.slide for pair in scored if pair.slide is not None}
-    return [p for p in source.split("train") if p.he_path.resolve() not in paths and p.slide not in slides]
-
-
 def _familiarity(
     bundle: Bundle, source: PairSet, scored: Sequence[Pair], progress: Progress | None
 ) -> tuple[Familiarity | None, str]:
     if bundle.familiarity is not None:
         known = bundle.familiarity
         return known, f"The bundle's own, of {known.images} training images; the limit lets {known.quantile:.0%} pass."
-    training = _unseen(source, scored)
+    training = unseen_training(source, scored)
     if not training:
         return (
             None,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 import restain
 from restain.evaluate.curves import ticks
+from restain.evaluate.pages import environment
 
 COLOURS = {"better": "#2b7a3d", "worse": "#b3361e", "no difference shown": "#7d7d7d"}
 MARKS = {"better": "▲", "worse": "▼", "no difference shown": "="}
@@ -30,13 +28,17 @@ def render_comparison(result: Mapping[str, Any]) -> str:
         ("restain", result["restain"]),
         ("Date", result["created"]),
     ]
-    return _template().render(
-        title="Paired comparison",
-        result=result,
-        figures=figures,
-        facts=[(name, value) for name, value in facts if value],
-        notice=restain.NOTICE,
-        version=restain.__version__,
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(
+            title="Paired comparison",
+            result=result,
+            figures=figures,
+            facts=[(name, value) for name, value in facts if value],
+            notice=restain.NOTICE,
+            version=restain.__version__,
+        )
     )
 
 
@@ -115,15 +117,3 @@ def _number(value: float, digits: int, *, sign: bool = False) -> str:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import restain
 from restain.data import whole_file
+
+
+@cache
+def environment(package: str = "restain.evaluate") -> Environment:
+    """Templates of ``package``, which may extend and include those of this one; everything but markup is escaped."""
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(name, ".") for name in dict.fromkeys((package, "restain.evaluate"))]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def write_result_page(path: Path, template: str, **view: Any) -> Path:
@@ -22,14 +35,7 @@ def write_result_page(path: Path, template: str, **view: Any) -> Path:
     Raises:
         RestainError: if the file cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(template).render(notice=restain.NOTICE, version=restain.__version__, **view)
+    page = environment().get_template(template).render(notice=restain.NOTICE, version=restain.__version__, **view)
     with whole_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path

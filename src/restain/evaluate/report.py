@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 import restain
 from restain.data import read_rgb, whole_file
 from restain.evaluate import figures
+from restain.evaluate.pages import environment
 from restain.evaluate.summary import EvaluationSummary
 from restain.evaluate.view import PANEL_TITLES, evaluation_view
 
@@ -86,29 +84,21 @@ def write_page(out: Path, title: str, sections: Sequence[ReportSection], note: s
         else _gallery_view(section, out.parent, number)
         for number, section in enumerate(sections, 1)
     ]
-    page = _template().render(
-        title=title,
-        note=note,
-        sections=views,
-        notice=restain.NOTICE,
-        version=restain.__version__,
-        panel_titles=PANEL_TITLES,
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            note=note,
+            sections=views,
+            notice=restain.NOTICE,
+            version=restain.__version__,
+            panel_titles=PANEL_TITLES,
+        )
     )
     with whole_file(out) as partial:
         partial.write_text(page, encoding="utf-8")
     return out
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _link(path: Path, folder: Path) -> str:

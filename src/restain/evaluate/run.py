@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import restain
 from restain.data import Pair, PairSet, read_rgb, write_png
-from restain.data.layouts import SPLITS, image_files
+from restain.data.layouts import image_files
 from restain.errors import RestainError
 from restain.evaluate import figures, stain
 from restain.evaluate.distribution import Distributions
@@ -23,6 +23,7 @@ from restain.evaluate.readings import Readings
 from restain.evaluate.reference import Reference, read_reference, with_dab
 from restain.evaluate.results import ALIGNED, definitions, findings, fit_facts, save_panels, write_results
 from restain.evaluate.score import Perceptual, Scorer
+from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.summary import EvaluationSummary, ImageRow, finite
 from restain.evaluate.trivial import FIT_IMAGES, FITTED, fit_trivial, trivial_answers
 from restain.prediction import Prediction, Predictor
@@ -85,7 +86,7 @@ def evaluate(
     """
     if (predictor is None) == (images is None):
         raise ValueError("an evaluation takes a predictor or a folder of images, one of the two")
-    scored = _scored(pairs, split)
+    scored = scored_pairs(pairs, split)
     pictures = None if images is None else _find_pictures(images, scored)
     label = predictor.label if predictor is not None else f"images in {images}"
     training, absent = _training(fit_on or pairs, scored) if trivial else ([], {})
@@ -192,29 +193,11 @@ def _score(
     return rows
 
 
-def _scored(pairs: PairSet, split: str) -> tuple[Pair, ...]:
-    by_split = {name: pairs.split(name) for name in SPLITS}
-    scored = {str(name): found for name, found in by_split.items()}.get(split, ())
-    if not scored:
-        there = [f"{name} ({len(found)})" for name, found in by_split.items() if found]
-        roots = ", ".join(map(str, pairs.roots))
-        raise RestainError(f"{roots} has no pairs in the split '{split}'; it has {' and '.join(there) or 'none'}.")
-    return scored
-
-
 def _training(source: PairSet, scored: Sequence[Pair]) -> tuple[list[Pair], dict[str, str]]:
-    """Pairs to fit on, none of them nor of their slides scored, and why rows are absent."""
-    training = source.split("train")
-    seen = {path.resolve() for pair in scored for path in (pair.he_path, pair.ihc_path)}
-    slides = {pair.slide for pair in scored if pair.slide is not None}
-    unseen = [
-        pair
-        for pair in training
-        if not seen & {pair.he_path.resolve(), pair.ihc_path.resolve()} and pair.slide not in slides
-    ]
-    if unseen:
+    """Pairs to fit on, and why rows are absent where there are none."""
+    if unseen := unseen_training(source, scored):
         return unseen, {}
-    reason = "the training split is what is scored" if training else "no training split"
+    reason = "the training split is what is scored" if source.split("train") else "no training split"
     return [], dict.fromkeys(FITTED, reason)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 import restain
 from restain.data import Pair, read_rgb, whole_file
 from restain.errors import RestainError
 from restain.evaluate import figures, stain
 from restain.evaluate.abstention import Abstention, abstention
+from restain.evaluate.agreement import share
 from restain.evaluate.background import background_de
 from restain.evaluate.curves import Line, plot
 from restain.evaluate.pages import write_result_page
@@ -275,21 +275,9 @@ def _flags(flagged: Mapping[str, Sequence[bool]]) -> list[dict[str, Any]]:
     titles["foreign"] = "pictures of other tissue"
     found = []
     for key, flags in flagged.items():
-        share = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
         mean = sum(flags) / len(flags)
         reached = mean <= GOAL_FALSE if key == "good" else mean >= GOAL_FLAGGED
-        low, high = float(share.low), float(share.high)
-        found.append(
-            {
-                "key": key,
-                "title": titles[key],
-                "mean": mean,
-                "low": low,
-                "high": high,
-                "n": len(flags),
-                "reached": reached,
-            }
-        )
+        found.append({"key": key, "title": titles[key], **share(sum(flags), len(flags)), "reached": reached})
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from restain.models.expression import ExpressionClassifier
 from restain.models.heads import Stained
 
 
-class StainingNetwork(nn.Module):
+class StainingNetwork(nn.Module, ABC):
     """H&E image to virtual IHC image: ``(N, 3, H, W)`` RGB in [0, 1] of any size to :class:`~restain.models.heads.Stained`."""
 
     def __init__(self) -> None:
@@ -18,8 +20,8 @@ class StainingNetwork(nn.Module):
         self.expression: ExpressionClassifier | None = None
         """The frozen classifier of stage one, in a network that takes its feature map in."""
 
-    def forward(self, he: Tensor) -> Stained:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, he: Tensor) -> Stained: ...
 
     def redraw_features(self, generator: torch.Generator) -> None:
         """Draw new random features, in a network that has some (see the recipe's ``redraw_every``)."""

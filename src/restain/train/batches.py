@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +12,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from restain.data import Pair, augment_pair
+from restain.data import Pair, PairSet, augment_pair, open_pairs
 from restain.losses import UNKNOWN_LEVEL
 from restain.optics import glass_white
-from restain.recipe import AugmentRecipe
+from restain.recipe import AugmentRecipe, Recipe
 
 Image = NDArray[np.uint8]
+
+
+def training_pairs(recipe: Recipe, data: Sequence[Path]) -> PairSet:
+    """The pairs in folders, split as the recipe says.
+
+    Raises:
+        RestainError: if a folder is of no known layout or has faults.
+    """
+    return open_pairs(
+        data,
+        val_share=recipe.data.val_share,
+        seed=recipe.seed,
+        holdout=recipe.data.holdout,
+        same_slide=recipe.data.same_slide,
+    )
 
 
 class Batch(NamedTuple):

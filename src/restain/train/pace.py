@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
-from restain.data import open_pairs
 from restain.errors import RestainError
 from restain.models.build import build_generator
 from restain.models.generator import Generator
 from restain.recipe import Recipe
-from restain.train.batches import Batch, Crops, batches
+from restain.train.batches import Batch, Crops, batches, training_pairs
 from restain.train.clock import Clock
 from restain.train.device import precision
 from restain.train.expression import ExpressionStage
@@ -32,13 +31,7 @@ def steps_within(recipe: Recipe, data: Sequence[Path], seconds: float, *, accele
     Raises:
         RestainError: if stage one alone takes longer, or the data cannot be read.
     """
-    pairs = open_pairs(
-        data,
-        val_share=recipe.data.val_share,
-        seed=recipe.seed,
-        holdout=recipe.data.holdout,
-        same_slide=recipe.data.same_slide,
-    )
+    pairs = training_pairs(recipe, data)
     probe = Fabric(accelerator=accelerator, devices=1)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision(recipe.train, probe.device))  # type: ignore[arg-type]
     fabric.launch()

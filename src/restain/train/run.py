@@ -18,7 +18,7 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
-from restain.data import Pair, PairSet, open_pairs, whole_file
+from restain.data import Pair, PairSet, whole_file
 from restain.errors import Interrupted, RestainError
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
@@ -26,7 +26,7 @@ from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.recipe import Recipe
-from restain.train.batches import Crops, batches
+from restain.train.batches import Crops, batches, training_pairs
 from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.train.clock import Clock, Seconds
 from restain.train.device import precision
@@ -74,13 +74,7 @@ def train(
             cannot be written, or a loss stops being a finite number.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    pairs = open_pairs(
-        data,
-        val_share=recipe.data.val_share,
-        seed=recipe.seed,
-        holdout=recipe.data.holdout,
-        same_slide=recipe.data.same_slide,
-    )
+    pairs = training_pairs(recipe, data)
     if not pairs.split("train"):
         raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
