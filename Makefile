@@ -22,6 +22,7 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/attention.py --quick
+	$(BIN)/python benchmarks/seams.py --quick
 
 clean:
 	rm -rf .venv demo

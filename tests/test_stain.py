@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle, load_bundle, save_bundle
 from restain.data import read_density, read_rgb, read_text
+from restain.geometry import Size
+from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.stain import Restainer, expand, stain_images
+from restain.stain import Restainer, Survey, expand, stain_images
 
 
 def make_bundle(folder: Path, **generator: object) -> Bundle:
@@ -58,6 +62,31 @@ def test_tiled_equals_whole_where_nothing_is_global(local_bundle: Bundle, size: 
     assert whole.dab is not None
     assert tiled.dab is not None
     np.testing.assert_allclose(whole.dab, tiled.dab, atol=0.02)
+
+
+def test_attention_does_not_know_the_tiles(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", label_feature=False)
+    for block in bundle.generator.modules():
+        if isinstance(block, ResidualAttentionBlock):
+            block.scale.data.fill_(3.0)  # so that it matters
+    he = smooth_he(256, 640)
+    survey = Survey(window=128)
+    one = Restainer(bundle, tile=512, overlap=96, survey=survey)(he).rgb.astype(int)
+    other = Restainer(bundle, tile=192, overlap=96, survey=survey)(he).rgb.astype(int)
+    assert np.abs(one - other).max() <= 2
+    alone = Restainer(bundle, tile=192, overlap=96, survey=None)(he).rgb.astype(int)
+    assert np.abs(one - alone).max() > 4
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 40))
+def test_a_survey_spreads_windows_over_the_image(width: int, height: int, most: int) -> None:
+    windows = Survey(window=256, most=most).windows(Size(width, height))
+    columns, rows = -(-width // 256), -(-height // 256)
+    assert len(windows) == min(most, columns * rows)
+    assert len({(w.origin.x, w.origin.y) for w in windows}) == len(windows)
+    assert all(w.right <= width and w.bottom <= height for w in windows)
+    if most >= columns * rows:
+        assert sum(w.size.width * w.size.height for w in windows) == width * height
 
 
 def test_tiles_leave_no_seam(bundle: Bundle) -> None:

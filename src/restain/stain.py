@@ -1,14 +1,16 @@
 """Staining: an H&E image in, a virtual IHC image out, tile by tile, with provenance in the file.
 
 Images that fit one tile are restained whole. Larger ones are cut into overlapping tiles whose results are blended by
-ramps over the overlap; the attention sees one tile at a time, so large structures can differ slightly from tile
-to tile under the blend.
+ramps over the overlap. What the attention of every tile reads from is a survey of the whole image, made beforehand on a
+grid of windows that has nothing to do with the tiles (:class:`Survey`), so that a pixel's result does not depend on the
+tile in which it fell.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +23,17 @@ from restain import NOTICE, __version__
 from restain.bundle import Bundle
 from restain.data import image_mpp, read_rgb, read_text, write_density, write_rgb
 from restain.errors import RestainError
-from restain.geometry import Region, Size, tiles
+from restain.geometry import Point, Region, Size, tiles
+from restain.models.attention import AttentionState
 from restain.models.blocks import channels_last
+from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.prediction import Prediction
+
+OVERLAP = 192
+"""px that tiles share. Blending leaves out the outer quarter and weighs the next px little, so that convolutions have 96 px
+of margin on either side where it counts; ``benchmarks/seams.py`` measures what is left."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
@@ -46,25 +54,63 @@ def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> NDArray[np
     return weight
 
 
+def _batch(he: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` in [0, 1]."""
+    batch = torch.from_numpy(np.ascontiguousarray(he)).to(device)
+    return (batch.permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
+
+
 def restain_whole(
-    generator: StainingNetwork, he: NDArray[np.uint8], white: NDArray[np.float32] | None = None
+    generator: StainingNetwork,
+    he: NDArray[np.uint8],
+    white: NDArray[np.float32] | None = None,
+    context: Sequence[AttentionState] | None = None,
 ) -> NDArray[np.float32]:
     """Restain an image in one piece, on the generator's device.
 
     ``(H, W, 3)`` uint8 RGB to ``(H, W, 3 or 4)``: RGB in [0, 1], then the DAB density in OD units where the model has a
     stain head. ``white``, ``(3,)`` in [0, 255], is the glass to render on in place of the model's own; it needs a stain head.
+    ``context``: what a survey says of the image that ``he`` is a tile of, for restain's own generator.
     """
     device = next(generator.parameters()).device
-    batch = torch.from_numpy(np.ascontiguousarray(he)).to(device)
-    batch = (batch.permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
+    batch = _batch(he, device)
+    options: dict[str, object] = {}
+    if white is not None:
+        options["white"] = torch.from_numpy(white).to(device)[None] / 255
+    if context is not None:
+        options["context"] = context
     with torch.inference_mode():
-        if white is None:
-            stained = generator(batch)
-        else:
-            stained = generator(batch, torch.from_numpy(white).to(device)[None] / 255)
+        stained = generator(batch, **options)
     planes = stained.rgb if stained.dab is None else torch.cat([stained.rgb, stained.dab], dim=1)
     result: NDArray[np.float32] = planes[0].permute(1, 2, 0).float().cpu().numpy()
     return result
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where the attention of all of an image's tiles looks: windows on a fixed grid, at most ``most`` of them.
+
+    The state of FAVOR+ attention is a sum over tokens (:class:`~restain.models.attention.AttentionState`), so those of
+    the windows add up to one for the image. A larger image is surveyed at evenly spread windows: the state is a mean, which
+    a sample estimates.
+    """
+
+    window: int = 512
+    """Side of a window in px at the model's mpp."""
+    most: int = 64
+
+    def windows(self, size: Size) -> list[Region]:
+        """The windows for an image of ``size``, row by row; no two overlap."""
+        every = [
+            Region(Point(x, y), Size(min(self.window, size.width - x), min(self.window, size.height - y)))
+            for y in range(0, size.height, self.window)
+            for x in range(0, size.width, self.window)
+        ]
+        chosen = np.unique(np.linspace(0, len(every) - 1, min(self.most, len(every))).round().astype(int))
+        return [every[i] for i in chosen]
+
+
+_SURVEY = Survey()
 
 
 def to_prediction(planes: NDArray[np.float32]) -> Prediction:
@@ -79,9 +125,10 @@ class Restainer:
     Args:
         bundle: the model.
         tile: largest side of a tile in px.
-        overlap: px that neighbouring tiles share.
+        overlap: px that neighbouring tiles share; without it ``OVERLAP``, or half a tile where that is less.
         device: torch device; CUDA where there is one, else the CPU.
         white: ``(3,)`` in [0, 255], the glass of the IHC slide or scanner that is to be imitated; None for the model's own.
+        survey: how images of more than one tile are surveyed for the attention; None leaves each tile to itself.
 
     Raises:
         RestainError: if a white is given for a model without a stain head, or one that is no intensity.
@@ -92,9 +139,10 @@ class Restainer:
         bundle: Bundle,
         *,
         tile: int = 1024,
-        overlap: int = 128,
+        overlap: int | None = None,
         device: str | None = None,
         white: Sequence[float] | None = None,
+        survey: Survey | None = _SURVEY,
     ) -> None:
         if white is not None and not (len(white) == 3 and all(0 < v <= 255 for v in white)):
             raise RestainError(f"{', '.join(map(str, white))}: a white is three intensities above 0 and up to 255.")
@@ -105,7 +153,8 @@ class Restainer:
         self.white = None if white is None else np.asarray(white, np.float32)
         self.bundle = bundle
         self.tile = tile
-        self.overlap = overlap
+        self.overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
+        self.survey = survey
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.generator = channels_last(bundle.generator.to(self.device)).eval()
 
@@ -114,6 +163,27 @@ class Restainer:
         """The bundle's name and the start of its hash."""
         return f"{self.bundle.card.name} ({self.bundle.card.hash[:12]})"
 
+    def _surveyed(
+        self, he: NDArray[np.uint8], windows: Sequence[Region], progress: Callable[[int], None]
+    ) -> list[AttentionState] | None:
+        """The attention's context for the tiles of ``he``; None without windows."""
+        total: list[AttentionState] | None = None
+        for done, window in enumerate(windows):
+            progress(done)
+            assert isinstance(self.generator, Generator)
+            with torch.inference_mode():
+                states = self.generator.survey(_batch(he[window.slices], self.device))
+            total = states if total is None else [a + b for a, b in zip(total, states, strict=True)]
+        return total
+
+    def _windows(self, size: Size) -> list[Region]:
+        """What to survey of an image of ``size``: nothing where it fits one tile or the model has no such attention."""
+        if self.survey is None or max(size.width, size.height) <= self.tile:
+            return []
+        if not (isinstance(self.generator, Generator) and self.generator.surveys):
+            return []
+        return self.survey.windows(size)
+
     def _bands(
         self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -121,12 +191,19 @@ class Restainer:
         height, width = he.shape[:2]
         regions = list(tiles(Size(width, height), self.tile, self.overlap))
         rows = sorted({r.origin.y for r in regions})
+        windows = self._windows(Size(width, height))
+        steps = len(windows) + len(regions)
+
+        def report(done: int) -> None:
+            if progress is not None:
+                progress(done, steps)
+
+        context = self._surveyed(he, windows, report)
         total: NDArray[np.float32] | None = None
         weight = np.zeros(0, np.float32)
         for done, region in enumerate(regions):
-            if progress is not None:
-                progress(done, len(regions))
-            planes = restain_whole(self.generator, he[region.slices], self.white)
+            report(len(windows) + done)
+            planes = restain_whole(self.generator, he[region.slices], self.white, context)
             ramp = self._weight(region, Size(width, height))
             if total is None:
                 total = np.zeros((region.size.height, width, planes.shape[2]), np.float32)
@@ -142,8 +219,7 @@ class Restainer:
             yield top, total[:ready] / weight[:ready]
             total = np.concatenate([total[ready:], np.zeros_like(total[:ready])])
             weight = np.concatenate([weight[ready:], np.zeros_like(weight[:ready])])
-        if progress is not None:
-            progress(len(regions), len(regions))
+        report(steps)
 
     def _weight(self, region: Region, size: Size) -> NDArray[np.float32]:
         down = _ramp(region.size.height, self.overlap, region.origin.y == 0, region.bottom == size.height)

@@ -26,7 +26,7 @@ def stain(
     model: ModelOption = None,
     mpp: Annotated[float | None, typer.Option(min=0.05, help="Micrometres per pixel of the images.")] = None,
     dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as NAME.dab.tif.")] = False,
-    tile: Annotated[int, typer.Option(min=128, help="Largest tile side in px.")] = 1024,
+    tile: Annotated[int, typer.Option(min=256, help="Largest tile side in px.")] = 1024,
     white: Annotated[
         tuple[float, float, float] | None, typer.Option(help="Glass of the IHC to imitate: R G B, up to 255.")
     ] = None,

@@ -7,18 +7,21 @@ The label feature, the last feature map of the HER2 expression classifier, is fu
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restain.models.attention import ResidualAttentionBlock
+from restain.models.attention import AttentionState, ResidualAttentionBlock
 from restain.models.blocks import ResidualBlock, halve
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import RgbHead, Stained, StainHead
 from restain.models.network import StainingNetwork, padded
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
+
+Attend = Callable[[ResidualAttentionBlock, Tensor], Tensor]
 
 
 class JoinAndAttend(nn.Module):
@@ -45,9 +48,12 @@ class JoinAndAttend(nn.Module):
             )
         self.convolve = ResidualBlock(channels)
 
-    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, below: Tensor, skip: Tensor, attend: Attend | None = None) -> Tensor:
+        """``attend``: how the attention block, where there is one, is asked, in place of a plain call."""
         up = F.interpolate(self.from_below(below), scale_factor=2, mode="bilinear", align_corners=False)
         joined = self.from_skip(skip) + up
+        if attend is not None and isinstance(self.attend, ResidualAttentionBlock):
+            return self.convolve(attend(self.attend, joined))
         return self.convolve(self.attend(joined))
 
 
@@ -91,9 +97,43 @@ class Generator(StainingNetwork):
             features = self.expression(he).features
         return F.interpolate(self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False)
 
-    def forward(self, he: Tensor, white: Tensor | None = None) -> Stained:
-        """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none."""
-        height, width = he.shape[2:]
+    def forward(
+        self, he: Tensor, white: Tensor | None = None, context: Sequence[AttentionState] | None = None
+    ) -> Stained:
+        """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none.
+
+        ``context``: what :meth:`survey` says of a larger image; attention then reads from that in place of ``he`` itself,
+        so that the result for a tile does not depend on the tile.
+        """
+        states = iter(context or ())
+        attend: Attend | None = None if context is None else lambda block, x: block.read(x, next(states))
+        x, bottleneck = self._decode(he, attend)
+        return self.head(x, bottleneck, white).cropped(*he.shape[2:])
+
+    @property
+    def surveys(self) -> bool:
+        """Whether :meth:`survey` can tell anything: all attention is FAVOR+, and there is some."""
+        blocks = [m for m in self.modules() if isinstance(m, ResidualAttentionBlock)]
+        return bool(blocks) and not any(block.exact for block in blocks)
+
+    @torch.no_grad()
+    def survey(self, he: Tensor) -> list[AttentionState]:
+        """The states of each attention block, deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
+
+        States of several windows can be added (:class:`~restain.models.attention.AttentionState`) and given to
+        :meth:`forward` as the ``context``. Within a window attention sees the window alone.
+        """
+        states = []
+
+        def attend(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+            states.append(block.state(x))
+            return block.read(x, states[-1])
+
+        self._decode(he, attend)
+        return states
+
+    def _decode(self, he: Tensor, attend: Attend | None) -> tuple[Tensor, Tensor]:
+        """Features at (padded) full size and at the bottleneck."""
         step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
         he = padded(he, step)
 
@@ -106,10 +146,8 @@ class Generator(StainingNetwork):
         bottleneck = self.bottleneck(x + self.label_feature(he, x.shape))
         x = bottleneck
         for join_and_attend in self.decode:
-            x = join_and_attend(x, skips.pop())
-
-        stained = self.head(x, bottleneck, white)
-        return stained.cropped(height, width)
+            x = join_and_attend(x, skips.pop(), attend)
+        return x, bottleneck
 
     def freeze(self, part: Literal["encoder", "body"]) -> None:
         """Leave the encoder, or all but the head, as it is in training (the recipe's ``train.frozen``)."""
