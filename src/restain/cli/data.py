@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from restain.cli.console import (
+    OutOption,
     app,
     err_console,
     out_console,
@@ -66,3 +67,47 @@ def phantom(
             workers=workers,
         )
     out_console.print(plain(summary.describe()))
+
+
+@app.command(epilog="Example: restain tissue slide.svs -o results")
+def tissue(
+    slide: Annotated[Path, typer.Argument(help="Whole slide or picture.")],
+    out: OutOption,
+    mpp: Annotated[float | None, typer.Option(min=0.01, help="mpp of a slide that does not say.")] = None,
+) -> None:
+    """Find a slide's tissue; writes NAME.tissue.geojson (QuPath reads it) and NAME.tissue.png, the outline drawn."""
+    from restain.slides.mask import write_tissue
+
+    with progress_bar("reading") as progress:
+        summary = write_tissue(slide, out, mpp=mpp, progress=progress)
+    out_console.print(plain(summary))
+
+
+@app.command(epilog="Example: restain info slide.svs")
+def info(
+    slide: Annotated[Path, typer.Argument(help="Slide file, DICOM folder or OME-Zarr.")],
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, in place of what the file says.")] = None,
+) -> None:
+    """Print what a slide file says of itself, and what is wrong with it; exits with 2 when anything is."""
+    from restain.slides import open_slide
+
+    with open_slide(slide, mpp) as opened:
+        size = opened.size
+        lines = [
+            ("format", opened.format),
+            ("vendor", opened.vendor or "unknown"),
+            ("size", f"{size.width} x {size.height} px"),
+            ("mpp", f"{opened.mpp:g} µm per px" if opened.has_mpp else "unknown; give it with --mpp"),
+            ("objective", f"{opened.objective:g}x" if opened.objective else "unknown"),
+            ("ICC profile", f"{len(opened.icc)} bytes" if opened.icc else "none"),
+        ]
+        for number, level in enumerate(opened.levels):
+            side = f"{level.size.width} x {level.size.height} px"
+            lines.append((f"level {number}", f"{side}, {level.downsample:g} times smaller"))
+        lines += [(name, f"{of.width} x {of.height} px (associated)") for name, of in opened.associated.items()]
+        for name, value in lines:
+            out_console.print(plain(f"{name:<12} {value}"))
+        for fault in opened.faults:
+            err_console.print(f"[red]fault:[/red] {plain(fault)}")
+    if opened.faults:
+        raise typer.Exit(2)

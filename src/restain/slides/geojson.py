@@ -1,0 +1,233 @@
+"""Outlines of regions as GeoJSON in QuPath's convention: px of level 0, the corner of the first pixel at (0, 0).
+
+Format: RFC 7946, with the properties that QuPath 0.5 writes and reads (``objectType``, ``classification``). An outline
+runs midway between the centres of pixels inside and outside, so drawing it again gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import find_contours, label
+
+from restain.data.images import whole_file
+from restain.errors import RestainError
+from restain.geometry import Size
+
+Ring = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """An outline and the holes in it; each ring is ``(N, 2)`` points (x, y) in px of level 0, not closed (N >= 3)."""
+
+    exterior: Ring
+    holes: tuple[Ring, ...] = ()
+
+    @property
+    def rings(self) -> tuple[Ring, ...]:
+        return (self.exterior, *self.holes)
+
+    @property
+    def area(self) -> float:
+        """In square px of level 0, without the holes."""
+        return abs(_signed_area(self.exterior)) - sum(abs(_signed_area(hole)) for hole in self.holes)
+
+
+def to_polygons(mask: Mask, mpp: float, slide_mpp: float) -> list[Polygon]:
+    """The outlines of a mask's pieces (4-connected), with their holes, in px of level 0.
+
+    Args:
+        mask: ``(H, W)`` bool, its first pixel at the slide's corner.
+        mpp: of the mask.
+        slide_mpp: of the slide's level 0.
+
+    Returns:
+        One polygon per piece, in the order in which the rows meet them; ``rasterize`` gives back the mask.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    padded = np.pad(mask, 1)
+    pieces = label(padded, connectivity=1)
+    exteriors: dict[int, Ring] = {}
+    holes: dict[int, list[Ring]] = {}
+    scale = mpp / slide_mpp
+    for contour in find_contours(padded.astype(np.float32), 0.5, fully_connected="low"):
+        row, column = contour[0]
+        around = [(math.floor(row), math.floor(column)), (math.ceil(row), math.ceil(column))]
+        piece = max(int(pieces[place]) for place in around)
+        # Padding moves the centre of the first pixel from 0.5 to 1.5 pixel sides.
+        ring = _without_straight(contour[:-1, ::-1] - 0.5) * scale
+        # find_contours walks with the larger values on one side, so that holes run the other way round.
+        if _signed_area(ring) > 0:
+            exteriors[piece] = ring
+        else:
+            holes.setdefault(piece, []).append(ring)
+    return [Polygon(exteriors[piece], tuple(holes.get(piece, ()))) for piece in sorted(exteriors)]
+
+
+def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
+    """The pixels whose centre lies in any polygon (even-odd rule within one), ``(size.height, size.width)`` bool.
+
+    Args:
+        polygons: in px of level 0; they may overlap and reach beyond the border.
+        size: of the mask in its own px.
+        scale: px of level 0 per px of the mask (mask mpp / slide mpp).
+
+    Raises:
+        ValueError: if ``scale`` is not a positive number.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"the scale must be a positive number, not {scale}")
+    mask = np.zeros((size.height, size.width), dtype=bool)
+    for polygon in polygons:
+        # Pixel centres become whole numbers.
+        rings = [ring / scale - 0.5 for ring in polygon.rings]
+        points = np.concatenate(rings)
+        left, top = (int(max(0, math.floor(v))) for v in points.min(axis=0))
+        right, bottom = (math.ceil(v) + 1 for v in points.max(axis=0))
+        right, bottom = min(right, size.width), min(bottom, size.height)
+        if left < right and top < bottom:
+            mask[top:bottom, left:right] |= _inside(rings, left, top, right, bottom)
+    return mask
+
+
+def write_geojson(
+    path: Path, polygons: Sequence[Polygon], name: str = "Tissue", colour: tuple[int, int, int] = (0, 160, 80)
+) -> None:
+    """Write polygons as a FeatureCollection, each an annotation of QuPath's class ``name``.
+
+    Coordinates are rounded to 0.01 px. The same polygons give the same file.
+
+    Raises:
+        RestainError: if the file cannot be written.
+    """
+    features = []
+    for polygon in polygons:
+        coordinates = [_closed(ring, clockwise=place > 0) for place, ring in enumerate(polygon.rings)]
+        identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([name, coordinates]))
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(identity),
+                "geometry": {"type": "Polygon", "coordinates": coordinates},
+                "properties": {
+                    "objectType": "annotation",
+                    "classification": {"name": name, "color": list(colour)},
+                },
+            }
+        )
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+
+
+def read_geojson(path: Path) -> list[Polygon]:
+    """Read the polygons of a GeoJSON file, in px of level 0.
+
+    Takes a FeatureCollection, a single Feature, a bare Polygon or MultiPolygon, and a list of features (QuPath's older
+    form). A file with an empty collection gives an empty list. Properties are not looked at.
+
+    Raises:
+        RestainError: if the file cannot be read, is not GeoJSON, or holds anything but polygons.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RestainError(f"{path} does not exist.") from None
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+    except (ValueError, RecursionError):
+        raise RestainError(f"{path} is not GeoJSON (its text is not valid JSON).") from None
+    return [polygon for geometry in _geometries(path, content) for polygon in _polygons(path, geometry)]
+
+
+def _geometries(path: Path, content: Any) -> Iterator[Any]:
+    if isinstance(content, list):
+        features: Any = content
+    elif isinstance(content, dict) and content.get("type") == "FeatureCollection":
+        features = content.get("features")
+        if not isinstance(features, list):
+            raise RestainError(f"{path} is a FeatureCollection without a list of features.")
+    else:
+        features = [content]
+    for feature in features:
+        yield feature.get("geometry") if isinstance(feature, dict) and feature.get("type") == "Feature" else feature
+
+
+def _polygons(path: Path, geometry: Any) -> Iterator[Polygon]:
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if kind not in ("Polygon", "MultiPolygon"):
+        found = f"a {kind}" if isinstance(kind, str) else "something without a geometry"
+        raise RestainError(f"{path} holds {found}; only Polygon and MultiPolygon can be regions of a slide.")
+    coordinates = geometry.get("coordinates")
+    parts: Any = [coordinates] if kind == "Polygon" else coordinates
+    if not isinstance(parts, list):
+        raise RestainError(f"{path} holds a {kind} without coordinates.")
+    for rings in parts:
+        if not isinstance(rings, list) or not rings:
+            raise RestainError(f"{path} holds a {kind} without coordinates.")
+        first, *holes = (_ring(path, kind, ring) for ring in rings)
+        yield Polygon(first, tuple(holes))
+
+
+def _ring(path: Path, kind: str, positions: Any) -> Ring:
+    try:
+        ring = np.array([(position[0], position[1]) for position in positions], dtype=np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        raise RestainError(f"{path} holds a {kind} whose coordinates are not pairs of numbers.") from None
+    if not np.isfinite(ring).all():
+        raise RestainError(f"{path} holds a {kind} with a coordinate that is not a finite number.")
+    if len(ring) > 1 and np.array_equal(ring[0], ring[-1]):
+        ring = ring[:-1]
+    if len(ring) < 3:
+        raise RestainError(f"{path} holds a {kind} with an outline of fewer than three points.")
+    return ring
+
+
+def _closed(ring: Ring, *, clockwise: bool) -> list[list[float]]:
+    """The ring as GeoJSON wants it: closed, outlines one way round and holes the other (RFC 7946, 3.1.6)."""
+    forward = (_signed_area(ring) < 0) == clockwise
+    points = np.round(ring if forward else ring[::-1], 2)
+    return [*points.tolist(), points[0].tolist()]
+
+
+def _signed_area(ring: Ring) -> float:
+    x, y = ring[:, 0], ring[:, 1]
+    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+
+
+def _without_straight(ring: Ring) -> Ring:
+    """The ring without points on the straight line between their neighbours."""
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    turns: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return ring[turns]
+
+
+def _inside(rings: Sequence[Ring], left: int, top: int, right: int, bottom: int) -> Mask:
+    """Even-odd rule at whole numbers (x in [left, right), y in [top, bottom)), all edges at once.
+
+    Every row that an edge crosses is toggled from the crossing rightwards; half-open rows count a shared vertex once.
+    """
+    start = np.concatenate(rings)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    upper, lower = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    first = np.clip(np.ceil(upper), top, bottom).astype(np.int64)
+    count = np.clip(np.ceil(lower), top, bottom).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(start)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    share = (row - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
+    crossing = start[edge, 0] + share * (end[edge, 0] - start[edge, 0])
+    column = np.clip(np.ceil(crossing), left, right).astype(np.int64)
+    width = right - left + 1
+    flat = np.bincount((row - top) * width + column - left, minlength=(bottom - top) * width)
+    toggles = (flat % 2).astype(np.uint8).reshape(bottom - top, width)
+    inside: Mask = np.bitwise_xor.accumulate(toggles, axis=1)[:, :-1].astype(bool)
+    return inside

@@ -1,0 +1,65 @@
+"""What every kind of slide file offers to :class:`restain.slides.Slide`: pixels of a level, and its facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restain.data.images import Rgb
+from restain.errors import RestainError
+from restain.geometry import Region, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a pyramid: its size in px and by how much it is smaller than level 0 (1 for level 0)."""
+
+    size: Size
+    downsample: float
+
+
+@dataclass
+class Source:
+    """One open file: facts as fields, pixels by :meth:`read`. Subclasses read one kind of file each."""
+
+    path: Path
+    format: str
+    levels: tuple[Level, ...]
+    vendor: str | None = None
+    mpp: float | None = None
+    objective: float | None = None
+    icc: bytes | None = None
+    associated: dict[str, Size] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def read(self, level: int, region: Region) -> Rgb:
+        """Pixels ``(h, w, 3)`` ``uint8`` of a region that lies inside ``level``; the same for any enclosing region.
+
+        Raises:
+            RestainError: if the pixels cannot be decoded.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+def levels_of(sizes: list[Size]) -> tuple[Level, ...]:
+    """Levels from their sizes, finest first.
+
+    Writers round the sizes of levels up or down, so a ratio that a whole number explains is that number: else a
+    position at the far side of a slide would be off by up to ``downsample`` pixels.
+    """
+    full = sizes[0]
+    levels = []
+    for size in sizes:
+        ratio = (full.width / size.width + full.height / size.height) / 2
+        whole = max(1, round(ratio))
+        explained = all(abs(of / whole - got) < 1 for of, got in ((full.width, size.width), (full.height, size.height)))
+        levels.append(Level(size, float(whole) if explained else ratio))
+    return tuple(levels)
+
+
+def damaged(path: Path, what: str) -> RestainError:
+    """The sentence of a slide whose data cannot be read."""
+    return RestainError(f"{path} is truncated or damaged: {what}.")

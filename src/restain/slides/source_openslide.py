@@ -1,0 +1,115 @@
+"""Scanner files through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, Philips and Trestle TIFF, DICOM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+import tifffile
+
+from restain.data.images import TIFF_MAGIC, Rgb
+from restain.geometry import Point, Region, Size
+from restain.slides.source import Source, damaged, levels_of
+from restain.slides.source_tiff import chain_ends
+
+_GRID = 512
+
+
+def detect(path: Path) -> str | None:
+    """OpenSlide's name of the format, or None where it knows none."""
+    try:
+        return openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+
+
+class OpenSlideSource(Source):
+    """A slide in OpenSlide's hands; OpenSlide is safe from several threads."""
+
+    def __init__(self, path: Path, vendor: str) -> None:
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except (openslide.OpenSlideError, OSError) as fault:
+            raise damaged(path, f"OpenSlide says '{fault}'") from None
+        facts = self._slide.properties
+        super().__init__(
+            path,
+            vendor,
+            levels_of([Size(*size) for size in self._slide.level_dimensions]),
+            vendor=facts.get(openslide.PROPERTY_NAME_VENDOR),
+            mpp=_number(facts.get(openslide.PROPERTY_NAME_MPP_X)),
+            objective=_number(facts.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            faults=_cut(path, vendor),
+        )
+        mpp_y = _number(facts.get(openslide.PROPERTY_NAME_MPP_Y))
+        if self.mpp and mpp_y and abs(self.mpp - mpp_y) > 0.01 * self.mpp:
+            self.faults.append(f"{path}: its pixels are not square ({self.mpp:g} by {mpp_y:g} µm); the width is taken.")
+        try:
+            self.icc = self._slide.color_profile.tobytes() if self._slide.color_profile else None
+            self.associated = {name: Size(*image.size) for name, image in self._slide.associated_images.items()}
+        except openslide.OpenSlideError as fault:
+            self.faults.append(f"{path}: an associated image or the colour profile is damaged ({fault}).")
+            self._slide.close()
+            self._slide = openslide.OpenSlide(path)
+
+    def read(self, level: int, region: Region) -> Rgb:
+        if self._slide.level_downsamples[level] == int(self._slide.level_downsamples[level]):
+            return self._piece(level, region)
+        # OpenSlide takes positions in whole level-0 px and shifts by fractions of a level's px to meet them, so
+        # only pieces on a fixed grid are the same for everyone.
+        of = self.levels[level].size
+        out = np.empty((region.size.height, region.size.width, 3), np.uint8)
+        for y in range(region.origin.y // _GRID * _GRID, region.bottom, _GRID):
+            for x in range(region.origin.x // _GRID * _GRID, region.right, _GRID):
+                size = Size(min(_GRID, of.width - x), min(_GRID, of.height - y))
+                piece = self._piece(level, Region(Point(x, y), size))
+                top, left = max(y, region.origin.y), max(x, region.origin.x)
+                bottom, right = min(y + size.height, region.bottom), min(x + size.width, region.right)
+                out[
+                    top - region.origin.y : bottom - region.origin.y, left - region.origin.x : right - region.origin.x
+                ] = piece[top - y : bottom - y, left - x : right - x]
+        return out
+
+    def _piece(self, level: int, region: Region) -> Rgb:
+        step = self._slide.level_downsamples[level]
+        at = round(region.origin.x * step), round(region.origin.y * step)
+        try:
+            rgba = np.asarray(self._slide.read_region(at, level, (region.size.width, region.size.height)))
+        except openslide.OpenSlideError as fault:
+            raise damaged(self.path, f"OpenSlide says '{fault}'") from None
+        rgb, alpha = rgba[..., :3], rgba[..., 3:]
+        if alpha.min() < 255:
+            share = alpha.astype(np.float32) / 255
+            rgb = np.rint(rgb * share + 255 * (1 - share)).astype(np.uint8)
+        return np.ascontiguousarray(rgb)
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else 0.0
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
+
+
+def _cut(path: Path, vendor: str) -> list[str]:
+    """A TIFF-based slide whose tiles lie beyond the end of its file: OpenSlide finds out only when it reads them."""
+    with open(path, "rb") as file:
+        if file.read(4) not in TIFF_MAGIC:
+            return []
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page.aspage() for page in tiff.pages]
+            end = tiff.filehandle.size
+            ends = [at + n for page in pages for at, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    except Exception:
+        return [f"{path} is truncated or damaged: its TIFF directories cannot all be read."]
+    # NDPI keeps 64-bit offsets in a classic TIFF.
+    if vendor != "hamamatsu" and not chain_ends(path):
+        return [f"{path} is truncated or damaged: its chain of TIFF directories breaks off."]
+    lost = sum(one > end for one in ends)
+    return [f"{path} is truncated: {lost} of {len(ends)} tiles lie beyond its end."] if lost else []

@@ -1,0 +1,269 @@
+"""The finished slide: a tiled, compressed, pyramidal OME-TIFF, streamed from a store of tiles in bounded memory.
+
+Readers disagree about where reduced levels belong: OME-TIFF (tifffile, Bio-Formats, QuPath) keeps them in the SubIFDs
+of the first directory, OpenSlide follows the main chain of directories only. A TIFF directory does not know how it
+was reached, so here the same directories are both: listed as SubIFDs and chained behind the first one.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from restain import NOTICE, __version__
+from restain.data import whole_file
+from restain.errors import RestainError
+from restain.geometry import Size
+from restain.slides.store import TileStore
+
+Progress = Callable[[int, int], None]
+
+SMALLEST = 512
+"""Levels are halved until neither side is longer than this."""
+
+NAMESPACE = "restain/provenance"
+"""Of the OME map annotation that holds the metadata."""
+
+_OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+
+
+def level_sizes(size: Size) -> list[Size]:
+    """The sizes of a pyramid: ``size`` and its halves (odd sides rounded up), down to at most 512 px a side."""
+    sizes = [size]
+    while max(sizes[-1].width, sizes[-1].height) > SMALLEST:
+        sizes.append(Size((sizes[-1].width + 1) // 2, (sizes[-1].height + 1) // 2))
+    return sizes
+
+
+def write_ome_tiff(
+    store: TileStore, path: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
+) -> None:
+    """Write the slide that ``store`` holds as a pyramidal BigTIFF that is OME-TIFF and that OpenSlide reads too.
+
+    Level 0 takes over the store's encoded tiles; a reduced level is the 2x2 mean of the one above, made in a store
+    inside the store's folder. Memory does not grow with the slide but for the table of tiles (some 30 bytes a tile).
+    May be killed and called again: what was made of the reduced levels is used. ``rgb`` is JPEG; ``dab`` is
+    ``uint16``, 1e-4 optical density per count, deflate (OpenSlide reads no 16-bit TIFF).
+
+    Args:
+        store: with every tile put; it is left as it is.
+        path: where; its folder must exist. An old file stays until the new one is whole.
+        mpp: micrometres per pixel of level 0, kept as TIFF resolution and as OME ``PhysicalSizeX/Y``.
+        metadata: kept as an OME map annotation, read back by :func:`read_metadata`. ``notice`` is added where it is
+            missing; ``holes`` (JSON: ``[x, y, width, height, reason]`` in level-0 px) where the store has holes.
+        progress: told ``(done, total)`` tiles.
+
+    Raises:
+        RestainError: if tiles are missing, the store is damaged, or the file cannot be written.
+        ValueError: if ``mpp`` is not positive.
+    """
+    if not mpp > 0:
+        raise ValueError(f"mpp must be positive, not {mpp}")
+    if store.missing:
+        raise RestainError(f"{path} is not written: {store.missing} of its tiles are not in {store.folder} yet.")
+    sizes = level_sizes(store.size)
+    tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in sizes]
+    step = _Counter(sum(tiles) + sum(tiles[1:]), progress)
+    with ExitStack() as stack:
+        levels = [store]
+        for number, size in enumerate(sizes[1:], start=1):
+            finer = levels[-1]
+            levels.append(stack.enter_context(finer.level(number, size)))
+            _reduce(finer, levels[-1], step)
+        # Left by a process that was killed; the store's lock says that nobody is writing this file now.
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            stale.unlink(missing_ok=True)
+        with whole_file(path) as partial:
+            _write(levels, partial, mpp, _description(store, path, mpp, metadata), step)
+            chain_levels(partial)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata that :func:`write_ome_tiff` put into a file; empty for a TIFF of another program.
+
+    Raises:
+        RestainError: if the file cannot be read as TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            xml = tiff.ome_metadata
+    except (OSError, ValueError, struct.error, tifffile.TiffFileError):
+        raise RestainError(f"{path} cannot be read or is not a TIFF file.") from None
+    if xml is None:
+        return {}
+    try:
+        root = ET.fromstring(xml)
+    except ET.ParseError:
+        raise RestainError(f"{path} is damaged: its OME-XML cannot be read.") from None
+    found = root.findall(f".//{{{_OME}}}MapAnnotation[@Namespace='{NAMESPACE}']/{{{_OME}}}Value/{{{_OME}}}M")
+    return {entry.get("K", ""): entry.text or "" for entry in found}
+
+
+def chain_levels(path: Path) -> None:
+    """Link the SubIFDs of the first directory of a little-endian BigTIFF into its main chain, in place.
+
+    The offset that ends a directory (8 bytes in BigTIFF) is set: the first directory's to the first SubIFD, each
+    SubIFD's to the next one, the last one's to 0.
+
+    Raises:
+        ValueError: if the file is not such a TIFF or its first directory is not the only one in the main chain.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        if not tiff.is_bigtiff or tiff.byteorder != "<" or len(tiff.pages) != 1:
+            raise ValueError(f"{path} is no little-endian BigTIFF of one directory")
+        chain = [page.offset, *(page.subifds or ())]
+    with open(path, "r+b") as file:
+        for here, following in zip(chain, [*chain[1:], 0], strict=True):
+            file.seek(here)
+            (tags,) = struct.unpack("<Q", file.read(8))
+            # Behind the count of tags and the tags of 20 bytes each.
+            file.seek(here + 8 + 20 * tags)
+            file.write(struct.pack("<Q", following))
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None):
+        self.done, self.total, self.progress = 0, total, progress
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _reduce(finer: TileStore, coarser: TileStore, step: _Counter) -> None:
+    for row in range(coarser.grid[0]):
+        for column in range(coarser.grid[1]):
+            if not coarser.has(row, column):
+                _reduce_tile(finer, coarser, row, column)
+            step()
+
+
+def _reduce_tile(finer: TileStore, coarser: TileStore, row: int, column: int) -> None:
+    quad = [
+        (y, x)
+        for y in range(2 * row, min(2 * row + 2, finer.grid[0]))
+        for x in range(2 * column, min(2 * column + 2, finer.grid[1]))
+    ]
+    blanks = {finer.blank(y, x) for y, x in quad}
+    colour = blanks.pop()
+    if colour is not None and not blanks:
+        coarser.put_blank(row, column, colour)
+        return
+    rows = [
+        np.concatenate([finer.read(y, x) for y, x in quad if y == line], axis=1)
+        for line in sorted({y for y, _ in quad})
+    ]
+    coarser.put(row, column, halve(np.concatenate(rows)))
+
+
+def halve(image: NDArray[Any]) -> NDArray[Any]:
+    """The 2x2 mean of ``(h, w, ...)``, of ``ceil(h / 2)`` by ``ceil(w / 2)``; an odd border is repeated once.
+
+    ``uint8`` is rounded half up; ``float`` stays what it is.
+    """
+    odd = [(0, image.shape[0] % 2), (0, image.shape[1] % 2)] + [(0, 0)] * (image.ndim - 2)
+    wide = np.pad(image, odd, mode="edge").astype(np.uint16 if image.dtype == np.uint8 else image.dtype)
+    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    return ((total + 2) // 4).astype(np.uint8) if image.dtype == np.uint8 else total / np.asarray(4, image.dtype)
+
+
+def _encoded(level: TileStore, step: _Counter) -> Iterator[bytes]:
+    for row in range(level.grid[0]):
+        for column in range(level.grid[1]):
+            # Before the yield: the last tile of a level is followed by no further call.
+            step()
+            yield level.encoded(row, column)
+
+
+def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: _Counter) -> None:
+    store = levels[0]
+    forms: dict[str, dict[str, Any]] = {
+        "rgb": {"dtype": "uint8", "photometric": "ycbcr", "subsampling": (1, 1), "compression": "jpeg"},
+        "dab": {"dtype": "uint16", "photometric": "minisblack", "predictor": 2, "compression": "adobe_deflate"},
+    }
+    with tifffile.TiffWriter(path, bigtiff=True, byteorder="<", ome=False) as tiff:
+        for number, level in enumerate(levels):
+            height, width = level.size.height, level.size.width
+            # The true ratio, not a power of two: an odd side was rounded up.
+            scale_x, scale_y = store.size.width / width, store.size.height / height
+            tiff.write(
+                _encoded(level, step),
+                shape=(height, width, 3) if store.kind == "rgb" else (height, width),
+                tile=(store.tile, store.tile),
+                resolution=(1e4 / (mpp * scale_x), 1e4 / (mpp * scale_y)),
+                resolutionunit="CENTIMETER",
+                description=None if number else description,
+                software=None if number else f"restain {__version__}",
+                subifds=None if number else len(levels) - 1,
+                subfiletype=1 if number else 0,
+                metadata=None,
+                maxworkers=1,
+                **forms[store.kind],
+            )
+
+
+def _description(store: TileStore, path: Path, mpp: float, metadata: Mapping[str, str]) -> bytes:
+    """The OME-XML (2016-06), in ASCII as TIFF wants it."""
+    kept = {"notice": NOTICE, **metadata}
+    if store.holes:
+        kept["holes"] = json.dumps(
+            [
+                [column * store.tile, row * store.tile, *reversed(store.extent(row, column)), reason]
+                for row, column, reason in store.holes
+            ]
+        )
+    ET.register_namespace("", _OME)
+    root = ET.Element(f"{{{_OME}}}OME", {"Creator": f"restain {__version__}"})
+
+    def below(parent: ET.Element, name: str, text: str | None = None, **attributes: str) -> ET.Element:
+        element = ET.SubElement(parent, f"{{{_OME}}}{name}", attributes)
+        element.text = text
+        return element
+
+    samples = "3" if store.kind == "rgb" else "1"
+    image = below(root, "Image", ID="Image:0", Name=path.name)
+    below(image, "Description", kept["notice"])
+    pixels = below(
+        image,
+        "Pixels",
+        ID="Pixels:0",
+        DimensionOrder="XYCZT",
+        Type="uint8" if store.kind == "rgb" else "uint16",
+        BigEndian="false",
+        SizeX=str(store.size.width),
+        SizeY=str(store.size.height),
+        SizeC=samples,
+        SizeZ="1",
+        SizeT="1",
+        PhysicalSizeX=repr(float(mpp)),
+        PhysicalSizeXUnit="\u00b5m",
+        PhysicalSizeY=repr(float(mpp)),
+        PhysicalSizeYUnit="\u00b5m",
+        Interleaved="true" if store.kind == "rgb" else "false",
+    )
+    name = {} if store.kind == "rgb" else {"Name": "DAB optical density, 1e-4 per count"}
+    below(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel=samples, **name)
+    below(pixels, "TiffData", IFD="0", PlaneCount="1")
+    below(image, "AnnotationRef", ID="Annotation:0")
+    annotations = below(root, "StructuredAnnotations")
+    entries = below(below(annotations, "MapAnnotation", ID="Annotation:0", Namespace=NAMESPACE), "Value")
+    for key, value in kept.items():
+        below(entries, "M", _printable(value), K=_printable(key))
+    return ET.tostring(root, encoding="us-ascii", xml_declaration=True)
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold."""
+    return "".join(c for c in text if c in "\t\n\r" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF))
