@@ -48,7 +48,7 @@ def picture(side: int, mpp: float) -> NDArray[np.uint8]:
 
 def stained(restainer: Restainer, he: NDArray[np.uint8]) -> NDArray[np.float32]:
     """RGB in [0, 255], not rounded."""
-    return np.concatenate([planes[..., :3] for _, planes in restainer._bands(he, None)]) * 255
+    return np.concatenate([planes[..., :3] for _, planes in restainer.bands(he, None)]) * 255
 
 
 def borders(side: int, tile: int, overlap: int) -> list[int]:

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle, load_bundle, save_bundle
 from restain.data import read_density, read_rgb, read_text
-from restain.geometry import Size
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
+from restain.models.survey import Survey
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.stain import Restainer, Survey, expand, stain_images
+from restain.stain import Restainer, expand, stain_images
 
 
 def make_bundle(folder: Path, **generator: object) -> Bundle:
@@ -76,17 +74,6 @@ def test_attention_does_not_know_the_tiles(tmp_path: Path) -> None:
     assert np.abs(one - other).max() <= 2
     alone = Restainer(bundle, tile=192, overlap=96, survey=None)(he).rgb.astype(int)
     assert np.abs(one - alone).max() > 4
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 40))
-def test_a_survey_spreads_windows_over_the_image(width: int, height: int, most: int) -> None:
-    windows = Survey(window=256, most=most).windows(Size(width, height))
-    columns, rows = -(-width // 256), -(-height // 256)
-    assert len(windows) == min(most, columns * rows)
-    assert len({(w.origin.x, w.origin.y) for w in windows}) == len(windows)
-    assert all(w.right <= width and w.bottom <= height for w in windows)
-    if most >= columns * rows:
-        assert sum(w.size.width * w.size.height for w in windows) == width * height
 
 
 def test_tiles_leave_no_seam(bundle: Bundle) -> None:

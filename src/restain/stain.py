@@ -1,16 +1,14 @@
 """Staining: an H&E image in, a virtual IHC image out, tile by tile, with provenance in the file.
 
 Images that fit one tile are restained whole. Larger ones are cut into overlapping tiles whose results are blended by
-ramps over the overlap. What the attention of every tile reads from is a survey of the whole image, made beforehand on a
-grid of windows that has nothing to do with the tiles (:class:`Survey`), so that a pixel's result does not depend on the
-tile in which it fell.
+ramps over the overlap. What the attention of every tile reads from is a survey of the whole image, made beforehand
+(:mod:`restain.models.survey`), so that a pixel's result does not depend on the tile in which it fell.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +21,12 @@ from restain import NOTICE, __version__
 from restain.bundle import Bundle
 from restain.data import image_mpp, read_rgb, read_text, write_density, write_rgb
 from restain.errors import RestainError
-from restain.geometry import Point, Region, Size, tiles
+from restain.geometry import Region, Size, tiles
 from restain.models.attention import AttentionState
 from restain.models.blocks import channels_last
-from restain.models.generator import Generator
 from restain.models.heads import StainHead
-from restain.models.network import StainingNetwork
+from restain.models.network import StainingNetwork, batch_of
+from restain.models.survey import Survey, survey_of
 from restain.prediction import Prediction
 
 OVERLAP = 192
@@ -54,12 +52,6 @@ def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> NDArray[np
     return weight
 
 
-def _batch(he: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """``(H, W, 3)`` uint8 to ``(1, 3, H, W)`` in [0, 1]."""
-    batch = torch.from_numpy(np.ascontiguousarray(he)).to(device)
-    return (batch.permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
-
-
 def restain_whole(
     generator: StainingNetwork,
     he: NDArray[np.uint8],
@@ -73,7 +65,7 @@ def restain_whole(
     ``context``: what a survey says of the image that ``he`` is a tile of, for restain's own generator.
     """
     device = next(generator.parameters()).device
-    batch = _batch(he, device)
+    batch = batch_of(he, device)
     options: dict[str, object] = {}
     if white is not None:
         options["white"] = torch.from_numpy(white).to(device)[None] / 255
@@ -84,30 +76,6 @@ def restain_whole(
     planes = stained.rgb if stained.dab is None else torch.cat([stained.rgb, stained.dab], dim=1)
     result: NDArray[np.float32] = planes[0].permute(1, 2, 0).float().cpu().numpy()
     return result
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Where the attention of all of an image's tiles looks: windows on a fixed grid, at most ``most`` of them.
-
-    The state of FAVOR+ attention is a sum over tokens (:class:`~restain.models.attention.AttentionState`), so those of
-    the windows add up to one for the image. A larger image is surveyed at evenly spread windows: the state is a mean, which
-    a sample estimates.
-    """
-
-    window: int = 512
-    """Side of a window in px at the model's mpp."""
-    most: int = 64
-
-    def windows(self, size: Size) -> list[Region]:
-        """The windows for an image of ``size``, row by row; no two overlap."""
-        every = [
-            Region(Point(x, y), Size(min(self.window, size.width - x), min(self.window, size.height - y)))
-            for y in range(0, size.height, self.window)
-            for x in range(0, size.width, self.window)
-        ]
-        chosen = np.unique(np.linspace(0, len(every) - 1, min(self.most, len(every))).round().astype(int))
-        return [every[i] for i in chosen]
 
 
 _SURVEY = Survey()
@@ -163,42 +131,24 @@ class Restainer:
         """The bundle's name and the start of its hash."""
         return f"{self.bundle.card.name} ({self.bundle.card.hash[:12]})"
 
-    def _surveyed(
-        self, he: NDArray[np.uint8], windows: Sequence[Region], progress: Callable[[int], None]
-    ) -> list[AttentionState] | None:
-        """The attention's context for the tiles of ``he``; None without windows."""
-        total: list[AttentionState] | None = None
-        for done, window in enumerate(windows):
-            progress(done)
-            assert isinstance(self.generator, Generator)
-            with torch.inference_mode():
-                states = self.generator.survey(_batch(he[window.slices], self.device))
-            total = states if total is None else [a + b for a, b in zip(total, states, strict=True)]
-        return total
-
-    def _windows(self, size: Size) -> list[Region]:
-        """What to survey of an image of ``size``: nothing where it fits one tile or the model has no such attention."""
-        if self.survey is None or max(size.width, size.height) <= self.tile:
-            return []
-        if not (isinstance(self.generator, Generator) and self.generator.surveys):
-            return []
-        return self.survey.windows(size)
-
-    def _bands(
+    def bands(
         self, he: NDArray[np.uint8], progress: Callable[[int, int], None] | None
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Finished rows from top to bottom: ``(first row, (h, W, C))``. Holds one row of tiles at a time."""
         height, width = he.shape[:2]
         regions = list(tiles(Size(width, height), self.tile, self.overlap))
         rows = sorted({r.origin.y for r in regions})
-        windows = self._windows(Size(width, height))
+        # An image of one tile surveys itself.
+        windows: list[Region] = []
+        if self.survey is not None and len(regions) > 1 and self.generator.surveys:
+            windows = self.survey.windows(Size(width, height))
         steps = len(windows) + len(regions)
 
         def report(done: int) -> None:
             if progress is not None:
                 progress(done, steps)
 
-        context = self._surveyed(he, windows, report)
+        context = survey_of(self.generator, he, windows, report) if windows else None
         total: NDArray[np.float32] | None = None
         weight = np.zeros(0, np.float32)
         for done, region in enumerate(regions):
@@ -231,7 +181,7 @@ class Restainer:
         """Restain one image at the model's mpp: ``(H, W, 3)`` uint8 RGB of any size."""
         rgb = np.empty(he.shape, np.uint8)
         dab: NDArray[np.float32] | None = None
-        for top, planes in self._bands(he, progress):
+        for top, planes in self.bands(he, progress):
             rows = slice(top, top + planes.shape[0])
             band = to_prediction(planes)
             rgb[rows] = band.rgb

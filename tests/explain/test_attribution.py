@@ -11,10 +11,11 @@ from torch import Tensor
 
 from restain import RestainError, optics
 from restain.explain.attribution import Calls, baseline_of, integrated_gradients, occlusion, occlusion_calls
-from restain.explain.targets import batch_of, dab_map, disc_dab, disc_mask, label_gradient
+from restain.explain.targets import dab_map, disc_dab, disc_mask, label_gradient
 from restain.geometry import Point
 from restain.models.generator import Generator
 from restain.models.heads import Stained
+from restain.models.network import batch_of
 from restain.recipe import ExpressionRecipe, GeneratorRecipe
 
 

@@ -72,7 +72,7 @@ def read_rgb(path: Path) -> Rgb:
     _check_whole(path, kind, data)
     with _decoding(path):
         picture = _PILLOW_FORMS[kind](io.BytesIO(data))
-        _check_mode(path, _pillow_form(kind, picture, data))
+        check_mode(path, _pillow_form(kind, picture, data))
         rgb = np.array(picture)
     return rgb
 
@@ -245,7 +245,7 @@ def _form(words: str, depth: int) -> str:
     return f"a {depth}-bit {words.split(' ', 1)[1]}" if words else f"a {depth}-bit RGB image"
 
 
-def _check_mode(path: Path, form: str) -> None:
+def check_mode(path: Path, form: str) -> None:
     if form:
         raise RestainError(f"{path} is {form}; restain reads 8-bit RGB.")
 
@@ -261,14 +261,14 @@ def _read_tiff(path: Path) -> Rgb:
         length = tiff.filehandle.size
         if any(start + count > length for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise RestainError(f"{path} is truncated: the TIFF data ends before the image does.")
-        _check_mode(path, _tiff_form(page))
+        check_mode(path, tiff_form(page))
         pixels = page.asarray()
         if not pixels.size:
             raise ValueError("a damaged header that gives no width or height")
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels)
 
 
-def _tiff_form(page: Any) -> str:
+def tiff_form(page: Any) -> str:
     """What a TIFF page holds, in words; empty for 8-bit RGB, also where a compression keeps it as YCbCr."""
     photometric = tifffile.PHOTOMETRIC
     plain = page.compression in (1, 5, 8, 32773, 32946)

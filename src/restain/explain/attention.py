@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restain.explain.targets import DISC_UM, batch_of
+from restain.explain.targets import DISC_UM
 from restain.geometry import Point
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
-from restain.models.network import StainingNetwork
+from restain.models.network import StainingNetwork, batch_of
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from restain import optics
 from restain.errors import RestainError
-from restain.explain.targets import Target, batch_of
+from restain.explain.targets import Target
+from restain.models.network import batch_of
 
 Baseline = Literal["glass", "blur"]
 Floats = NDArray[np.float32]

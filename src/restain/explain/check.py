@@ -45,11 +45,12 @@ from restain.explain.maps import (
     window_around,
 )
 from restain.explain.page import make_folder, write_json, write_page
-from restain.explain.targets import DISC_UM, Target, batch_of, dab_map, disc_mask, level_probability
+from restain.explain.targets import DISC_UM, Target, dab_map, disc_mask, level_probability
 from restain.explain.tissue import candidate_points, classes_of, per_class, tumour_cells, tumour_cells_at
 from restain.explain.verdict import class_table, figures_of, verdicts
 from restain.geometry import Point
 from restain.models.blocks import channels_last
+from restain.models.network import batch_of
 from restain.phantom import Tissue, read_truth, regrow
 
 CHECK_EFFORT = Effort(16, patch=32, step=24)

@@ -34,11 +34,12 @@ from restain.explain.maps import (
     window_around,
 )
 from restain.explain.page import make_folder, write_json, write_page
-from restain.explain.targets import DISC_UM, batch_of, dab_map, disc_mask
+from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.explain.tissue import classes_found, per_class
 from restain.geometry import Point
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
+from restain.models.network import batch_of
 
 LEAST_SIDE = 32
 """Smallest side of an image in px at the model's mpp: one occluding patch, and one step of the larger backbone."""

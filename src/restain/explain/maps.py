@@ -21,7 +21,6 @@ from restain.explain.attribution import (
 )
 from restain.explain.targets import (
     Target,
-    batch_of,
     dab_map,
     disc_dab,
     disc_mask,
@@ -32,7 +31,7 @@ from restain.explain.targets import (
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.models.expression import ExpressionClassifier
-from restain.models.network import StainingNetwork
+from restain.models.network import StainingNetwork, batch_of
 
 LEVEL_WINDOW = 256
 DAB_WINDOW = 192

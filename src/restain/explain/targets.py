@@ -29,12 +29,6 @@ DISC_UM = 16.0
 """Diameter of the disc over which a place's DAB is averaged, in µm: about one tumour cell with its membrane."""
 
 
-def batch_of(he: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
-    """``(H, W, 3)`` RGB in [0, 255] as a batch of one, ``(1, 3, H, W)`` in [0, 1], in the networks' memory layout."""
-    tensor = torch.from_numpy(np.ascontiguousarray(he)).permute(2, 0, 1)[None].float() / 255
-    return tensor.contiguous(memory_format=torch.channels_last)
-
-
 def level_probabilities(classifier: ExpressionClassifier, he: Tensor) -> Tensor:
     """The classifier's probability of each HER2 level: ``(N, 4)``. No gradients."""
     with torch.inference_mode():

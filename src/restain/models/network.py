@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restain.models.attention import AttentionState
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import Stained
 
@@ -25,6 +28,21 @@ class StainingNetwork(nn.Module, ABC):
 
     def redraw_features(self, generator: torch.Generator) -> None:
         """Draw new random features, in a network that has some (see the recipe's ``redraw_every``)."""
+
+    @property
+    def surveys(self) -> bool:
+        """Whether :meth:`survey` can tell anything and a call takes it as its ``context``."""
+        return False
+
+    def survey(self, he: Tensor) -> list[AttentionState]:
+        """What attention needs to know of ``he``, ``(N, 3, H, W)``, as keys; one state per attention block, which add up."""
+        return []
+
+
+def batch_of(he: NDArray[np.uint8] | NDArray[np.float32], device: torch.device | None = None) -> Tensor:
+    """``(H, W, 3)`` RGB in [0, 255] as a batch of one, ``(1, 3, H, W)`` in [0, 1], in the networks' memory layout."""
+    tensor = torch.from_numpy(np.ascontiguousarray(he)).to(device).permute(2, 0, 1)[None].float() / 255
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def padded(he: Tensor, step: int) -> Tensor:

@@ -119,11 +119,13 @@ def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, in
     Raises:
         RestainError: if the slide has no mpp or cannot be read.
     """
-    return tissue_of(overview(slide, mpp, progress), max(mpp, slide.mpp))
+    return tissue_of(*overview(slide, mpp, progress))
 
 
-def overview(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None) -> Rgb:
-    """The whole slide at ``mpp`` (or its own, where coarser), ``(h, w, 3)``, read in strips so that memory stays small.
+def overview(
+    slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None
+) -> tuple[Rgb, float]:
+    """The whole slide at ``mpp`` (or its own, where coarser), ``(h, w, 3)``, and that mpp; read in strips, to tell progress.
 
     Raises:
         RestainError: if the slide has no mpp or cannot be read.
@@ -137,7 +139,7 @@ def overview(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int],
         picture[region.slices] = slide.read(region, mpp)
         if progress is not None:
             progress(region.bottom, size.height)
-    return picture
+    return picture, mpp
 
 
 def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
@@ -170,8 +172,8 @@ def write_tissue(
 
     with open_slide(path, mpp) as slide:
         slide_mpp = slide.mpp
-        picture = overview(slide, MASK_MPP, progress)
-    found = tissue_of(picture, max(MASK_MPP, slide_mpp))
+        picture, mask_mpp = overview(slide, MASK_MPP, progress)
+    found = tissue_of(picture, mask_mpp)
     polygons = to_polygons(found.mask, found.mpp, slide_mpp)
     try:
         out.mkdir(parents=True, exist_ok=True)

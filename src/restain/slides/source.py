@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Level:
 
 
 @dataclass
-class Source:
+class Source(ABC):
     """One open file: facts as fields, pixels by :meth:`read`. Subclasses read one kind of file each."""
 
     path: Path
@@ -32,15 +33,15 @@ class Source:
     associated: dict[str, Size] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
+    @abstractmethod
     def read(self, level: int, region: Region) -> Rgb:
         """Pixels ``(h, w, 3)`` ``uint8`` of a region that lies inside ``level``; the same for any enclosing region.
 
         Raises:
             RestainError: if the pixels cannot be decoded.
         """
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
         """Give the file back."""
 
 
@@ -63,3 +64,15 @@ def levels_of(sizes: list[Size]) -> tuple[Level, ...]:
 def damaged(path: Path, what: str) -> RestainError:
     """The sentence of a slide whose data cannot be read."""
     return RestainError(f"{path} is truncated or damaged: {what}.")
+
+
+def paste(out: Rgb, region: Region, piece: Rgb, x: int, y: int) -> None:
+    """Put into ``out``, the pixels of ``region``, what lies in it of a ``piece`` whose first pixel is at ``x``, ``y``."""
+    height, width = piece.shape[:2]
+    top, left = max(y, region.origin.y), max(x, region.origin.x)
+    bottom, right = min(y + height, region.bottom), min(x + width, region.right)
+    rows, columns = (
+        slice(top - region.origin.y, bottom - region.origin.y),
+        slice(left - region.origin.x, right - region.origin.x),
+    )
+    out[rows, columns] = piece[top - y : bottom - y, left - x : right - x]

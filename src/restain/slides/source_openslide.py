@@ -10,8 +10,8 @@ import tifffile
 
 from restain.data.images import TIFF_MAGIC, Rgb
 from restain.geometry import Point, Region, Size
-from restain.slides.source import Source, damaged, levels_of
-from restain.slides.source_tiff import chain_ends
+from restain.slides.source import Source, damaged, levels_of, paste
+from restain.slides.source_tiff import broken_chain, lost_tiles
 
 _GRID = 512
 
@@ -63,12 +63,7 @@ class OpenSlideSource(Source):
         for y in range(region.origin.y // _GRID * _GRID, region.bottom, _GRID):
             for x in range(region.origin.x // _GRID * _GRID, region.right, _GRID):
                 size = Size(min(_GRID, of.width - x), min(_GRID, of.height - y))
-                piece = self._piece(level, Region(Point(x, y), size))
-                top, left = max(y, region.origin.y), max(x, region.origin.x)
-                bottom, right = min(y + size.height, region.bottom), min(x + size.width, region.right)
-                out[
-                    top - region.origin.y : bottom - region.origin.y, left - region.origin.x : right - region.origin.x
-                ] = piece[top - y : bottom - y, left - x : right - x]
+                paste(out, region, self._piece(level, Region(Point(x, y), size)), x, y)
         return out
 
     def _piece(self, level: int, region: Region) -> Rgb:
@@ -103,13 +98,8 @@ def _cut(path: Path, vendor: str) -> list[str]:
             return []
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page.aspage() for page in tiff.pages]
-            end = tiff.filehandle.size
-            ends = [at + n for page in pages for at, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
+            lost = lost_tiles(path, [page.aspage() for page in tiff.pages], tiff.filehandle.size, strict=False)
     except Exception:
         return [f"{path} is truncated or damaged: its TIFF directories cannot all be read."]
     # NDPI keeps 64-bit offsets in a classic TIFF.
-    if vendor != "hamamatsu" and not chain_ends(path):
-        return [f"{path} is truncated or damaged: its chain of TIFF directories breaks off."]
-    lost = sum(one > end for one in ends)
-    return [f"{path} is truncated: {lost} of {len(ends)} tiles lie beyond its end."] if lost else []
+    return (broken_chain(path) if vendor != "hamamatsu" else []) or lost

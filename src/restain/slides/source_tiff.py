@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,11 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from restain.data.images import Rgb, _check_mode, _tiff_form
+from restain.data.images import Rgb, check_mode, tiff_form
 from restain.data.metadata import image_mpp
 from restain.errors import RestainError
 from restain.geometry import Region, Size
-from restain.slides.source import Source, damaged, levels_of
+from restain.slides.source import Source, damaged, levels_of, paste
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 
@@ -40,16 +41,10 @@ class TiffSource(Source):
             )
             self.icc = self._pages[0].iccprofile
             for page in self._pages:
-                _check_mode(path, _tiff_form(page))
+                check_mode(path, tiff_form(page))
                 if page.axes != "YXS":
                     raise RestainError(f"{path} keeps its colours in separate planes; restain reads them interleaved.")
-            end = self._tiff.filehandle.size
-            spans = [s for page in self._pages for s in zip(page.dataoffsets, page.databytecounts, strict=True)]
-            lost = sum(at + count > end for at, count in spans)
-            if not chain_ends(path):
-                self.faults.append(f"{path} is truncated or damaged: its chain of TIFF directories breaks off.")
-            if lost:
-                self.faults.append(f"{path} is truncated: {lost} of {len(spans)} tiles lie beyond its end.")
+            self.faults += broken_chain(path) + lost_tiles(path, self._pages, self._tiff.filehandle.size, strict=True)
         except RestainError:
             self._tiff.close()
             raise
@@ -69,12 +64,7 @@ class TiffSource(Source):
                 piece = self._tile(page, row * across + column)
                 if piece is None:
                     continue
-                y, x = row * height, column * width
-                top, left = max(y, region.origin.y), max(x, region.origin.x)
-                bottom, right = min(y + height, region.bottom), min(x + width, region.right)
-                out[
-                    top - region.origin.y : bottom - region.origin.y, left - region.origin.x : right - region.origin.x
-                ] = piece[top - y : bottom - y, left - x : right - x]
+                paste(out, region, piece, column * width, row * height)
         return out
 
     def _tile(self, page: Any, index: int) -> Rgb | None:
@@ -98,7 +88,23 @@ class TiffSource(Source):
         self._tiff.close()
 
 
-def chain_ends(path: Path) -> bool:
+def broken_chain(path: Path) -> list[str]:
+    """The fault of a TIFF whose chain of directories does not come to its end."""
+    return [] if _chain_ends(path) else [f"{path} is truncated or damaged: its chain of TIFF directories breaks off."]
+
+
+def lost_tiles(path: Path, pages: Sequence[Any], end: int, *, strict: bool) -> list[str]:
+    """The fault of a TIFF of ``end`` bytes whose tiles or strips lie beyond it.
+
+    Raises:
+        ValueError: if ``strict`` and a page has more offsets than byte counts, or the other way round.
+    """
+    ends = [at + count for page in pages for at, count in zip(page.dataoffsets, page.databytecounts, strict=strict)]
+    lost = sum(one > end for one in ends)
+    return [f"{path} is truncated: {lost} of {len(ends)} tiles lie beyond its end."] if lost else []
+
+
+def _chain_ends(path: Path) -> bool:
     """Whether a TIFF's chain of directories comes to its end; tifffile drops what follows a break without a word."""
     with open(path, "rb") as file:
         end = file.seek(0, 2)

@@ -11,6 +11,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -356,23 +357,12 @@ class TileStore:
         finally:
             file.detach()
 
-    def _writing(self) -> _Writing:
-        return _Writing(self.folder)
-
-
-class _Writing:
-    """What the system refuses becomes one sentence."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(fault, OSError):
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the system refuses becomes one sentence."""
+        try:
+            yield
+        except OSError as fault:
             kept = " (finished tiles are kept)" if (self.folder / _RECORDS).exists() else ""
             raise RestainError(f"{self.folder} cannot be written: {fault.strerror or fault}{kept}.") from None
 
