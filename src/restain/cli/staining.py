@@ -2,48 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from restain import NOTICE
 from restain.cli.console import (
     ModelOption,
     OutOption,
     app,
+    err_console,
     out_console,
     plain,
     progress_bar,
     say,
 )
+from restain.errors import RestainError
+
+if TYPE_CHECKING:
+    from restain.stain import Outcome
 
 
-@app.command(epilog="Example: restain stain HE/*.png -o virtual")
+class SlideForm(StrEnum):
+    """Of a virtual slide."""
+
+    ome_tiff = "ome-tiff"
+    dicom = "dicom"
+
+
+@app.command(epilog="Example: restain stain slides/*.svs HE/*.png -o virtual --dab")
 def stain(
-    images: Annotated[list[Path], typer.Argument(help="H&E images (PNG, JPEG, TIFF) or folders of them.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Slides and pictures of H&E, folders or patterns of them, or a CSV with a column slide."),
+    ],
     out: OutOption,
     model: ModelOption = None,
-    mpp: Annotated[float | None, typer.Option(min=0.05, help="Micrometres per pixel of the images.")] = None,
-    dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as NAME.dab.tif.")] = False,
-    tile: Annotated[int, typer.Option(min=256, help="Largest tile side in px.")] = 1024,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.01, help="Micrometres per pixel, where a file does not say.")
+    ] = None,
+    dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as a file of its own.")] = False,
+    tile: Annotated[int, typer.Option(min=256, help="Largest side in px of what the network takes at a time.")] = 1024,
     white: Annotated[
         tuple[float, float, float] | None, typer.Option(help="Glass of the IHC to imitate: R G B, up to 255.")
     ] = None,
+    region: Annotated[
+        tuple[int, int, int, int] | None, typer.Option(help="Slides: stain only X Y WIDTH HEIGHT, in level-0 px.")
+    ] = None,
+    roi: Annotated[
+        Path | None, typer.Option(help="Slides: stain only inside the outlines of this GeoJSON, in level-0 px.")
+    ] = None,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Slides: do not look for tissue, stain glass as well.")
+    ] = False,
+    form: Annotated[SlideForm, typer.Option("--format", help="Of virtual slides.")] = SlideForm.ome_tiff,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG tiles of slides.")] = 90,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="What runs the network: auto, or a name (docs/speed.md).")] = "auto",
 ) -> None:
-    """Restain H&E images of any size as HER2 IHC: tiled, blended, with provenance in the file."""
+    """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
     from restain.bundle import load_bundle
-    from restain.stain import Restainer, expand, stain_images
+    from restain.geometry import Point, Region, Size
+    from restain.slides import read_geojson
+    from restain.stain import Restainer, SlideOptions, find_sources, stain_many
+    from restain.stain.area import rectangle
 
-    sources = expand(images)
+    if region is not None and roi is not None:
+        raise RestainError("--region and --roi exclude each other: give one of them.")
+    outlines = None if roi is None else tuple(read_geojson(roi))
+    if region is not None:
+        outlines = (rectangle(Region(Point(*region[:2]), Size(*region[2:]))),)
+    options = SlideOptions(mpp, dab, outlines, everywhere, strict, form.value, quality)
+    found = find_sources(sources)
     bundle = load_bundle(model)
     with progress_bar("staining") as progress:
-        results = stain_images(
-            sources, out, Restainer(bundle, tile=tile, white=white), mpp=mpp, dab=dab, progress=progress, warn=say
+        outcomes = stain_many(
+            found,
+            out,
+            Restainer(bundle, tile=tile, white=white, engine=engine),
+            options,
+            progress=progress,
+            warn=say,
         )
-    for result in results:
-        out_console.print(plain(str(result)))
+    show_outcomes(outcomes)
     out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")
+    if any(outcome.outcome == "failed" for outcome in outcomes):
+        raise typer.Exit(2)
+
+
+def show_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """The paths of results; with several sources, a table of what happened to each; faults on standard error."""
+    for outcome in outcomes:
+        if outcome.result is not None:
+            out_console.print(plain(str(outcome.result)))
+    if len(outcomes) > 1:
+        table = Table("source", "outcome", "seconds", "tissue, mm²", "Mpx/s", "seam ratio", "holes", box=None)
+        for o in outcomes:
+            figures = (o.seconds, o.tissue_mm2, o.megapixels_per_second, o.seam_ratio)
+            cells = ["" if v is None else f"{v:.3g}" for v in figures]
+            table.add_row(plain(o.source.name), o.outcome, *cells, "" if o.holes is None else str(o.holes))
+        out_console.print(table)
+    for outcome in outcomes:
+        if outcome.fault:
+            err_console.print(f"[bold red]error:[/bold red] {plain(outcome.fault)}")
 
 
 @app.command(epilog="Example: restain demo -o demo --real ../shared/data")

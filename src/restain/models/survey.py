@@ -6,7 +6,7 @@ on a fixed grid, which has nothing to do with the tiles, add up to one for the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,26 +29,25 @@ class Survey:
     """Side of a window in px at the model's mpp."""
     most: int = 64
 
-    def windows(self, size: Size) -> list[Region]:
-        """The windows for an image of ``size``, row by row; no two overlap."""
+    def windows(self, size: Size, where: Callable[[Region], bool] | None = None) -> list[Region]:
+        """The windows for an image of ``size``, row by row; no two overlap. ``where``: leave out all others."""
         every = [
             Region(Point(x, y), Size(min(self.window, size.width - x), min(self.window, size.height - y)))
             for y in range(0, size.height, self.window)
             for x in range(0, size.width, self.window)
         ]
+        if where is not None:
+            every = [window for window in every if where(window)]
         chosen = np.unique(np.linspace(0, len(every) - 1, min(self.most, len(every))).round().astype(int))
         return [every[i] for i in chosen]
 
 
-def survey_of(
-    generator: StainingNetwork, he: NDArray[np.uint8], windows: Sequence[Region], progress: Callable[[int], None]
-) -> list[AttentionState]:
-    """The states of ``he``, ``(H, W, 3)``, in ``windows`` together; ``progress`` is called with windows done."""
+def survey_of(generator: StainingNetwork, windows: Iterable[NDArray[np.uint8]]) -> list[AttentionState]:
+    """The states of ``windows`` of an H&E image, ``(h, w, 3)`` each, together; empty without windows."""
     device = next(generator.parameters()).device
     total: list[AttentionState] = []
-    for done, window in enumerate(windows):
-        progress(done)
+    for he in windows:
         with torch.inference_mode():
-            states = generator.survey(batch_of(he[window.slices], device))
+            states = generator.survey(batch_of(he, device))
         total = [a + b for a, b in zip(total, states, strict=True)] if total else states
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -77,6 +78,9 @@ def train(
     pairs = training_pairs(recipe, data)
     if not pairs.split("train"):
         raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
+    # Fabric tells on standard error which precision it takes; the run's recipe and bundle say that.
+    for package in ("fabric", "pytorch"):
+        logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
     board = TensorBoardLogger(out, name="logs", version="")
     probe = Fabric(accelerator=accelerator, devices=1)

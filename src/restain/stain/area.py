@@ -1,0 +1,103 @@
+"""Which pixels of a slide are stained: tissue with a margin, inside the region that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from restain.geometry import Region, Size
+from restain.slides import Polygon, TissueMask, rasterize
+
+MARGIN_UM = 32.0
+"""Round the tissue so much is stained as well, since the mask's outline is as rough as its pixels."""
+FADE_UM = 32.0
+"""Beyond the margin the stained image fades into glass over this width, so that no edge shows where the fill begins."""
+
+
+class Area:
+    """What of a slide is stained.
+
+    Args:
+        tissue: the slide's tissue.
+        slide_mpp: of level 0, in whose px ``roi`` is.
+        mpp: at which the slide is stained; all regions below are in px at this.
+        roi: outlines outside of which nothing is stained; None for the whole slide.
+    """
+
+    def __init__(self, tissue: TissueMask, slide_mpp: float, mpp: float, roi: Sequence[Polygon] | None = None) -> None:
+        distance = ndimage.distance_transform_edt(~tissue.mask) if tissue.mask.any() else np.inf
+        self._soft = np.clip(1 - (distance * tissue.mpp - MARGIN_UM) / FADE_UM, 0, 1).astype(np.float32)
+        self._soft = np.broadcast_to(self._soft, tissue.mask.shape)
+        self._scale = mpp / tissue.mpp
+        self._roi = None if roi is None else [_scaled(polygon, slide_mpp / mpp) for polygon in roi]
+
+    def weight(self, region: Region) -> NDArray[np.float32]:
+        """``(h, w)`` in [0, 1]: 1 where the stained image shows, 0 where there is glass."""
+        rows, down = self._taps(region.origin.y, region.size.height, self._soft.shape[0])
+        columns, across = self._taps(region.origin.x, region.size.width, self._soft.shape[1])
+        upper, lower = self._soft[rows], self._soft[np.minimum(rows + 1, self._soft.shape[0] - 1)]
+        lines = upper + (lower - upper) * down[:, None]
+        right = np.minimum(columns + 1, self._soft.shape[1] - 1)
+        weight: NDArray[np.float32] = lines[:, columns]
+        weight += (lines[:, right] - weight) * across[None]
+        return weight
+
+    def inside(self, region: Region) -> NDArray[np.bool_] | None:
+        """``(h, w)``: the pixels inside the region of interest; None where all are."""
+        if self._roi is None:
+            return None
+        shift = np.array([region.origin.x, region.origin.y], float)
+        near = [
+            Polygon(p.exterior - shift, tuple(hole - shift for hole in p.holes)) for p in self._roi if _meets(p, region)
+        ]
+        mask = rasterize(near, region.size, 1.0)
+        return None if mask.all() else mask
+
+    def is_glass(self, region: Region) -> bool:
+        """Whether nothing but glass shows in ``region``."""
+        first_y, last_y = self._reach(region.origin.y, region.bottom, self._soft.shape[0])
+        first_x, last_x = self._reach(region.origin.x, region.right, self._soft.shape[1])
+        return not self._soft[first_y:last_y, first_x:last_x].any()
+
+    def is_stained(self, region: Region) -> bool:
+        """Whether the network has to look at ``region``: tissue inside the region of interest."""
+        if self.is_glass(region):
+            return False
+        inside = self.inside(region)
+        return inside is None or bool((inside & (self.weight(region) > 0)).any())
+
+    def _reach(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        first = int(np.floor((start + 0.5) * self._scale - 0.5))
+        last = int(np.floor((stop - 0.5) * self._scale - 0.5)) + 2
+        return min(max(first, 0), length - 1), max(min(last, length), 1)
+
+    def _taps(self, start: int, count: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Mask pixels left of each pixel's centre, and how far beyond their centre it is."""
+        centre = np.clip((np.arange(start, start + count) + 0.5) * self._scale - 0.5, 0, length - 1)
+        first = np.floor(centre).astype(np.int64)
+        return first, (centre - first).astype(np.float32)
+
+
+def rectangle(region: Region) -> Polygon:
+    """A rectangle of level-0 px as an outline."""
+    left, top, right, bottom = region.origin.x, region.origin.y, region.right, region.bottom
+    return Polygon(np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float))
+
+
+def everywhere(size: Size, tissue: TissueMask) -> TissueMask:
+    """A mask that takes the whole slide for tissue, with the glass of ``tissue``; ``size`` in px at its mpp."""
+    return TissueMask(np.ones((size.height, size.width), bool), tissue.mpp, tissue.glass)
+
+
+def _scaled(polygon: Polygon, factor: float) -> Polygon:
+    return Polygon(polygon.exterior * factor, tuple(hole * factor for hole in polygon.holes))
+
+
+def _meets(polygon: Polygon, region: Region) -> bool:
+    low, high = polygon.exterior.min(axis=0), polygon.exterior.max(axis=0)
+    return bool(
+        low[0] < region.right and high[0] > region.origin.x and low[1] < region.bottom and high[1] > region.origin.y
+    )

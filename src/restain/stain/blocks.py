@@ -1,0 +1,205 @@
+"""A slide's blocks: read with a margin, through the network, into stores of tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.data.images import Rgb
+from restain.errors import RestainError
+from restain.geometry import Point, Region, Size
+from restain.models.attention import AttentionState
+from restain.models.heads import StainHead
+from restain.slides import Slide, TileStore
+from restain.stain.area import Area
+from restain.stain.pipeline import Pipeline, Seconds
+from restain.stain.restainer import Restainer
+
+TILE = 512
+"""Side in px of the result's tiles."""
+
+HALO = 96
+"""px round a block that the network sees and whose result is cut off: convolutions reach further, but what they carry
+from there is below 8 bits. A multiple of every network's stride, so that blocks sit on the same grid as a whole image."""
+
+UNSTAINED = np.full(3, 200, np.float32)
+"""RGB of tissue that was not asked for; not white, which would be a statement about the stain."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Tiles that go through the network together: ``(row, column)`` each, and the rectangle round them in px."""
+
+    tiles: tuple[tuple[int, int], ...]
+    region: Region
+
+
+class BlockStainer:
+    """Fills stores with a slide's stained tiles.
+
+    Args:
+        slide: the H&E slide.
+        restainer: the model; blocks are as many whole tiles as fit its ``tile``, at least one.
+        area: what is stained.
+        glass: ``(3,)`` RGB in [0, 255] of the slide's glass, which fills what is not stained, and on which tissue is
+            rendered where the restainer has no white of its own and the model a stain head.
+        context: what the attention of all blocks reads from, at a region of the slide; None for models that take none.
+        stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
+        strict: raise at the first tile that cannot be read, in place of keeping a hole.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        restainer: Restainer,
+        area: Area,
+        glass: NDArray[np.float32],
+        context: Callable[[Region], Sequence[AttentionState]] | None,
+        stores: Sequence[TileStore],
+        *,
+        strict: bool,
+    ) -> None:
+        self.slide, self.restainer, self.area, self.stores, self.strict = slide, restainer, area, stores, strict
+        self.context = context
+        self.mpp = restainer.bundle.card.mpp
+        self.glass = glass
+        red, green, blue = (int(v) for v in np.rint(glass))
+        self.fill = (red, green, blue)
+        self.white = restainer.white
+        if self.white is None and isinstance(getattr(restainer.generator, "head", None), StainHead):
+            self.white = glass
+        self.stained_px = 0
+        self.seconds = Seconds()
+
+    @property
+    def side(self) -> int:
+        """Of a block, in tiles."""
+        return max(1, self.restainer.tile // TILE)
+
+    def region_of(self, row: int, column: int) -> Region:
+        """A tile's pixels on the slide."""
+        height, width = self.stores[0].extent(row, column)
+        return Region(Point(column * TILE, row * TILE), Size(width, height))
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Fill the stores; ``progress`` is called with tiles there and tiles in all.
+
+        Raises:
+            RestainError: if the system refuses to write, or ``strict`` and a tile cannot be read.
+        """
+        blocks, done, total = [], 0, self.stores[0].grid[0] * self.stores[0].grid[1]
+        for block in self._blocks():
+            missing = [tile for tile in block.tiles if not all(store.has(*tile) for store in self.stores)]
+            stained = [tile for tile in missing if self._settle(*tile)]
+            done += len(block.tiles) - len(stained)
+            if stained:
+                blocks.append(_block(stained))
+            if progress is not None:
+                progress(done, total)
+        pipeline: Pipeline[Block, Rgb | RestainError, NDArray[np.float32] | None] = Pipeline(
+            self._read, self._work, self._keep, batch=self.restainer.batch, seconds=self.seconds
+        )
+        for block in pipeline.run(blocks):
+            done += len(block.tiles)
+            if progress is not None:
+                progress(done, total)
+
+    def _blocks(self) -> Iterator[Block]:
+        rows, columns = self.stores[0].grid
+        for top in range(0, rows, self.side):
+            for left in range(0, columns, self.side):
+                yield _block(
+                    [
+                        (row, column)
+                        for row in range(top, min(top + self.side, rows))
+                        for column in range(left, min(left + self.side, columns))
+                    ]
+                )
+
+    def _settle(self, row: int, column: int) -> bool:
+        """Whether a tile needs the network; one that does not is put."""
+        region = self.region_of(row, column)
+        if self.area.is_glass(region):
+            for store in self.stores:
+                store.put_blank(row, column, self.fill)
+            return False
+        if self.area.is_stained(region):
+            return True
+        self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
+        return False
+
+    def _read(self, block: Block) -> Rgb | RestainError:
+        wide = Region(
+            Point(block.region.origin.x - HALO, block.region.origin.y - HALO),
+            Size(block.region.size.width + 2 * HALO, block.region.size.height + 2 * HALO),
+        )
+        extent = self.slide.size_at(self.mpp)
+        left, top = max(wide.origin.x, 0), max(wide.origin.y, 0)
+        right, bottom = min(wide.right, extent.width), min(wide.bottom, extent.height)
+        try:
+            pixels = self.slide.read(Region(Point(left, top), Size(right - left, bottom - top)), self.mpp)
+        except RestainError as fault:
+            return fault
+        # Beyond the slide its edge goes on: white there would be an edge that the tissue does not have.
+        beyond = ((top - wide.origin.y, wide.bottom - bottom), (left - wide.origin.x, wide.right - right), (0, 0))
+        return np.pad(pixels, beyond, mode="edge")
+
+    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[NDArray[np.float32] | None]:
+        made: dict[int, NDArray[np.float32]] = {}
+        by_kind: dict[tuple[int, ...], list[int]] = {}
+        contexts = [None if self.context is None else self.context(block.region) for block in blocks]
+        for number, one in enumerate(pixels):
+            if not isinstance(one, RestainError):
+                by_kind.setdefault((*one.shape, id(contexts[number])), []).append(number)
+        for group in by_kind.values():
+            batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
+            planes = self.restainer.engine(batch, self.white, contexts[group[0]])
+            self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
+            made.update(zip(group, planes[:, HALO:-HALO, HALO:-HALO], strict=True))
+        for number, one in enumerate(pixels):
+            if isinstance(one, RestainError):
+                self._one_by_one(blocks[number], one)
+        return [made.get(number) for number in range(len(blocks))]
+
+    def _one_by_one(self, block: Block, fault: RestainError) -> None:
+        """What can be read of a block that cannot be read as a whole; the rest become holes."""
+        if self.strict:
+            raise fault
+        for tile in block.tiles:
+            single = _block([tile])
+            one = self._read(single) if len(block.tiles) > 1 else fault
+            if isinstance(one, RestainError):
+                for store in self.stores:
+                    store.put_hole(*tile, str(one))
+            else:
+                (planes,) = self._work([single], [one])
+                self._keep(single, planes)
+
+    def _keep(self, block: Block, planes: NDArray[np.float32] | None) -> None:
+        if planes is None:
+            return
+        for row, column in block.tiles:
+            region = self.region_of(row, column)
+            top, left = region.origin.y - block.region.origin.y, region.origin.x - block.region.origin.x
+            self._put(row, column, planes[top : top + region.size.height, left : left + region.size.width])
+
+    def _put(self, row: int, column: int, planes: NDArray[np.float32]) -> None:
+        region = self.region_of(row, column)
+        weight, inside = self.area.weight(region), self.area.inside(region)
+        rgb = self.glass + (planes[..., :3] * np.float32(255) - self.glass) * weight[..., None]
+        if inside is not None:
+            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, self.glass)[~inside]
+            weight = weight * inside
+        self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
+        if len(self.stores) > 1:
+            self.stores[1].put(row, column, planes[..., 3] * weight)
+
+
+def _block(tiles: Sequence[tuple[int, int]]) -> Block:
+    rows, columns = zip(*tiles, strict=True)
+    top, left = min(rows) * TILE, min(columns) * TILE
+    size = Size((max(columns) + 1) * TILE - left, (max(rows) + 1) * TILE - top)
+    return Block(tuple(tiles), Region(Point(left, top), size))

@@ -1,0 +1,172 @@
+"""What is to be stained: files, folders, globs and tables of slides."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from restain.errors import RestainError
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".dcm"})
+"""Suffixes of what is looked for in a folder, beside pictures; a file that is named is read whatever it is called."""
+
+MOST_PX = 64_000_000
+"""A picture of more pixels is stained as a slide, which does not hold it in memory."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture or slide, and its mpp where a table says it."""
+
+    path: Path
+    mpp: float | None = None
+
+
+def slide_name(source: Path) -> str:
+    """The name that a slide's results begin with: the file's, without its suffixes."""
+    name = source.name
+    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name if source.is_dir() and source.suffix.lower() != ".zarr" else source.stem
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a source has levels, comes from a scanner, or is too large to be held in memory; else it is a picture.
+
+    Raises:
+        RestainError: if nothing can read it.
+    """
+    from restain.slides import open_slide
+
+    try:
+        with open_slide(path) as slide:
+            pixels = slide.size.width * slide.size.height
+            scanned = slide.vendor not in (None, "generic-tiff")
+            return path.is_dir() or len(slide.levels) > 1 or scanned or pixels > MOST_PX
+    except RestainError:
+        # What reads pictures says better what is wrong with one.
+        if path.suffix.lower() in PICTURES and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+            return False
+        raise
+
+
+def expand(images: Sequence[Path], suffixes: Iterable[str] = PICTURES) -> list[Path]:
+    """The images named by files and folders (a folder stands for the images directly in it), in order.
+
+    Raises:
+        RestainError: if one is missing, a folder has no image, or two share the name that their results would get.
+    """
+    wanted = set(suffixes)
+    found: list[Path] = []
+    for path in images:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in wanted and not p.name.startswith("."))
+            if not inside:
+                kinds = "PNG, JPEG or TIFF image" if wanted == PICTURES else "picture or slide"
+                raise RestainError(f"{path}: the folder holds no {kinds}.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise RestainError(f"{path}: there is no such image.")
+    _apart(found)
+    return found
+
+
+def find_sources(names: Sequence[Path]) -> list[Source]:
+    """Pictures and slides: files, folders, patterns (``*.svs``), and CSV tables with a column ``slide``.
+
+    A folder stands for the pictures and slides directly in it, unless it is a slide itself (a DICOM series, an OME-Zarr).
+    A table's paths are relative to it; it may have a column ``mpp``. Other columns are left alone.
+
+    Raises:
+        RestainError: if something is missing, a folder or pattern has no match, a table is not such a one, or two would
+            get results of one name.
+    """
+    found: list[Source] = []
+    for name in names:
+        if not name.exists() and glob.has_magic(str(name)):
+            matches = [Path(match) for match in sorted(glob.glob(str(name), recursive=True))]
+            if not matches:
+                raise RestainError(f"{name}: nothing matches this pattern.")
+            found += [Source(path) for match in matches for path in _inside(match)]
+        elif name.suffix.lower() == ".csv" and name.is_file():
+            found += read_table(name)
+        else:
+            found += [Source(path) for path in _inside(name)]
+    _apart([source.path for source in found])
+    return found
+
+
+def read_table(path: Path) -> list[Source]:
+    """The slides of a CSV file with a column ``slide`` and, where wanted, ``mpp``.
+
+    Raises:
+        RestainError: if the file is not such a table, or a slide in it is missing.
+    """
+    found = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if "slide" not in (rows.fieldnames or ()):
+                raise RestainError(f"{path}: the table has no column named slide.")
+            for row in rows:
+                slide = path.parent / (row["slide"] or "").strip()
+                if not (row["slide"] or "").strip() or not slide.exists():
+                    raise RestainError(f"{path}, line {rows.line_num}: there is no slide {row['slide']!r}.")
+                found.append(Source(slide, _mpp(path, rows.line_num, row.get("mpp"))))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise RestainError(f"{path} cannot be read as CSV.") from None
+    if not found:
+        raise RestainError(f"{path}: the table holds no slides.")
+    return found
+
+
+def _mpp(path: Path, line: int, text: str | None) -> float | None:
+    if not (text or "").strip():
+        return None
+    try:
+        mpp = float(text or "")
+    except ValueError:
+        mpp = 0.0
+    if not 0 < mpp < 1000:
+        raise RestainError(f"{path}, line {line}: {text!r} is no mpp (micrometres per pixel).")
+    return mpp
+
+
+def _inside(path: Path) -> list[Path]:
+    if not path.is_dir() or _is_one_slide(path):
+        return [path] if path.is_dir() else expand([path])
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_one_slide(p)]
+    try:
+        return sorted([*folders, *expand([path], PICTURES | SLIDES)])
+    except RestainError:
+        if folders:
+            return folders
+        raise
+
+
+def _is_one_slide(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup")):
+        return True
+    for file in folder.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            with open(file, "rb") as opened:
+                return opened.read(132)[128:] == b"DICM"
+    return False
+
+
+def _apart(paths: Sequence[Path]) -> None:
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        name = slide_name(path)
+        if name in by_name:
+            raise RestainError(
+                f"{path} and {by_name[name]} would both become {name}; stain them into different folders."
+            )
+        by_name[name] = path
