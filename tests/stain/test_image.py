@@ -1,40 +1,22 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
 from restain import NOTICE, RestainError
-from restain.bundle import Bundle, load_bundle, save_bundle
+from restain.bundle import Bundle
 from restain.data import read_density, read_rgb, read_text
 from restain.models.attention import ResidualAttentionBlock
-from restain.models.generator import Generator
 from restain.models.survey import Survey
-from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
+from restain.recipe import AttentionRecipe
 from restain.stain import Restainer, expand, stain_images
 
 
-def make_bundle(folder: Path, **generator: object) -> Bundle:
-    torch.manual_seed(0)
-    recipe = Recipe(
-        name="tiny",
-        mpp=0.5,
-        generator=GeneratorRecipe(width=8, depth=2, **generator),
-        expression=ExpressionRecipe(width=4),
-    )
-    save_bundle(folder, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
-    return load_bundle(folder)
-
-
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("model") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def local_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def local_bundle(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Without attention and white field, a pixel's result depends on its neighbourhood only."""
     return make_bundle(
         tmp_path_factory.mktemp("model") / "bundle",
@@ -62,7 +44,7 @@ def test_tiled_equals_whole_where_nothing_is_global(local_bundle: Bundle, size: 
     np.testing.assert_allclose(whole.dab, tiled.dab, atol=0.02)
 
 
-def test_attention_does_not_know_the_tiles(tmp_path: Path) -> None:
+def test_attention_does_not_know_the_tiles(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", label_feature=False)
     for block in bundle.generator.modules():
         if isinstance(block, ResidualAttentionBlock):
@@ -138,7 +120,7 @@ def test_mpp_changes_what_the_network_sees(bundle: Bundle, tmp_path: Path) -> No
     assert not np.array_equal(same, fine)
 
 
-def test_dab_is_not_invented_for_a_model_without_it(tmp_path: Path) -> None:
+def test_dab_is_not_invented_for_a_model_without_it(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     Image.fromarray(smooth_he(32, 32)).save(source)
     rgb_model = make_bundle(tmp_path / "rgb", output="rgb")

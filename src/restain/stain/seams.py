@@ -64,7 +64,7 @@ def measure_seams(
         seed: of the draws.
 
     Returns:
-        None where no border lies in tissue.
+        None where no border lies in tissue, or nothing but flat colour does.
     """
     rng = np.random.default_rng(seed)
     alike = _alike(block, scale)
@@ -86,9 +86,9 @@ def measure_seams(
             here, *others = (_gradients(read(strip), vertical) for strip in strips)
             stretches.append([*here, *np.mean(others, axis=0)])
             lines.append((vertical, line))
-    if not stretches:
-        return None
     values = np.array(stretches)
+    if not stretches or not values.mean(axis=0).all():
+        return None
     sums = np.array([values[[one == line for one in lines]].sum(axis=0) for line in sorted(set(lines))])
     drawn = sums[rng.integers(0, len(sums), (1000, len(sums)))].sum(axis=1)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1] / (drawn[:, 2] / drawn[:, 3]), [2.5, 97.5])
