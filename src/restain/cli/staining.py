@@ -65,6 +65,11 @@ def stain(
         bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
     ] = False,
     engine: Annotated[str, typer.Option(help="What runs the network: auto, or a name (docs/speed.md).")] = "auto",
+    ray: Annotated[
+        str | None, typer.Option(help="Work on the Ray cluster at this address (HOST:PORT or auto); extra 'ray'.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option(min=0.1, help="With --ray: cores per slide.")] = 2,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per slide, or a share of one.")] = 0,
 ) -> None:
     """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
     from restain.bundle import load_bundle
@@ -72,6 +77,7 @@ def stain(
     from restain.slides import read_geojson
     from restain.stain import Restainer, SlideOptions, find_sources, stain_many
     from restain.stain.area import rectangle
+    from restain.stain.cluster import Cluster, stain_on_cluster
 
     if region is not None and roi is not None:
         raise RestainError("--region and --roi exclude each other: give one of them.")
@@ -82,14 +88,22 @@ def stain(
     found = find_sources(sources)
     bundle = load_bundle(model)
     with progress_bar("staining") as progress:
-        outcomes = stain_many(
-            found,
-            out,
-            Restainer(bundle, tile=tile, white=white, engine=engine),
-            options,
-            progress=progress,
-            warn=say,
-        )
+        if ray is not None:
+            outcomes = stain_on_cluster(
+                found,
+                out,
+                bundle,
+                options,
+                cluster=Cluster(ray, ray_cpus, ray_gpus),
+                tile=tile,
+                white=white,
+                engine=engine,
+                progress=progress,
+                warn=say,
+            )
+        else:
+            restainer = Restainer(bundle, tile=tile, white=white, engine=engine)
+            outcomes = stain_many(found, out, restainer, options, progress=progress, warn=say)
     show_outcomes(outcomes)
     out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")
     if any(outcome.outcome == "failed" for outcome in outcomes):

@@ -1,0 +1,150 @@
+"""Many slides on a Ray cluster: the same job for one slide, on whichever worker is free (extra ``ray``).
+
+A slide's results have one name wherever they are made, and the store of its unfinished tiles is locked by who makes it:
+two workers can never both write it. When a worker dies, Ray gives its slide to another one, which goes on from the
+tiles that are there. The output folder, the slides and the bundle must be seen under the same paths by all machines,
+and the file system must hold locks (local disks, NFS with locking, Lustre, GPFS do).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from restain.bundle import DEFAULT, Bundle, load_bundle
+from restain.errors import RestainError
+from restain.stain.many import SUMMARY, Outcome, make_folder, stain_one, write_summary
+from restain.stain.restainer import Restainer
+from restain.stain.slide import SlideOptions
+from restain.stain.sources import Source
+
+RETRIES = 5
+"""Times that a slide is begun again after its worker died."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and with how much: ``address`` of the head (``host:port``, ``auto``), ``cpus`` and ``gpus`` per slide."""
+
+    address: str
+    cpus: float = 2
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a worker needs to make the restainer; ``path`` None for the bundle that ships with restain."""
+
+    path: Path | None
+    hash: str
+    tile: int
+    white: tuple[float, float, float] | None
+    engine: str
+
+
+@lru_cache(maxsize=1)
+def _restainer(model: _Model) -> Restainer:
+    bundle = load_bundle(model.path)
+    if bundle.card.hash != model.hash:
+        raise RestainError(f"{bundle.path}: the bundle on the worker is another one than where the job was given.")
+    return Restainer(bundle, tile=model.tile, white=model.white, engine=model.engine)
+
+
+def _stain(source: Source, out: Path, model: _Model, options: SlideOptions) -> tuple[Outcome, list[str]]:
+    said: list[str] = []
+    try:
+        restainer = _restainer(model)
+    except RestainError as fault:
+        return Outcome(source.path, "failed", fault=str(fault)), said
+    return stain_one(source, out, restainer, options, warn=said.append), said
+
+
+def stain_on_cluster(
+    sources: Sequence[Source],
+    out: Path,
+    bundle: Bundle,
+    options: SlideOptions | None = None,
+    *,
+    cluster: Cluster,
+    tile: int = 1024,
+    white: tuple[float, float, float] | None = None,
+    engine: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> list[Outcome]:
+    """:func:`restain.stain.stain_many` on a Ray cluster.
+
+    Args:
+        sources: see :func:`restain.stain.find_sources`.
+        out: on storage that all machines share; made where needed.
+        bundle: the model; loaded again on every worker.
+        options: of slides.
+        cluster: where.
+        tile: see :class:`restain.stain.Restainer`, as are ``white`` and ``engine``.
+        progress: called with sources done and in all.
+        warn: called with what workers warned of.
+
+    Raises:
+        RestainError: if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults, a
+            worker that died too often among them, are outcomes.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise RestainError("--ray needs Ray: pip install 'restain[ray]'.") from None
+    make_folder(out)
+    out = out.resolve()
+    model = _Model(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash, tile, white, engine)
+    began_here = not ray.is_initialized()
+    if began_here:
+        try:
+            _knock(cluster.address)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as fault:
+            raise RestainError(f"{cluster.address}: no Ray cluster answers there ({_first_line(fault)}).") from None
+    try:
+        job = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_stain)
+        outcomes = [Outcome(source.path, "waiting") for source in sources]
+        running: dict[Any, int] = {
+            job.remote(Source(source.path.resolve(), source.mpp), out, model, options or SlideOptions()): number
+            for number, source in enumerate(sources)
+        }
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            number = running.pop(done)
+            try:
+                outcomes[number], said = ray.get(done)
+            except ray.exceptions.RayError as fault:
+                outcomes[number] = Outcome(
+                    sources[number].path,
+                    "failed",
+                    fault=f"{sources[number].path}: its worker was lost {RETRIES + 1} times ({_first_line(fault)}).",
+                )
+            else:
+                for sentence in said if warn is not None else ():
+                    warn(sentence)  # type: ignore[misc]
+            write_summary(out / SUMMARY, outcomes)
+            if progress is not None:
+                progress(len(sources) - len(running), len(sources))
+        return outcomes
+    finally:
+        if began_here:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nobody listens at ``host:port``, which Ray would find out after minutes only."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
