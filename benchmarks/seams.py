@@ -2,17 +2,19 @@
 
     python benchmarks/seams.py [--quick] [--model BUNDLE] [--threads 2]
 
-A phantom H&E image (synthetic tissue of four HER2 levels side by side, so that tiles differ) is stained in one piece,
-and in tiles of 256, 512 and 1024 px: with the attention's survey of the whole image (what ``restain stain`` does), with
-tiles that only see themselves and are blended over the same overlap, and as plain tiles set side by side. All
-differences are of 8-bit RGB values, before rounding. Prints one JSON object last:
+A phantom H&E image (synthetic tissue of four HER2 levels side by side, so that tiles differ) is stained in one piece, as
+``restain stain`` does slides (blocks of 256, 512 and 1024 px with a margin, which read from a survey of the whole image
+and are set side by side), as it does pictures (tiles of 512 px that read from the survey and are blended over their overlap),
+with tiles that see only themselves and are blended, and as plain tiles that see only themselves, set side by side.
+Differences are of 8-bit RGB values. Prints one JSON object last:
 
-- ``mean_diff``, ``max_diff``: of the surveyed tiles to the image in one piece, the worst of the tile sizes.
-- ``mean_between``, ``max_between``: of the surveyed tile sizes to one another, the worst pair.
-- ``seam_ratio``: mean gradient across the borders of surveyed 512 px tiles, over the mean gradient across lines three px
-  beside them. 1 is no seam, up to what the tissue itself does at these lines: ``seam_ratio_whole`` is the same figure of
-  the image in one piece, which has no seams, and ``seam_ratio_random`` that of the tiled one at as many other lines.
-- ``blended`` and ``plain``: the same figures of 512 px tiles that see only themselves, with blending and without.
+- ``mean_diff``, ``max_diff``: of the blocks to the image in one piece, the worst of the three sizes.
+- ``mean_between``, ``max_between``: of the blocks' sizes to one another, the worst pair.
+- ``seam_ratio``: ``restain.stain.seams`` at the borders of the blocks of 512 px, with ``seam_interval``; 1 is no seam.
+  ``seam_ratio_whole`` is the same figure of the image in one piece, which has no seams.
+- ``survey``: of the image in one piece that reads from the survey to the one that attends to itself.
+- ``margins``: of blocks of 512 px with other margins than the one in use to the image in one piece that reads from the survey.
+- ``pictures``, ``blended``, ``plain``: the other ways, at 512 px.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import argparse
 import json
 import os
 import platform
+import tempfile
 import time
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,12 +35,20 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import load_bundle
-from restain.geometry import Size, tiles
+from restain.data import write_png
+from restain.geometry import Size
 from restain.her2 import Her2Level
+from restain.models.survey import Survey
 from restain.phantom import make_pair
-from restain.stain import OVERLAP, Restainer
+from restain.slides import TissueMask, open_slide
+from restain.stain import Restainer, blocks
+from restain.stain.area import Area, everywhere
+from restain.stain.blocks import BlockStainer
+from restain.stain.seams import measure_seams
+from restain.stain.survey import survey_slide
 
-TILES = (256, 512, 1024)
+SIZES = (256, 512, 1024)
+WHITE = (240.0, 240.0, 240.0)
 
 
 def picture(side: int, mpp: float) -> NDArray[np.uint8]:
@@ -46,25 +57,23 @@ def picture(side: int, mpp: float) -> NDArray[np.uint8]:
     return np.vstack([np.hstack(quarters[:2]), np.hstack(quarters[2:])])
 
 
-def stained(restainer: Restainer, he: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """RGB in [0, 255], not rounded."""
-    return np.concatenate([planes[..., :3] for _, planes in restainer.bands(he, None)]) * 255
+class Canvas:
+    """What a block stainer needs of a store, on an array: no JPEG comes between."""
 
+    def __init__(self, side: int, tile: int) -> None:
+        self.tile, self.grid = tile, (-(-side // tile),) * 2
+        self.rgb = np.zeros((side, side, 3), np.uint8)
 
-def borders(side: int, tile: int, overlap: int) -> list[int]:
-    """Where one tile's own part ends and the next one's begins: the middles of their overlaps."""
-    starts = sorted({region.origin.x for region in tiles(Size(side, side), tile, overlap)})
-    return [(start + before + tile) // 2 for before, start in pairwise(starts)]
+    def has(self, row: int, column: int) -> bool:
+        return False
 
+    def extent(self, row: int, column: int) -> tuple[int, int]:
+        side = len(self.rgb)
+        return min(self.tile, side - row * self.tile), min(self.tile, side - column * self.tile)
 
-def seam_ratio(image: NDArray[np.float32], lines: list[int]) -> float:
-    """Mean gradient across ``lines``, rows and columns, over the mean gradient three px beside them."""
-    at, beside = [], []
-    for picture in (image, image.swapaxes(0, 1)):
-        steps = np.abs(np.diff(picture, axis=1)).mean(axis=(0, 2))
-        at += [steps[line - 1] for line in lines]
-        beside += [steps[line - 1 + shift] for line in lines for shift in (-3, 3)]
-    return float(np.mean(at) / np.mean(beside))
+    def put(self, row: int, column: int, image: NDArray[np.uint8]) -> None:
+        height, width = image.shape[:2]
+        self.rgb[row * self.tile :, column * self.tile :][:height, :width] = image
 
 
 def main() -> None:
@@ -75,40 +84,75 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     bundle = load_bundle(options.model)
-    side = 1536 if options.quick else 4096
-    he = picture(side, bundle.card.mpp)
+    mpp, side = bundle.card.mpp, 1536 if options.quick else 4096
     began = time.monotonic()
 
-    def run(tile: int, overlap: int | None = None, **more: object) -> NDArray[np.float32]:
-        result = stained(Restainer(bundle, tile=tile, overlap=overlap, **more), he)  # type: ignore[arg-type]
-        print(f"tile {tile}, overlap {overlap}, {more or 'surveyed'}: {time.monotonic() - began:.0f} s", flush=True)
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {what}", flush=True)
+
+    he = picture(side, mpp)
+    say("phantom made")
+    with tempfile.TemporaryDirectory() as folder:
+        write_png(Path(folder) / "he.png", he, {}, mpp)
+        slide = open_slide(Path(folder) / "he.png", mpp)
+        glass = TissueMask(np.zeros((1, 1), bool), 8.0, np.array(WHITE, np.float32))
+        area = Area(everywhere(slide.size_at(8.0), glass), mpp, mpp)
+        restainer = Restainer(bundle, white=WHITE)
+        survey = survey_slide(slide, restainer, area, Path(folder), {})
+    say(f"{survey.windows} windows surveyed")
+    whole, surveyed = (
+        np.rint(restainer.engine(he[None], restainer.white, context)[0, ..., :3].clip(0, 1) * 255).astype(np.uint8)
+        for context in (None, survey.states)
+    )
+    say("in one piece, attending to itself, and reading from the survey")
+
+    def blocked(size: int, margin: int | None = None, *, alone: bool = False) -> NDArray[np.uint8]:
+        canvas = Canvas(side, size)
+        own, blocks.HALO = blocks.HALO, blocks.HALO if margin is None else margin
+        context = None if alone else survey.context
+        small = Restainer(bundle, tile=size, white=WHITE)
+        BlockStainer(slide, small, area, glass.glass, context, [canvas], strict=True).run()  # type: ignore[list-item]
+        blocks.HALO = own
+        say(f"blocks of {size} px, margin {own if margin is None else margin}{', alone' if alone else ''}")
+        return canvas.rgb
+
+    def tiled(survey: Survey | None) -> NDArray[np.uint8]:
+        result = Restainer(bundle, tile=512, white=WHITE, survey=survey)(he).rgb
+        say(f"blended tiles of 512 px, {'surveyed' if survey else 'alone'}")
         return result
 
-    whole = run(side)
-    surveyed = {tile: run(tile) for tile in TILES}
-
-    def apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float]:
-        difference = np.abs(a - b)
+    def apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[float, float]:
+        difference = np.abs(a.astype(np.int16) - b)
         return float(difference.mean()), float(difference.max())
 
-    def figures(image: NDArray[np.float32], overlap: int) -> dict[str, float]:
-        mean, most = apart(image, whole)
-        return {"mean_diff": mean, "max_diff": most, "seam_ratio": seam_ratio(image, borders(side, 512, overlap))}
+    def against(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> dict[str, float]:
+        mean, most = apart(image, other)
+        return {"mean_diff": mean, "max_diff": most}
 
-    to_whole = [apart(image, whole) for image in surveyed.values()]
-    between = [apart(a, b) for a, b in combinations(surveyed.values(), 2)]
-    lines = borders(side, 512, OVERLAP)
-    random = sorted(int(x) for x in np.random.default_rng(0).integers(8, side - 8, len(lines)))
+    by_size = {size: blocked(size) for size in SIZES}
+    to_whole = [apart(image, whole) for image in by_size.values()]
+    between = [apart(a, b) for a, b in combinations(by_size.values(), 2)]
+
+    def seams(image: NDArray[np.uint8]) -> tuple[float, list[float]]:
+        found = measure_seams(lambda r: image[r.slices], Size(side, side), 512, lambda _: True)
+        assert found is not None
+        return found.ratio, [found.low, found.high]
+
+    ratio, interval = seams(by_size[512])
     result = {
         "mean_diff": max(mean for mean, _ in to_whole),
         "max_diff": max(most for _, most in to_whole),
         "mean_between": max(mean for mean, _ in between),
         "max_between": max(most for _, most in between),
-        "seam_ratio": seam_ratio(surveyed[512], lines),
-        "seam_ratio_whole": seam_ratio(whole, lines),
-        "seam_ratio_random": seam_ratio(surveyed[512], random),
-        "blended": figures(run(512, survey=None), OVERLAP),
-        "plain": figures(run(512, overlap=0, survey=None), 0),
+        "seam_ratio": ratio,
+        "seam_interval": interval,
+        "seam_ratio_whole": seams(whole)[0],
+        "survey": against(surveyed, whole),
+        "margins": {str(margin): against(blocked(512, margin), surveyed) for margin in (32, 64, 128)},
+        "margin": blocks.HALO,
+        "pictures": against(tiled(Survey()), whole),
+        "blended": against(alone := tiled(None), whole) | {"seam_ratio": seams(alone)[0]},
+        "plain": against(plain := blocked(512, 32, alone=True), whole) | {"seam_ratio": seams(plain)[0]},
         "side": side,
         "model": bundle.card.name,
         "threads": options.threads,

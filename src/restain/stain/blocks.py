@@ -18,6 +18,9 @@ from restain.stain.area import Area
 from restain.stain.pipeline import Pipeline, Seconds
 from restain.stain.restainer import Restainer
 
+Planes = NDArray[np.float32]
+"""``(h, w, 3 or 4)``: RGB in [0, 1], then DAB density."""
+
 TILE = 512
 """Side in px of the result's tiles."""
 
@@ -64,6 +67,7 @@ class BlockStainer:
     ) -> None:
         self.slide, self.restainer, self.area, self.stores, self.strict = slide, restainer, area, stores, strict
         self.context = context
+        self.tile = stores[0].tile
         self.mpp = restainer.bundle.card.mpp
         self.glass = glass
         red, green, blue = (int(v) for v in np.rint(glass))
@@ -77,12 +81,12 @@ class BlockStainer:
     @property
     def side(self) -> int:
         """Of a block, in tiles."""
-        return max(1, self.restainer.tile // TILE)
+        return max(1, self.restainer.tile // self.tile)
 
     def region_of(self, row: int, column: int) -> Region:
         """A tile's pixels on the slide."""
         height, width = self.stores[0].extent(row, column)
-        return Region(Point(column * TILE, row * TILE), Size(width, height))
+        return Region(Point(column * self.tile, row * self.tile), Size(width, height))
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Fill the stores; ``progress`` is called with tiles there and tiles in all.
@@ -96,10 +100,10 @@ class BlockStainer:
             stained = [tile for tile in missing if self._settle(*tile)]
             done += len(block.tiles) - len(stained)
             if stained:
-                blocks.append(_block(stained))
+                blocks.append(_block(stained, self.tile))
             if progress is not None:
                 progress(done, total)
-        pipeline: Pipeline[Block, Rgb | RestainError, NDArray[np.float32] | None] = Pipeline(
+        pipeline: Pipeline[Block, Rgb | RestainError, Planes | None] = Pipeline(
             self._read, self._work, self._keep, batch=self.restainer.batch, seconds=self.seconds
         )
         for block in pipeline.run(blocks):
@@ -111,13 +115,12 @@ class BlockStainer:
         rows, columns = self.stores[0].grid
         for top in range(0, rows, self.side):
             for left in range(0, columns, self.side):
-                yield _block(
-                    [
-                        (row, column)
-                        for row in range(top, min(top + self.side, rows))
-                        for column in range(left, min(left + self.side, columns))
-                    ]
-                )
+                tiles = [
+                    (row, column)
+                    for row in range(top, min(top + self.side, rows))
+                    for column in range(left, min(left + self.side, columns))
+                ]
+                yield _block(tiles, self.tile)
 
     def _settle(self, row: int, column: int) -> bool:
         """Whether a tile needs the network; one that does not is put."""
@@ -131,37 +134,32 @@ class BlockStainer:
         self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
         return False
 
+    def _seen(self, block: Block) -> Region:
+        """What the network sees for a block: a margin round it, cut at the slide's border, as the slide itself is there."""
+        extent, of = self.slide.size_at(self.mpp), block.region
+        left, top = max(of.origin.x - HALO, 0), max(of.origin.y - HALO, 0)
+        right, bottom = min(of.right + HALO, extent.width), min(of.bottom + HALO, extent.height)
+        return Region(Point(left, top), Size(right - left, bottom - top))
+
     def _read(self, block: Block) -> Rgb | RestainError:
-        wide = Region(
-            Point(block.region.origin.x - HALO, block.region.origin.y - HALO),
-            Size(block.region.size.width + 2 * HALO, block.region.size.height + 2 * HALO),
-        )
-        extent = self.slide.size_at(self.mpp)
-        left, top = max(wide.origin.x, 0), max(wide.origin.y, 0)
-        right, bottom = min(wide.right, extent.width), min(wide.bottom, extent.height)
         try:
-            pixels = self.slide.read(Region(Point(left, top), Size(right - left, bottom - top)), self.mpp)
+            return self.slide.read(self._seen(block), self.mpp)
         except RestainError as fault:
             return fault
-        # Beyond the slide its edge goes on: white there would be an edge that the tissue does not have.
-        beyond = ((top - wide.origin.y, wide.bottom - bottom), (left - wide.origin.x, wide.right - right), (0, 0))
-        return np.pad(pixels, beyond, mode="edge")
 
-    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[NDArray[np.float32] | None]:
-        made: dict[int, NDArray[np.float32]] = {}
-        by_kind: dict[tuple[int, ...], list[int]] = {}
+    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
+        made: dict[int, Planes] = {}
+        alike: dict[tuple[object, ...], list[int]] = {}
         contexts = [None if self.context is None else self.context(block.region) for block in blocks]
-        for number, one in enumerate(pixels):
-            if not isinstance(one, RestainError):
-                by_kind.setdefault((*one.shape, id(contexts[number])), []).append(number)
-        for group in by_kind.values():
-            batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
-            planes = self.restainer.engine(batch, self.white, contexts[group[0]])
-            self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
-            made.update(zip(group, planes[:, HALO:-HALO, HALO:-HALO], strict=True))
         for number, one in enumerate(pixels):
             if isinstance(one, RestainError):
                 self._one_by_one(blocks[number], one)
+            else:
+                alike.setdefault((one.shape, id(contexts[number])), []).append(number)
+        for group in alike.values():
+            batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
+            made.update(zip(group, self.restainer.engine(batch, self.white, contexts[group[0]]), strict=True))
+            self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
         return [made.get(number) for number in range(len(blocks))]
 
     def _one_by_one(self, block: Block, fault: RestainError) -> None:
@@ -169,7 +167,7 @@ class BlockStainer:
         if self.strict:
             raise fault
         for tile in block.tiles:
-            single = _block([tile])
+            single = _block([tile], self.tile)
             one = self._read(single) if len(block.tiles) > 1 else fault
             if isinstance(one, RestainError):
                 for store in self.stores:
@@ -178,15 +176,16 @@ class BlockStainer:
                 (planes,) = self._work([single], [one])
                 self._keep(single, planes)
 
-    def _keep(self, block: Block, planes: NDArray[np.float32] | None) -> None:
+    def _keep(self, block: Block, planes: Planes | None) -> None:
         if planes is None:
             return
+        seen = self._seen(block)
         for row, column in block.tiles:
             region = self.region_of(row, column)
-            top, left = region.origin.y - block.region.origin.y, region.origin.x - block.region.origin.x
+            top, left = region.origin.y - seen.origin.y, region.origin.x - seen.origin.x
             self._put(row, column, planes[top : top + region.size.height, left : left + region.size.width])
 
-    def _put(self, row: int, column: int, planes: NDArray[np.float32]) -> None:
+    def _put(self, row: int, column: int, planes: Planes) -> None:
         region = self.region_of(row, column)
         weight, inside = self.area.weight(region), self.area.inside(region)
         rgb = self.glass + (planes[..., :3] * np.float32(255) - self.glass) * weight[..., None]
@@ -198,8 +197,8 @@ class BlockStainer:
             self.stores[1].put(row, column, planes[..., 3] * weight)
 
 
-def _block(tiles: Sequence[tuple[int, int]]) -> Block:
+def _block(tiles: Sequence[tuple[int, int]], side: int) -> Block:
     rows, columns = zip(*tiles, strict=True)
-    top, left = min(rows) * TILE, min(columns) * TILE
-    size = Size((max(columns) + 1) * TILE - left, (max(rows) + 1) * TILE - top)
+    top, left = min(rows) * side, min(columns) * side
+    size = Size((max(columns) + 1) * side - left, (max(rows) + 1) * side - top)
     return Block(tuple(tiles), Region(Point(left, top), size))
