@@ -45,7 +45,7 @@ from restain.stain import Restainer, blocks
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import BlockStainer
 from restain.stain.seams import measure_seams
-from restain.stain.survey import survey_slide
+from restain.stain.survey import places, survey_slide
 
 SIZES = (256, 512, 1024)
 WHITE = (240.0, 240.0, 240.0)
@@ -98,7 +98,7 @@ def main() -> None:
         glass = TissueMask(np.zeros((1, 1), bool), 8.0, np.array(WHITE, np.float32))
         area = Area(everywhere(slide.size_at(8.0), glass), mpp, mpp)
         restainer = Restainer(bundle, white=WHITE)
-        survey = survey_slide(slide, restainer, area, Path(folder), {})
+        survey = survey_slide(slide, restainer, places(slide, restainer, area), Path(folder), {})
     say(f"{survey.windows} windows surveyed")
     whole, surveyed = (
         np.rint(restainer.engine(he[None], restainer.white, context)[0, ..., :3].clip(0, 1) * 255).astype(np.uint8)

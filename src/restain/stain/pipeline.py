@@ -17,12 +17,16 @@ Made = TypeVar("Made")
 
 @dataclass
 class Seconds:
-    """Where the time went. ``network`` is wall time; ``reading`` and ``writing`` are CPU time of their threads."""
+    """Where the time went. ``network`` and ``blocks`` (all three steps together) are wall time; ``reading`` and ``writing``
+    are CPU time of their threads. ``survey``: wall time of the look beforehand; ``all``: of the whole job.
+    """
 
+    survey: float = 0.0
     reading: float = 0.0
     network: float = 0.0
     writing: float = 0.0
-    total: float = 0.0
+    blocks: float = 0.0
+    all: float = 0.0
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Pipeline(Generic[Item, Read, Made]):
         finally:
             reading.shutdown(cancel_futures=True)
             writing.shutdown(cancel_futures=True)
-            self.seconds.total += time.perf_counter() - began
+            self.seconds.blocks += time.perf_counter() - began
 
     def _run(self, items: Iterator[Item], reading: ThreadPoolExecutor, writing: ThreadPoolExecutor) -> Iterator[Item]:
         waiting: deque[tuple[Item, Future[tuple[Read, float]]]] = deque()

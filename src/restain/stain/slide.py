@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from restain.slides import (
     write_geojson,
     write_ome_tiff,
 )
+from restain.slides.dicom import write_dicom
 from restain.slides.source import paste
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import TILE, BlockStainer
@@ -40,7 +42,7 @@ from restain.stain.provenance import FAMILIAR, provenance, same_origin, tell
 from restain.stain.restainer import Restainer
 from restain.stain.seams import measure_seams
 from restain.stain.sources import slide_name
-from restain.stain.survey import survey_slide
+from restain.stain.survey import places, survey_slide
 
 Format = Literal["ome-tiff", "dicom"]
 
@@ -87,12 +89,13 @@ def stain_slide(
 ) -> StainedSlide:
     """Stain a whole slide into the folder ``out``.
 
-    Writes, NAME being :func:`~restain.stain.sources.slide_name`: ``NAME.ome.tiff`` (or the folder ``NAME.dicom``), the virtual IHC slide over the
-    H&E slide's whole extent at the model's mpp; ``NAME.dab.ome.tiff`` where the DAB density is asked for;
-    ``NAME.tissue.geojson``, what was taken for tissue; and ``NAME.stain.json`` with the provenance and these figures:
-    ``tissue_mm2``, ``glass`` (RGB), ``megapixels`` that went through the network and ``megapixels_per_second``, ``seconds``
-    (:class:`~restain.stain.pipeline.Seconds`), ``seams`` (:class:`~restain.stain.seams.Seams` with their ``ratio``; None without borders in tissue),
-    ``holes`` (``x, y, width, height, reason`` in px of the result) and ``slide_faults``.
+    Writes, NAME being :func:`~restain.stain.sources.slide_name`: ``NAME.ome.tiff`` (or the folder ``NAME.dicom``), the
+    virtual IHC slide over the H&E slide's whole extent at the model's mpp; ``NAME.dab.ome.tiff`` where the DAB density is
+    asked for; ``NAME.tissue.geojson``, what was taken for tissue; and ``NAME.stain.json`` with the provenance and these
+    figures: ``tissue_mm2``, ``glass`` (RGB), ``megapixels`` that went through the network, ``megapixels_per_second``,
+    ``seconds`` (:class:`~restain.stain.pipeline.Seconds`), ``seams`` (:class:`~restain.stain.seams.Seams` with their
+    ``ratio``; None without borders in tissue), ``holes`` (``x, y, width, height, reason`` in px of the result) and
+    ``slide_faults``. Times and megapixels are of the last run, if a job was killed and went on.
 
     Pixels without tissue get the colour of the H&E slide's glass, on which tissue is rendered as well where the model has
     a stain head and no white was told. Tissue outside of ``options.roi`` is grey. Finished tiles are kept in
@@ -123,7 +126,7 @@ def stain_slide(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
-    steps = _Steps(progress)
+    steps, began = _Steps(progress), time.perf_counter()
     with open_slide(source, options.mpp) as slide, ExitStack() as stack:
         if options.strict and slide.faults:
             raise RestainError(f"{source}: {' '.join(slide.faults)}")
@@ -142,6 +145,9 @@ def stain_slide(
             raise RestainError(f"{source}: no tissue was found; --everywhere stains the whole slide.")
         shown = everywhere(slide.size_at(found.mpp), found) if options.everywhere else found
         area = Area(shown, slide.mpp, mpp, options.roi)
+        windows = places(slide, restainer, area)
+        if not windows:
+            raise RestainError(f"{source}: the region of interest holds no tissue.")
         identity = {key: value for key, value in text.items() if key != "created"}
         stores = [
             stack.enter_context(
@@ -149,10 +155,10 @@ def stain_slide(
             )
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
-        survey = survey_slide(slide, restainer, area, stores[0].folder, identity, steps.part(100))
-        if not survey.windows:
-            raise RestainError(f"{source}: the region of interest holds no tissue.")
+        looking = time.perf_counter()
+        survey = survey_slide(slide, restainer, windows, stores[0].folder, identity, steps.part(100))
         stainer = BlockStainer(slide, restainer, area, found.glass, survey.context, stores, strict=options.strict)
+        stainer.seconds.survey = time.perf_counter() - looking
         stainer.run(steps.part(800))
 
         text |= {FAMILIAR: survey.familiar}
@@ -161,14 +167,12 @@ def stain_slide(
         if figures["holes"]:
             warn(f"{source}: {len(figures['holes'])} tiles could not be read and are marked holes in {target}.")
         write_geojson(tissue, to_polygons(found.mask, found.mpp, slide.mpp))
-        if options.format == "dicom":
-            from restain.slides.dicom import write_dicom
-
-            write_dicom(stores[0], target, mpp=mpp, metadata=text, progress=steps.part(40))
-        else:
-            write_ome_tiff(stores[0], target, mpp=mpp, metadata=text, progress=steps.part(40))
-        if dab is not None:
-            write_ome_tiff(stores[1], dab, mpp=mpp, metadata=text, progress=steps.part(20))
+        for store, path, share in zip(stores, (target, dab), (40, 20), strict=False):
+            assert path is not None
+            write = write_dicom if path.suffix == ".dicom" else write_ome_tiff
+            write(store, path, mpp=mpp, metadata=text, progress=steps.part(share))
+        stainer.seconds.all = time.perf_counter() - began
+        figures["seconds"] = asdict(stainer.seconds)
         with whole_file(report) as partial:
             partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for store in stores:
@@ -225,8 +229,7 @@ def _figures(
         "tissue_mm2": found.area_um2 / 1e6,
         "glass": [round(float(v), 1) for v in found.glass],
         "megapixels": megapixels,
-        "megapixels_per_second": megapixels / seconds.total if seconds.total else None,
-        "seconds": asdict(seconds),
+        "megapixels_per_second": megapixels / seconds.blocks if seconds.blocks else None,
         "seams": None if seams is None else asdict(seams) | {"ratio": seams.ratio},
         "holes": [
             [column * TILE, row * TILE, *reversed(store.extent(row, column)), reason]

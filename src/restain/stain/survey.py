@@ -46,15 +46,20 @@ class SlideSurvey:
         return (lambda _: self.states) if self.states else None
 
 
+def places(slide: Slide, restainer: Restainer, area: Area) -> list[Region]:
+    """Windows that hold tissue to be stained, evenly spread over them; in px at the model's mpp."""
+    return (restainer.survey or Survey()).windows(slide.size_at(restainer.bundle.card.mpp), area.is_stained)
+
+
 def survey_slide(
     slide: Slide,
     restainer: Restainer,
-    area: Area,
+    windows: Sequence[Region],
     folder: Path,
     identity: Mapping[str, str],
     progress: Callable[[int, int], None] | None = None,
 ) -> SlideSurvey:
-    """Look at windows that hold tissue to be stained, evenly spread over them.
+    """Look at ``windows`` (see :func:`places`).
 
     A window that cannot be read is left out. The result is kept in ``folder`` and taken from there when ``identity`` is
     the same, so that a job that goes on reads from what it began with.
@@ -62,7 +67,7 @@ def survey_slide(
     Args:
         slide: the H&E slide.
         restainer: the model, with how it surveys.
-        area: what is stained.
+        windows: in px at the model's mpp.
         folder: of the unfinished result.
         identity: everything that decides the result.
         progress: called with windows done and in all.
@@ -72,8 +77,6 @@ def survey_slide(
         return kept
     mpp = restainer.bundle.card.mpp
     surveys = restainer.survey is not None and restainer.generator.surveys
-    plan = restainer.survey or Survey()
-    windows = plan.windows(slide.size_at(mpp), area.is_stained)
     judged = set(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int))
     pieces: list[Rgb] = []
     count = 0
