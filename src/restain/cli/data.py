@@ -15,6 +15,7 @@ from restain.cli.console import (
     plain,
     progress_bar,
 )
+from restain.errors import RestainError
 
 
 @app.command(epilog="Example: restain check BCI_dataset")
@@ -69,6 +70,58 @@ def phantom(
     out_console.print(plain(summary.describe()))
 
 
+@app.command(
+    "phantom-slide", epilog="Example: restain phantom-slide data/slide --size 20000x16000 --mixture 0=0.3,2+=0.7"
+)
+def phantom_slide(
+    out: Annotated[Path, typer.Argument(help="Folder for the pair of slides and its truth.")],
+    size: Annotated[str, typer.Option(help="Width and height of the H&E slide in px.")] = "20000x16000",
+    mpp: Annotated[float, typer.Option(help="Micrometres per pixel, 0.1 to 2.")] = 0.25,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same slides.")] = 0,
+    level: Annotated[str | None, typer.Option(help="HER2 level of all tissue; 2+ where nothing is said.")] = None,
+    mixture: Annotated[
+        str | None, typer.Option(help="Share of the tissue's area at each level, for example 0=0.3,2+=0.7.")
+    ] = None,
+    islands: Annotated[int | None, typer.Option(min=1, help="Pieces of tissue; chosen by area otherwise.")] = None,
+    tissue_share: Annotated[float, typer.Option(help="Share of the slide that is tissue.")] = 0.3,
+    rotate: Annotated[float, typer.Option(help="Turn of the IHC slide in degrees, clockwise.")] = 7.0,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Mirror the IHC slide.")] = False,
+    scale: Annotated[float, typer.Option(help="Scale of the IHC slide.")] = 1.01,
+    shift: Annotated[str, typer.Option(help="Shift of the IHC slide, x,y in µm.")] = "120,-80",
+    elastic: Annotated[float, typer.Option(min=0, help="RMS of its smooth displacement in µm.")] = 15.0,
+    tear: Annotated[float, typer.Option(min=0, help="Opening of its tear in µm; 0: no tear.")] = 60.0,
+    missing: Annotated[bool, typer.Option(help="Whether the IHC section lacks a piece.")] = True,
+    deform: Annotated[bool, typer.Option(help="Whether to deform the IHC slide at all.")] = True,
+    ihc: Annotated[bool, typer.Option(help="Whether to write the IHC slide.")] = True,
+    registered: Annotated[bool, typer.Option("--registered", help="Also the IHC on the H&E's grid.")] = False,
+    dab: Annotated[bool, typer.Option("--dab", help="Also its DAB density, 4 times smaller.")] = False,
+) -> None:
+    """Write a pair of synthetic whole slides with truth, tile by tile; killed and called again it goes on."""
+    from restain.her2 import Her2Level
+    from restain.phantom import Distortion, write_phantom_slide
+    from restain.phantom.slide_words import parse_mixture, parse_pair, parse_size
+
+    if level is not None and mixture is not None:
+        raise RestainError("Give --level or --mixture, not both.")
+    distortion = Distortion(rotate, mirror, scale, parse_pair(shift, "--shift"), elastic, tear, missing)
+    with progress_bar("phantom slide") as progress:
+        truth = write_phantom_slide(
+            out,
+            size=parse_size(size),
+            mpp=mpp,
+            seed=seed,
+            mixture=parse_mixture(mixture) if mixture else {Her2Level.parse(level or "2+"): 1.0},
+            deformation=distortion if deform else None,
+            ihc=ihc,
+            registered=registered,
+            dab=dab,
+            islands=islands,
+            tissue_share=tissue_share,
+            progress=progress,
+        )
+    out_console.print(plain(truth.describe()))
+
+
 @app.command(epilog="Example: restain tissue slide.svs -o results")
 def tissue(
     slide: Annotated[Path, typer.Argument(help="Whole slide or picture.")],
@@ -92,21 +145,7 @@ def info(
     from restain.slides import open_slide
 
     with open_slide(slide, mpp) as opened:
-        size = opened.size
-        lines = [
-            ("format", opened.format),
-            ("vendor", opened.vendor or "unknown"),
-            ("size", f"{size.width} x {size.height} px"),
-            ("mpp", f"{opened.mpp:g} µm per px" if opened.has_mpp else "unknown; give it with --mpp"),
-            ("objective", f"{opened.objective:g}x" if opened.objective else "unknown"),
-            ("ICC profile", f"{len(opened.icc)} bytes" if opened.icc else "none"),
-        ]
-        for number, level in enumerate(opened.levels):
-            side = f"{level.size.width} x {level.size.height} px"
-            lines.append((f"level {number}", f"{side}, {level.downsample:g} times smaller"))
-        lines += [(name, f"{of.width} x {of.height} px (associated)") for name, of in opened.associated.items()]
-        for name, value in lines:
-            out_console.print(plain(f"{name:<12} {value}"))
+        out_console.print(plain(opened.describe()))
         for fault in opened.faults:
             err_console.print(f"[red]fault:[/red] {plain(fault)}")
     if opened.faults:

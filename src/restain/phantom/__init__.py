@@ -6,22 +6,30 @@ photographs them, ``from_he`` finds cells in real H&E pictures, ``pair`` makes o
 
 from restain.phantom.cells import CellKind, Cells
 from restain.phantom.dataset import PhantomSummary, read_record, read_truth, write_phantom
+from restain.phantom.deform import Deformation, Distortion
 from restain.phantom.noise import misalignment_field
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_picture
 from restain.phantom.regrow import regrow
+from restain.phantom.slide import write_phantom_slide
+from restain.phantom.slide_truth import SlideTruth, read_slide_truth
 from restain.phantom.tissue import Tissue
 
 __all__ = [
     "CellKind",
     "Cells",
+    "Deformation",
+    "Distortion",
     "PhantomPair",
     "PhantomSummary",
+    "SlideTruth",
     "Tissue",
     "make_pair",
     "misalignment_field",
     "pair_from_picture",
     "read_record",
+    "read_slide_truth",
     "read_truth",
     "regrow",
     "write_phantom",
+    "write_phantom_slide",
 ]

@@ -1,0 +1,299 @@
+"""What lies where on a phantom slide: islands of tissue, folds, pen marks and dust, as polygons drawn from a seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+from restain.errors import RestainError
+from restain.geometry import Size
+from restain.her2 import Her2Level
+from restain.phantom.deform import Deformation, Distortion, draw_deformation
+from restain.slides.geojson import Polygon, Ring, rasterize
+
+INKS: dict[str, tuple[float, float, float]] = {
+    "blue": (0.95, 0.42, 0.13),
+    "green": (0.90, 0.28, 0.72),
+    "black": (1.15, 1.15, 1.10),
+}
+"""Optical density of a pen's stroke in R, G and B."""
+
+OUTLINE_STEP_UM = 12.0
+"""Distance of an outline's points."""
+ISLAND_MM2 = 1.5
+"""Tissue per island where their number is not given."""
+FOLD_UM = 45.0
+"""Greatest width of a fold's band."""
+PEN_UM = 450.0
+"""Width of a pen's stroke, where the slide is large enough for it."""
+DUST_PER_MM2 = 0.3
+_DUST_UM = (5.0, 22.0)
+_MOST_DUST = 150
+_PLAN_SIDE = 480
+"""Islands are put in place on a grid of this many cells along the longer side."""
+
+
+@dataclass(frozen=True)
+class Island:
+    """A piece of tissue: its outline in px of level 0, the HER2 level of its tumour, and its area."""
+
+    outline: Ring
+    level: Her2Level
+    area_mm2: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in px."""
+        return bounds(self.outline)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A band in which the tissue of an island lies double; its outline may reach beyond the island."""
+
+    outline: Ring
+    island: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A stroke of a pen (``ink`` names its colour) or a speck of dust, with its optical density in R, G and B."""
+
+    outline: Ring
+    ink: str
+    density: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """Everything that a pair of phantom slides shows. Outlines are in px of the H&E slide, ``dust_ihc`` of the IHC's."""
+
+    size: Size
+    mpp: float
+    seed: int
+    islands: tuple[Island, ...]
+    folds_he: tuple[Fold, ...]
+    folds_ihc: tuple[Fold, ...]
+    pens: tuple[Mark, ...]
+    dust_he: tuple[Mark, ...]
+    dust_ihc: tuple[Mark, ...]
+    deformation: Deformation
+
+    @property
+    def tissue_share(self) -> float:
+        """Share of the H&E slide that is tissue."""
+        return sum(Polygon(i.outline).area for i in self.islands) / (self.size.width * self.size.height)
+
+    @property
+    def level_shares(self) -> dict[Her2Level, float]:
+        """Share of the tissue's area at each level that occurs."""
+        total = sum(island.area_mm2 for island in self.islands)
+        levels = sorted({island.level for island in self.islands})
+        return {k: sum(i.area_mm2 for i in self.islands if i.level == k) / total for k in levels}
+
+
+def bounds(ring: Ring) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an outline."""
+    left, top = ring.min(axis=0)
+    right, bottom = ring.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def draw_plan(
+    size: Size,
+    mpp: float,
+    seed: int,
+    mixture: Mapping[Her2Level, float],
+    *,
+    islands: int | None,
+    tissue_share: float,
+    deformation: Deformation | Distortion | None,
+) -> SlidePlan:
+    """Draw a slide from its seed.
+
+    Args:
+        size: of the H&E slide in px.
+        mpp: micrometres per pixel.
+        seed: of everything.
+        mixture: share of the tissue's area per level; scaled to a sum of one.
+        islands: how many; None takes one per 1.5 mm² of tissue, 2 to 24, and at least one per level.
+        tissue_share: of the slide. Where islands do not fit, they shrink, and :attr:`SlidePlan.tissue_share` says so.
+        deformation: of the IHC, how strong it shall be, or None for none.
+
+    Raises:
+        RestainError: if there are fewer islands than levels or the distortion would fold the section.
+    """
+    rng = np.random.default_rng([seed, 11])
+    wanted = {level: share for level, share in sorted(mixture.items()) if share > 0}
+    tissue_mm2 = tissue_share * size.width * size.height * mpp**2 / 1e6
+    count = islands if islands is not None else max(len(wanted), min(24, max(2, round(tissue_mm2 / ISLAND_MM2))))
+    if count < len(wanted):
+        raise RestainError(f"A mixture of {len(wanted)} levels needs at least as many islands, not {count}.")
+    levels, shares = _shared_out(wanted, count, rng)
+    placed = _place(size, mpp, shares * tissue_share, rng)
+    found = tuple(
+        Island(ring, level, Polygon(ring).area * mpp**2 / 1e6) for ring, level in zip(placed, levels, strict=True)
+    )
+    if isinstance(deformation, Distortion):
+        try:
+            deformation = draw_deformation(deformation, size, mpp, np.random.default_rng([seed, 12]), placed)
+        except ValueError as fault:
+            raise RestainError(f"The deformation cannot be made: {fault}.") from None
+    deformation = deformation or Deformation.identity(size, mpp)
+    return SlidePlan(
+        size=size,
+        mpp=mpp,
+        seed=seed,
+        islands=found,
+        folds_he=_folds(found, mpp, rng),
+        folds_ihc=_folds(found, mpp, rng)[:1],
+        pens=_pens(found, size, mpp, rng),
+        dust_he=_dust(size, mpp, rng),
+        dust_ihc=_dust(deformation.target_size, mpp, rng),
+        deformation=deformation,
+    )
+
+
+def _shared_out(
+    wanted: Mapping[Her2Level, float], count: int, rng: np.random.Generator
+) -> tuple[list[Her2Level], NDArray[np.float64]]:
+    """A level for each island, and its share of the tissue: those of a level add up to the level's share."""
+    total = sum(wanted.values())
+    number = {level: 1 for level in wanted}
+    for _ in range(count - len(wanted)):
+        # The next island goes to the level whose islands are largest.
+        number[max(wanted, key=lambda level: wanted[level] / number[level])] += 1
+    levels: list[Her2Level] = []
+    shares: list[float] = []
+    for level, n in number.items():
+        parts = rng.uniform(0.7, 1.3, n)
+        levels += [level] * n
+        shares += list(parts / parts.sum() * wanted[level] / total)
+    return levels, np.array(shares)
+
+
+def _place(size: Size, mpp: float, shares: NDArray[np.float64], rng: np.random.Generator) -> list[Ring]:
+    """Outlines of the given shares of the slide's area, none of which touch; all shrink until they fit."""
+    scale = max(size.width, size.height) / _PLAN_SIDE
+    rows, columns = math.ceil(size.height / scale), math.ceil(size.width / scale)
+    for attempt in range(80):
+        areas = shares * size.width * size.height * 0.94**attempt
+        taken = np.ones((rows, columns), dtype=bool)
+        border = max(2, round(0.015 * _PLAN_SIDE))
+        taken[border:-border, border:-border] = False
+        rings: dict[int, Ring] = {}
+        for number in np.argsort(-areas, kind="stable"):
+            ring = _outline(float(areas[number]), mpp, rng)
+            place = _free_place(taken, ring, scale, rng)
+            if place is None:
+                break
+            rings[int(number)] = ring + place
+            taken |= rasterize([Polygon(rings[int(number)])], Size(columns, rows), scale)
+        if len(rings) == len(areas):
+            return [np.round(rings[number], 2) for number in range(len(areas))]
+    raise RestainError(f"{len(shares)} islands of tissue do not fit a slide of {size.width}x{size.height} px.")
+
+
+def _outline(area: float, mpp: float, rng: np.random.Generator) -> Ring:
+    """An irregular smooth outline of ``area`` square px about the origin."""
+    radius = math.sqrt(area / np.pi)
+    count = int(np.clip(1.4 * 2 * np.pi * radius * mpp / OUTLINE_STEP_UM, 64, 6000))
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    order = np.arange(2, max(3, min(120, count // 12)))
+    strength = rng.normal(0, 0.20, len(order)) / order**1.15
+    ripple = strength[:, None] * np.cos(order[:, None] * angle + rng.uniform(0, 2 * np.pi, len(order))[:, None])
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.exp(ripple.sum(axis=0))[:, None]
+    ring[:, 0] *= rng.uniform(1.0, 1.7)
+    turn = rng.uniform(0, np.pi)
+    ring = ring @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    return np.asarray(ring * math.sqrt(area / Polygon(ring).area))
+
+
+def _free_place(
+    taken: NDArray[np.bool_], ring: Ring, scale: float, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """A shift in px by which the outline lies on free cells only, or None."""
+    gap = 3
+    corner = ring.min(axis=0) - gap * scale
+    extent = np.ceil((ring.max(axis=0) - corner) / scale).astype(int) + gap
+    if extent[0] > taken.shape[1] or extent[1] > taken.shape[0]:
+        return None
+    mask = rasterize([Polygon(ring - corner)], Size(*map(int, extent)), scale)
+    mask = ndimage.binary_dilation(mask, iterations=gap)
+    overlap = signal.fftconvolve(taken.astype(np.float64), mask[::-1, ::-1].astype(np.float64), mode="valid")
+    free = np.argwhere(overlap < 0.5)
+    if not len(free):
+        return None
+    row, column = free[rng.integers(len(free))]
+    return np.array([column, row]) * scale - corner
+
+
+def _folds(islands: tuple[Island, ...], mpp: float, rng: np.random.Generator) -> tuple[Fold, ...]:
+    """A band across every third island, from its border inwards."""
+    found = []
+    for number in rng.permutation(len(islands))[: max(1, len(islands) // 3)]:
+        outline = islands[number].outline
+        middle = outline.mean(axis=0)
+        start = outline[rng.integers(len(outline))]
+        end = middle + (middle - start) * rng.uniform(-0.2, 0.6)
+        t = np.linspace(0, 1, 40)
+        bow = rng.uniform(-0.15, 0.15) * np.sin(np.pi * t) + 0.02 * np.sin(9 * t + rng.uniform(0, 6))
+        along = end - start
+        line = start + t[:, None] * along + bow[:, None] * np.array([-along[1], along[0]])
+        radius = math.sqrt(islands[number].area_mm2 * 1e6 / np.pi) / mpp
+        width = min(FOLD_UM / mpp, 0.12 * radius) * rng.uniform(0.6, 1.0)
+        taper = np.sqrt(np.clip(1.02 - t, 0, 1)) * (1 + 0.25 * np.sin(14 * t + rng.uniform(0, 6)))
+        found.append(Fold(_band(line, width * taper), int(number)))
+    return tuple(found)
+
+
+def _pens(islands: tuple[Island, ...], size: Size, mpp: float, rng: np.random.Generator) -> tuple[Mark, ...]:
+    """An arc about one island that touches it here and there, and a stroke beside."""
+    width = min(PEN_UM / mpp, 0.03 * min(size.width, size.height))
+    inks = list(rng.permutation(list(INKS)))
+    island = islands[rng.integers(len(islands))]
+    middle = island.outline.mean(axis=0)
+    away = np.hypot(*(island.outline - middle).T)
+    first, span = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.1) * np.pi
+    angle = first + np.linspace(0, span, 60)
+    radius = float(np.quantile(away, 0.8)) * (1.02 + 0.05 * np.sin(3 * (angle - first)))
+    arc = middle + np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
+    start = rng.uniform((0.1, 0.1), (0.9, 0.9)) * (size.width, size.height)
+    turn, length = rng.uniform(0, 2 * np.pi), 0.12 * min(size.width, size.height)
+    t = np.linspace(-1, 1, 24)
+    stroke = start + length * np.stack(
+        [np.cos(turn) * t - 0.15 * t**2 * np.sin(turn), np.sin(turn) * t + 0.15 * t**2 * np.cos(turn)], axis=1
+    )
+    return tuple(
+        Mark(_band(line, width * (1 + 0.08 * np.sin(np.linspace(0, 9, len(line))))), str(ink), INKS[str(ink)])
+        for line, ink in ((arc, inks[0]), (stroke, inks[1]))
+    )
+
+
+def _dust(size: Size, mpp: float, rng: np.random.Generator) -> tuple[Mark, ...]:
+    area = size.width * size.height * mpp**2 / 1e6
+    found = []
+    for _ in range(min(_MOST_DUST, 3 + round(DUST_PER_MM2 * area))):
+        angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+        radius = rng.uniform(*_DUST_UM) / mpp * rng.uniform(0.6, 1.2, len(angle))
+        ring = np.stack([np.cos(angle) * rng.uniform(0.4, 1), np.sin(angle)], axis=1) * radius[:, None]
+        place = rng.uniform((0, 0), (size.width, size.height))
+        grey = rng.uniform(0.2, 0.7)
+        found.append(Mark(np.round(ring + place, 2), "dust", (grey, grey * 1.05, grey * 1.2)))
+    return tuple(found)
+
+
+def _band(line: NDArray[np.float64], width: NDArray[np.float64]) -> Ring:
+    """The outline of a line of the given width at each of its points."""
+    along = np.gradient(line, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(*along.T)[:, None]
+    half = across * np.maximum(width, 1e-3)[:, None] / 2
+    return np.round(np.concatenate([line + half, (line - half)[::-1]]), 2)
+
+
+__all__ = ["INKS", "Fold", "Island", "Mark", "SlidePlan", "bounds", "draw_plan"]
