@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 COMMANDS = [
-    *("check", "phantom", "train", "train-reader", "benchmark", "crossval"),
+    *("check", "phantom", "train", "train-reader", "benchmark", "crossval", "cohort"),
     *("evaluate", "compare", "explain", "stain", "demo"),
 ]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain.errors import RestainError
-from restain.her2 import Her2Level, asco_cap_level
+from restain.her2 import Her2Level, asco_cap_level, cell_levels, level_of_counts
 
 
 def test_text_forms_are_those_of_bci_file_names() -> None:
@@ -67,3 +67,30 @@ def test_the_order_of_cells_does_not_matter(cells: list[tuple[float, float]], se
     share, density = np.array(cells).T
     order = np.random.default_rng(seed).permutation(len(share))
     assert asco_cap_level(share[order], density[order]) == asco_cap_level(share, density)
+
+
+cell = st.tuples(st.floats(0, 1), st.floats(0, 2))
+
+
+@given(st.lists(st.lists(cell, max_size=30), max_size=4))
+def test_counts_of_sets_of_cells_add_up_to_the_level_of_all(sets: list[list[tuple[float, float]]]) -> None:
+    def counts(cells: list[tuple[float, float]]) -> np.ndarray:
+        share, od = np.array(cells, float).reshape(-1, 2).T
+        return np.bincount(cell_levels(share, od), minlength=4)
+
+    everything = [one for cells in sets for one in cells]
+    total = sum((counts(cells) for cells in sets), np.zeros(4, int))
+    share, od = np.array(everything, float).reshape(-1, 2).T
+    assert level_of_counts(total.tolist()) == asco_cap_level(share, od)
+
+
+@given(cell)
+def test_a_cell_alone_is_read_as_its_pattern(one: tuple[float, float]) -> None:
+    assert asco_cap_level([one[0]], [one[1]]) == cell_levels(*([value] for value in one))[0]
+
+
+def test_a_tenth_of_the_cells_is_not_more_than_a_tenth() -> None:
+    assert level_of_counts((9, 0, 0, 1)) == Her2Level.ZERO
+    assert level_of_counts((8, 0, 0, 1)) == Her2Level.THREE
+    assert level_of_counts((90, 0, 9, 1)) == Her2Level.ZERO
+    assert level_of_counts((79, 5, 5, 1)) == Her2Level.ONE

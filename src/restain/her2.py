@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 class Her2Level(IntEnum):
@@ -76,15 +79,38 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
     """
     import numpy as np  # here, so that `import restain` does not load it
 
+    return level_of_counts(np.bincount(cell_levels(completeness, dab_od), minlength=len(Her2Level)).tolist())
+
+
+def cell_levels(completeness: ArrayLike, dab_od: ArrayLike) -> NDArray[np.int64]:
+    """The pattern that each cell shows: the highest level whose staining, as :func:`asco_cap_level` has it, it has.
+
+    Args:
+        completeness: stained share of each tumour cell's perimeter, in [0, 1].
+        dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
+
+    Returns:
+        Values of :class:`Her2Level`. A cell that shows a pattern shows all lower ones too.
+
+    Raises:
+        ValueError: if the two do not have the same shape.
+    """
+    import numpy as np
+
     share, density = np.asarray(completeness, dtype=np.float64), np.asarray(dab_od, dtype=np.float64)
     if share.shape != density.shape:
         raise ValueError(f"completeness {share.shape} and DAB density {density.shape} must be of the same shape")
-    if share.size == 0:
-        return Her2Level.ZERO
     complete, stained = share >= COMPLETE, share > 0
-    patterns = {
-        Her2Level.THREE: complete & (density >= INTENSE_OD),
-        Her2Level.TWO: (complete & (density >= WEAK_OD)) | (stained & (density >= MODERATE_OD)),
-        Her2Level.ONE: stained & (density >= FAINT_OD),
-    }
-    return next((level for level, cells in patterns.items() if cells.mean() > CELL_SHARE), Her2Level.ZERO)
+    patterns = (
+        stained & (density >= FAINT_OD),
+        (complete & (density >= WEAK_OD)) | (stained & (density >= MODERATE_OD)),
+        complete & (density >= INTENSE_OD),
+    )
+    return np.sum(patterns, axis=0, dtype=np.int64)
+
+
+def level_of_counts(counts: Sequence[int]) -> Her2Level:
+    """The level of a set of cells from how many show each pattern (see :func:`cell_levels`), 0 to 3+; sets add up."""
+    total = sum(counts)
+    reached = (level for level in reversed(Her2Level) if total and sum(counts[level:]) / total > CELL_SHARE)
+    return next(reached, Her2Level.ZERO)

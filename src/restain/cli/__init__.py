@@ -11,11 +11,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from restain import RestainError, __version__
-from restain.cli import data, evaluation, explaining, staining, training
+from restain.cli import data, evaluation, explaining, slides, staining, training
 from restain.cli.console import app, err_console, out_console, plain
 from restain.errors import Interrupted
 
-__all__ = ["app", "data", "evaluation", "explaining", "main", "staining", "training"]
+__all__ = ["app", "data", "evaluation", "explaining", "main", "slides", "staining", "training"]
 
 
 def main() -> NoReturn:

@@ -162,3 +162,38 @@ def train_reader(
         facts = train(data, out, steps=steps, seed=seed, mpp=mpp, tile=tile, description=describe, progress=progress)
     told = f"{facts.accuracy:.0%} of {facts.images}" if facts.accuracy is not None else "no"
     out_console.print(f"reader: {plain(str(out))}; {told} real validation images read right")
+
+
+@app.command("compare-slides", epilog="Example: restain compare-slides virtual/a.ome.tiff ihc/a.svs -o comparison")
+def compare_slides(
+    virtual: Annotated[Path, typer.Argument(help="Virtual IHC slide.")],
+    real: Annotated[Path, typer.Argument(help="Real IHC slide.")],
+    out: OutOption,
+    he: Annotated[
+        Path | None, typer.Option("--he", help="The H&E slide beneath the virtual one, for the trivial answer.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.01, help="Micrometres per pixel of the real slide, where it does not say.")
+    ] = None,
+    transform: Annotated[
+        Path | None,
+        typer.Option(help="Registration to use, from the virtual slide to the real one (docs/register.md)."),
+    ] = None,
+    field: Annotated[float, typer.Option(min=100, max=5000, help="Side of a field in µm.")] = 500.0,
+) -> None:
+    """Bring a virtual and a real slide into register, score every field, and draw heat maps."""
+    from restain.evaluate.slide_pair import compare_slides as compare
+
+    with progress_bar("comparing") as progress:
+        page = compare(
+            virtual,
+            real,
+            out,
+            he=he,
+            mpp=mpp,
+            transform=transform,
+            side_um=field,
+            command=command_line(),
+            progress=progress,
+        )
+    out_console.print(f"{page}")

@@ -27,7 +27,7 @@ from restain import __version__
 from restain.errors import RestainError
 from restain.evaluate.agreement import ReadingRow, agreement
 from restain.evaluate.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
-from restain.her2 import COMPLETE, Her2Level, asco_cap_level
+from restain.her2 import COMPLETE, Her2Level, cell_levels, level_of_counts
 from restain.models.expression import ExpressionClassifier
 from restain.optics import DAB, HEMATOXYLIN, glass_white, unit
 from restain.recipe import ExpressionRecipe
@@ -152,8 +152,15 @@ def rule_level(dab: NDArray[np.float32], hematoxylin: NDArray[np.float32], mpp: 
 
 def level_of_cells(cells: CellMembranes) -> Her2Level:
     """:func:`rule_level` of cells that were measured with the threshold :data:`STAINED_OD`."""
+    return level_of_counts(pattern_counts(cells))
+
+
+def pattern_counts(cells: CellMembranes) -> tuple[int, int, int, int]:
+    """How many cells show the pattern of each level (:func:`restain.her2.cell_levels`), measured as for :func:`level_of_cells`."""
     share = np.where(cells.completeness < SPOT, 0.0, cells.completeness * (COMPLETE / SEEN_COMPLETE))
-    return asco_cap_level(np.minimum(share, 1.0), cells.dab_od / SEEN_OD)
+    levels = cell_levels(np.minimum(share, 1.0), cells.dab_od / SEEN_OD)
+    zero, one, two, three = np.bincount(levels, minlength=len(Her2Level)).tolist()
+    return zero, one, two, three
 
 
 def level_probabilities(

@@ -59,9 +59,14 @@ def read_reference(pair: Pair, real: Rgb) -> Reference:
         dab, source = read_truth(path), "truth"
         if dab.shape != (height, width):
             raise RestainError(f"{path} is {dab.shape[1]}x{dab.shape[0]} px, its image {width}x{height}.")
-    else:
-        dab, source = dab_density(real, white), "deconvolution"
-    return Reference(real, white, dab, ihc_hematoxylin(real, white), source, stain.background_mask(dab))
+        return Reference(real, white, dab, ihc_hematoxylin(real, white), source, stain.background_mask(dab))
+    return deconvolved(real, white)
+
+
+def deconvolved(real: Rgb, white: NDArray[np.float32]) -> Reference:
+    """A real IHC image, ``(H, W, 3)`` on glass of colour ``white``, with the densities that deconvolution gives it."""
+    dab = dab_density(real, white)
+    return Reference(real, white, dab, ihc_hematoxylin(real, white), "deconvolution", stain.background_mask(dab))
 
 
 def with_dab(answer: Prediction, reference: Reference) -> Prediction:

@@ -106,6 +106,21 @@ class Slide:
         view = Slide(self._source, own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
 
+    def describe(self) -> str:
+        """What the file says of itself, a line for each fact; its ``faults`` stand apart."""
+        lines = [
+            ("format", self.format),
+            ("vendor", self.vendor or "unknown"),
+            ("size", _sides(self.size)),
+            ("mpp", f"{self.mpp:g} µm per px" if self.has_mpp else "unknown; give it with --mpp"),
+            ("objective", f"{self.objective:g}x" if self.objective else "unknown"),
+            ("ICC profile", f"{len(self.icc)} bytes" if self.icc else "none"),
+        ]
+        for number, level in enumerate(self.levels):
+            lines.append((f"level {number}", f"{_sides(level.size)}, {level.downsample:g} times smaller"))
+        lines += [(name, f"{_sides(size)} (associated)") for name, size in self.associated.items()]
+        return "\n".join(f"{name:<12} {value}" for name, value in lines)
+
     def close(self) -> None:
         self._source.close()
 
@@ -114,6 +129,10 @@ class Slide:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _sides(size: Size) -> str:
+    return f"{size.width} x {size.height} px"
 
 
 def open_slide(path: Path, mpp: float | None = None) -> Slide:

@@ -71,29 +71,29 @@ def write_ome_tiff(
         raise ValueError(f"mpp must be positive, not {mpp}")
     if store.missing:
         raise RestainError(f"{path} is not written: {store.missing} of its tiles are not in {store.folder} yet.")
-    sizes = level_sizes(store.size)
-    tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in sizes]
-    step = _Counter(sum(tiles) + sum(tiles[1:]), progress)
+    step = TileCount(store, progress)
     with ExitStack() as stack:
-        levels = [store]
-        for number, size in enumerate(sizes[1:], start=1):
-            finer = levels[-1]
-            levels.append(stack.enter_context(finer.level(number, size)))
-            _reduce(finer, levels[-1], step)
+        levels = pyramid(store, stack, step)
         # Left by a process that was killed; the store's lock says that nobody is writing this file now.
         for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
             stale.unlink(missing_ok=True)
         with whole_file(path) as partial:
-            _write(levels, partial, mpp, _description(store, path, mpp, metadata), step)
+            _write(levels, partial, mpp, _description(store, path, mpp, kept_metadata(store, metadata)), step)
             chain_levels(partial)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata that :func:`write_ome_tiff` put into a file; empty for a TIFF of another program.
 
+    Of a folder, what :func:`restain.slides.dicom.write_dicom` put into its series.
+
     Raises:
-        RestainError: if the file cannot be read as TIFF.
+        RestainError: if the file cannot be read as TIFF, or a file of the folder as DICOM.
     """
+    if path.is_dir():
+        from restain.slides.dicom import read_dicom_metadata
+
+        return read_dicom_metadata(path)
     try:
         with tifffile.TiffFile(path) as tiff:
             xml = tiff.ome_metadata
@@ -132,9 +132,25 @@ def chain_levels(path: Path) -> None:
             file.write(struct.pack("<Q", following))
 
 
-class _Counter:
-    def __init__(self, total: int, progress: Progress | None):
-        self.done, self.total, self.progress = 0, total, progress
+def kept_metadata(store: TileStore, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a finished slide says of itself: ``metadata``, the notice, and the holes (see :func:`write_ome_tiff`)."""
+    kept = {"notice": NOTICE, **metadata}
+    if store.holes:
+        kept["holes"] = json.dumps(
+            [
+                [column * store.tile, row * store.tile, *reversed(store.extent(row, column)), reason]
+                for row, column, reason in store.holes
+            ]
+        )
+    return kept
+
+
+class TileCount:
+    """Progress over the tiles of a pyramid: those of reduced levels are made and written, level 0 is only written."""
+
+    def __init__(self, store: TileStore, progress: Progress | None):
+        tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in level_sizes(store.size)]
+        self.done, self.total, self.progress = 0, sum(tiles) + sum(tiles[1:]), progress
 
     def __call__(self) -> None:
         self.done += 1
@@ -142,12 +158,27 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-def _reduce(finer: TileStore, coarser: TileStore, step: _Counter) -> None:
-    for row in range(coarser.grid[0]):
-        for column in range(coarser.grid[1]):
-            if not coarser.has(row, column):
-                _reduce_tile(finer, coarser, row, column)
-            step()
+def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> list[TileStore]:
+    """The levels of a slide, ``store`` first; reduced ones are made inside its folder, or taken from there.
+
+    Args:
+        store: level 0, with every tile put.
+        stack: closes the reduced levels.
+        step: called after every tile of a reduced level.
+
+    Raises:
+        RestainError: if the store is damaged or its folder cannot be written.
+    """
+    levels = [store]
+    for number, size in enumerate(level_sizes(store.size)[1:], start=1):
+        coarser = stack.enter_context(levels[-1].level(number, size))
+        for row in range(coarser.grid[0]):
+            for column in range(coarser.grid[1]):
+                if not coarser.has(row, column):
+                    _reduce_tile(levels[-1], coarser, row, column)
+                step()
+        levels.append(coarser)
+    return levels
 
 
 def _reduce_tile(finer: TileStore, coarser: TileStore, row: int, column: int) -> None:
@@ -179,7 +210,7 @@ def halve(image: NDArray[Any]) -> NDArray[Any]:
     return ((total + 2) // 4).astype(np.uint8) if image.dtype == np.uint8 else total / np.asarray(4, image.dtype)
 
 
-def _encoded(level: TileStore, step: _Counter) -> Iterator[bytes]:
+def _encoded(level: TileStore, step: TileCount) -> Iterator[bytes]:
     for row in range(level.grid[0]):
         for column in range(level.grid[1]):
             # Before the yield: the last tile of a level is followed by no further call.
@@ -187,7 +218,7 @@ def _encoded(level: TileStore, step: _Counter) -> Iterator[bytes]:
             yield level.encoded(row, column)
 
 
-def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: _Counter) -> None:
+def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: TileCount) -> None:
     store = levels[0]
     forms: dict[str, dict[str, Any]] = {
         "rgb": {"dtype": "uint8", "photometric": "ycbcr", "subsampling": (1, 1), "compression": "jpeg"},
@@ -216,14 +247,6 @@ def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, 
 
 def _description(store: TileStore, path: Path, mpp: float, metadata: Mapping[str, str]) -> bytes:
     """The OME-XML (2016-06), in ASCII as TIFF wants it."""
-    kept = {"notice": NOTICE, **metadata}
-    if store.holes:
-        kept["holes"] = json.dumps(
-            [
-                [column * store.tile, row * store.tile, *reversed(store.extent(row, column)), reason]
-                for row, column, reason in store.holes
-            ]
-        )
     ET.register_namespace("", _OME)
     root = ET.Element(f"{{{_OME}}}OME", {"Creator": f"restain {__version__}"})
 
@@ -234,7 +257,7 @@ def _description(store: TileStore, path: Path, mpp: float, metadata: Mapping[str
 
     samples = "3" if store.kind == "rgb" else "1"
     image = below(root, "Image", ID="Image:0", Name=path.name)
-    below(image, "Description", kept["notice"])
+    below(image, "Description", metadata["notice"])
     pixels = below(
         image,
         "Pixels",
@@ -259,7 +282,7 @@ def _description(store: TileStore, path: Path, mpp: float, metadata: Mapping[str
     below(image, "AnnotationRef", ID="Annotation:0")
     annotations = below(root, "StructuredAnnotations")
     entries = below(below(annotations, "MapAnnotation", ID="Annotation:0", Namespace=NAMESPACE), "Value")
-    for key, value in kept.items():
+    for key, value in metadata.items():
         below(entries, "M", _printable(value), K=_printable(key))
     return ET.tostring(root, encoding="us-ascii", xml_declaration=True)
 

@@ -1,0 +1,289 @@
+"""The job: stain every slide of a table, read its fields, put patients together, write one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+import restain
+from restain.cohort.field import FIELD_UM, FieldReading, read_fields
+from restain.cohort.page import cohort_page
+from restain.cohort.patient import PatientReading, SlideReading
+from restain.cohort.table import Row, read_table
+from restain.data import whole_file
+from restain.errors import RestainError
+from restain.evaluate import figures
+from restain.evaluate.reading import Reader
+from restain.models.heads import StainHead
+from restain.optics import dab_density
+from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
+from restain.slides.mask import MASK_MPP
+from restain.stain import FAMILIAR, Restainer, SlideOptions, StainedSlide, slide_name, stain_slide
+from restain.stain.many import make_folder
+
+Progress = Callable[[int, int], None]
+
+FORMAT = 1
+"""Of the kept readings; raised when the same slide would be read differently."""
+
+_PICTURE = 768
+"""Side in px from which pictures for the page are reduced."""
+
+
+def run_cohort(
+    table: Path,
+    out: Path,
+    *,
+    restainer: Restainer,
+    reader: Reader | None = None,
+    mpp: float | None = None,
+    side_um: float = FIELD_UM,
+    command: str = "",
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Path:
+    """Stain and read the slides of a cohort; returns the page ``out/cohort.html``.
+
+    Beside it: ``cohort.json`` with all figures, ``pictures/``, and ``slides/PATIENT/`` with what
+    :func:`restain.stain.stain_slide` writes for each slide and its ``NAME.fields.json``. Called again after a kill, it goes on where it
+    was. A slide that fails does not stop the others; the page names it.
+
+    Args:
+        table: see :func:`restain.cohort.read_table`.
+        out: folder of the results, made where needed.
+        restainer: the model. Without a stain head DAB is unmixed from its colours.
+        reader: gives the classifier's level of each field where it is given.
+        mpp: micrometres per pixel of slides that do not say.
+        side_um: side of a field.
+        command: the command line, for the page.
+        progress: called with what is done and what is to do, in thousandths of a slide.
+        warn: called with sentences on slides.
+
+    Raises:
+        RestainError: if the table is at fault, two slides of a patient share a name, no slide could be read, or the results cannot be
+            written.
+    """
+    rows = read_table(table)
+    folders = [out / "slides" / _safe(row.patient) for row in rows]
+    _check_names(table, rows)
+    job = _Job(out, restainer, reader, side_um, warn)
+    done: list[SlideReading] = []
+    failed: list[tuple[str, str]] = []
+    for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
+        report = _part(progress, number, len(rows))
+        make_folder(folder)
+        make_folder(out / "pictures" / folder.name)
+        try:
+            done.append(_read_slide(job, row, row.mpp or mpp, folder, report))
+        except RestainError as fault:
+            failed.append((row.slide.name, str(fault)))
+            warn(str(fault))
+        report(1, 1)
+    if not done:
+        raise RestainError(f"{table}: none of its {len(rows)} slides could be read; the first: {failed[0][1]}")
+    names = dict.fromkeys(row.patient for row in rows)
+    patients = [PatientReading(name, tuple(s for s in done if s.patient == name)) for name in names]
+    patients = [patient for patient in patients if patient.slides]
+    facts = {
+        "Table": f"{table.name}, {len(rows)} slides",
+        "Model": restainer.label,
+        "Trained on": restainer.bundle.card.data,
+        "Classifier": "not asked" if reader is None else f"{reader.label}, trained on {reader.facts.data}",
+        "Command": command,
+        "restain": restain.__version__,
+        "Date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    facts = {name: value for name, value in facts.items() if value}
+    with whole_file(out / "cohort.json") as partial:
+        partial.write_text(json.dumps(_result(patients, failed, facts, side_um), indent=1), encoding="utf-8")
+    page = out / "cohort.html"
+    with whole_file(page) as partial:
+        partial.write_text(cohort_page(patients, facts=facts, failed=failed, side_um=side_um), encoding="utf-8")
+    return page
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for all slides."""
+
+    out: Path
+    restainer: Restainer
+    reader: Reader | None
+    side_um: float
+    warn: Callable[[str], None]
+
+
+def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Progress) -> SlideReading:
+    restainer, reader, side_um = job.restainer, job.reader, job.side_um
+    has_dab = isinstance(getattr(restainer.generator, "head", None), StainHead)
+    options = SlideOptions(mpp=mpp, dab=has_dab)
+    stained = stain_slide(
+        row.slide, folder, restainer, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
+    )
+    text = {key: value for key, value in stained.figures["provenance"].items() if key != "created"}
+    key = {"format": FORMAT, "side_um": side_um, "reader": None if reader is None else reader.facts.hash, "stain": text}
+    kept = folder / f"{slide_name(row.slide)}.fields.json"
+    pictures = job.out / "pictures" / folder.name
+    with open_slide(row.slide, mpp) as he, open_slide(stained.path) as ihc:
+        tissue = _tissue(stained, he)
+        found = _kept(kept, key)
+        density = None if stained.dab is None else DensitySlide(stained.dab)
+        try:
+            if found is None:
+                found = read_fields(
+                    ihc,
+                    tissue,
+                    dab=density,
+                    white=restainer.white,
+                    he=he,
+                    familiarity=restainer.bundle.familiarity,
+                    reader=reader,
+                    side_um=side_um,
+                    progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
+                )
+                content = {"key": key, "fields": [reading.as_dict() for reading in found]}
+                with whole_file(kept) as partial:
+                    partial.write_text(json.dumps(content), encoding="utf-8")
+            links = _pictures(pictures, slide_name(row.slide), he, ihc, density, tissue.glass)
+        finally:
+            if density is not None:
+                density.close()
+        size = ihc.size
+    reading = SlideReading(row.slide.name, row.patient, row.block, tuple(found), size=size, notes=_notes(row, stained))
+    left_out = max(0.0, tissue.area_um2 / 1e6 - reading.tissue_mm2)
+    return replace(
+        reading,
+        # The mask's pixels at borders are counted a little differently in all and in fields.
+        left_out_mm2=left_out if left_out > 0.01 * tissue.area_um2 / 1e6 else 0.0,
+        links={name: quote(path.relative_to(job.out).as_posix()) for name, path in links.items()},
+    )
+
+
+def _tissue(stained: StainedSlide, he: Slide) -> TissueMask:
+    """What was taken for tissue when the slide was stained."""
+    mpp = max(MASK_MPP, he.mpp)
+    mask = rasterize(read_geojson(stained.tissue), he.size_at(mpp), mpp / he.mpp)
+    return TissueMask(mask, mpp, np.asarray(stained.figures["glass"], np.float32))
+
+
+def _kept(path: Path, key: dict[str, Any]) -> list[FieldReading] | None:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["key"] != key:
+            return None
+        return [FieldReading.from_dict(values) for values in content["fields"]]
+    except (OSError, LookupError, TypeError, ValueError, RestainError):
+        return None
+
+
+def _pictures(
+    folder: Path, name: str, he: Slide, ihc: Slide, density: DensitySlide | None, glass: np.ndarray
+) -> dict[str, Path]:
+    virtual, _ = ihc.thumbnail(_PICTURE)
+    if density is None:
+        shown = dab_density(virtual, glass)
+    else:
+        coarse = Image.fromarray(density.overview(_PICTURE))
+        shown = np.asarray(coarse.resize((virtual.shape[1], virtual.shape[0]), Image.Resampling.BOX))
+    drawn = {
+        "he": he.thumbnail(_PICTURE)[0],
+        "virtual": virtual,
+        "dab": figures.colour_map(shown, "dab", figures.DAB_TOP),
+    }
+    paths = {what: folder / f"{name}.{what}.jpg" for what in drawn}
+    for what, rgb in drawn.items():
+        figures.save_figure(paths[what], rgb, virtual=what != "he")
+    return paths
+
+
+def _notes(row: Row, stained: StainedSlide) -> tuple[str, ...]:
+    notes = list(stained.figures.get("slide_faults", ()))
+    if holes := stained.figures.get("holes"):
+        notes.append(f"{len(holes)} tiles could not be read and are marked holes.")
+    answer, _, reason = str(stained.figures.get(FAMILIAR, stained.figures["provenance"].get(FAMILIAR, ""))).partition(
+        ": "
+    )
+    if answer == "no":
+        notes.append(f"{row.slide.name}: {reason}")
+    return tuple(notes)
+
+
+def _check_names(table: Path, rows: Sequence[Row]) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for row in rows:
+        before = seen.setdefault((row.patient, slide_name(row.slide).lower()), row.line)
+        if before != row.line:
+            raise RestainError(
+                f"{table}: lines {before} and {row.line} name slides of patient {row.patient} whose results would have the same name."
+            )
+
+
+def _safe(patient: str) -> str:
+    """A patient's name as that of a folder, one for each."""
+    return quote(patient, safe=" ").replace(".", "%2E")
+
+
+def _part(progress: Progress | None, number: int, slides: int) -> Progress:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(1000 * number + 1000 * done // max(total, 1), 1000 * slides)
+
+    return report
+
+
+def _result(
+    patients: Sequence[PatientReading], failed: Sequence[tuple[str, str]], facts: dict[str, str], side_um: float
+) -> dict[str, Any]:
+    def change(patient: PatientReading) -> dict[str, Any] | None:
+        if (found := patient.change) is None:
+            return None
+        places = [{"slide": slide.slide, "row": one.row, "column": one.column} for slide, one in found.fields]
+        return {"to": found.to.text, "without": places}
+
+    return {
+        "notice": restain.NOTICE,
+        "facts": facts,
+        "field_um": side_um,
+        "patients": [
+            {
+                "patient": patient.patient,
+                "level": patient.level.text,
+                "highest_slide": patient.highest.text,
+                "doubt": patient.doubt,
+                "cells": list(patient.cells),
+                "tissue_mm2": float(patient.areas.sum()),
+                "shares": {level.text: share for level, share in patient.shares.items()},
+                "heterogeneity": {
+                    "total": patient.heterogeneity.total,
+                    "within": patient.heterogeneity.within,
+                    "between": patient.heterogeneity.between,
+                },
+                "change": change(patient),
+                "slides": [
+                    {
+                        "slide": slide.slide,
+                        "block": slide.block,
+                        "level": slide.level.text,
+                        "doubt": slide.doubt,
+                        "left_out_mm2": slide.left_out_mm2,
+                        "notes": list(slide.notes),
+                        "fields": [
+                            one.as_dict() | {"level": one.level.text, "doubt": one.doubt, "reasons": list(one.reasons)}
+                            for one in slide.fields
+                        ],
+                    }
+                    for slide in patient.slides
+                ],
+            }
+            for patient in patients
+        ],
+        "failed": [{"slide": name, "fault": fault} for name, fault in failed],
+    }

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restain.cohort import FieldReading, PatientReading, SlideReading, what_would_change
+from restain.cohort.patient import pooled
+from restain.geometry import Point, Region, Size
+from restain.her2 import Her2Level, level_of_counts
+
+BOX = Region(Point(0, 0), Size(1, 1))
+cells = st.tuples(*[st.integers(0, 30)] * 4)
+
+
+def field(column: int, counts, mm2: float = 1.0) -> FieldReading:
+    areas = [0.0] * 4
+    areas[level_of_counts(counts)] = mm2
+    return FieldReading(0, column, BOX, tuple(areas), tuple(counts), 0.0, 0.0)
+
+
+def slide(name: str, *counts, block: str = "A", mm2: float = 1.0) -> SlideReading:
+    return SlideReading(name, "P", block, tuple(field(n, one, mm2) for n, one in enumerate(counts)))
+
+
+def test_the_patient_is_read_from_all_cells_together():
+    patient = PatientReading("P", (slide("a", (900, 0, 0, 0)), slide("b", (0, 0, 0, 99))))
+    # 99 of 999 cells are no more than 10 %, though one of two fields is 3+.
+    assert patient.level == Her2Level.ZERO
+    assert patient.shares == {Her2Level.ZERO: 0.5, Her2Level.ONE: 0, Her2Level.TWO: 0, Her2Level.THREE: 0.5}
+    assert patient.slides[1].level == patient.highest == Her2Level.THREE
+
+
+def test_heterogeneity_takes_slides_of_a_block_together():
+    zero, three = (100, 0, 0, 0), (0, 0, 0, 100)
+    same = PatientReading("P", (slide("a", zero), slide("b", three)))
+    apart = PatientReading("P", (slide("a", zero), slide("b", three, block="B")))
+    assert (same.heterogeneity.within, same.heterogeneity.between) == (pytest.approx(1.5), 0)
+    assert (apart.heterogeneity.within, apart.heterogeneity.between) == (0, pytest.approx(1.5))
+
+
+@given(st.lists(st.lists(st.tuples(cells, st.floats(0.1, 1)), max_size=4), min_size=1, max_size=4))
+def test_shares_add_up_to_one(slides):
+    made = [
+        SlideReading(str(n), "P", str(n % 2), tuple(field(k, one, mm2) for k, (one, mm2) in enumerate(fields)))
+        for n, fields in enumerate(slides)
+    ]
+    patient = PatientReading("P", tuple(made))
+    assert sum(patient.shares.values()) == pytest.approx(1 if any(map(len, slides)) else 0)
+    turned = PatientReading("P", tuple(reversed(made)))
+    assert turned.shares == pytest.approx(patient.shares)
+    assert turned.cells == patient.cells
+    assert turned.heterogeneity.total == pytest.approx(patient.heterogeneity.total, abs=1e-12)
+
+
+def test_the_field_that_decides_is_named():
+    found = what_would_change([slide("a", (90, 0, 0, 0), (60, 0, 0, 40)), slide("b", (100, 0, 0, 0))])
+    assert found is not None
+    (where, which), *more = found.fields
+    assert (where.slide, which.column, more, found.to) == ("a", 1, [], Her2Level.ZERO)
+
+
+def test_one_level_throughout_can_not_be_changed_by_leaving_fields_out():
+    assert what_would_change([slide("a", (0, 0, 0, 9), (0, 0, 0, 7))]) is None
+    assert what_would_change([slide("a", (0, 0, 0, 9))]) is None
+    assert what_would_change([]) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(cells, min_size=1, max_size=6))
+def test_no_smaller_set_of_fields_would_do(counts):
+    slides = [slide("a", *counts[:3]), slide("b", *counts[3:])]
+    level = level_of_counts(pooled(reading for one in slides for reading in one.fields))
+    sizes = [
+        size
+        for size in range(1, len(counts))
+        for gone in combinations(range(len(counts)), size)
+        if sum(map(sum, left := [one for n, one in enumerate(counts) if n not in gone]))
+        and level_of_counts([sum(column) for column in zip(*left, strict=True)]) != level
+    ]
+    # Fields without cells change nothing, so the fewest hold none.
+    found = what_would_change(slides)
+    assert (len(found.fields) if found else None) == (min(sizes) if sizes else None)
+    if found:
+        assert found.to != level
+        turned = what_would_change(slides[::-1])
+        assert [(s.slide, f.column) for s, f in turned.fields] == [(s.slide, f.column) for s, f in found.fields]
