@@ -1,12 +1,66 @@
-"""Which engine runs a generator: the fastest that is there and whose result is the eager one's."""
+"""Which engine runs a generator: the fastest that is there and whose result is that of PyTorch in float32.
+
+The order of preference is what ``benchmarks/generator.py`` shows (see ``docs/speed.md``).
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from restain.engines.eager import EagerEngine
-from restain.engines.engine import Engine, EngineUnavailable
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from restain.engines.compiled import CompiledEngine, CudaCompiledEngine
+from restain.engines.eager import EagerEngine, to_batch
+from restain.engines.engine import Engine, EngineError
+from restain.engines.on_onnxruntime import OnnxRuntimeEngine
+from restain.engines.on_openvino import OpenVinoEngine
+from restain.her2 import Her2Level
+from restain.models.attention import AttentionState
 from restain.models.network import StainingNetwork
+from restain.phantom import make_pair
+
+AUTO = "auto"
+TOLERANCE = 1 / 255
+"""Mean absolute difference in RGB from PyTorch in float32, beyond which an engine is not chosen by itself."""
+PROBE = 192
+"""Side in px of the H&E on which engines are compared when a model is loaded."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is made for; see :func:`choose_engine`."""
+
+    generator: StainingNetwork
+    device: torch.device
+    tile: int
+    threads: int | None
+
+
+_ON_CPU: dict[str, Callable[[Job], Engine]] = {
+    "eager-fp32": lambda job: EagerEngine(job.generator, job.device, "fp32", job.threads),
+    "eager-bf16": lambda job: EagerEngine(job.generator, job.device, "bf16", job.threads),
+    "compile-fp32": lambda job: CompiledEngine(job.generator, job.tile, "fp32", job.threads),
+    "compile-bf16": lambda job: CompiledEngine(job.generator, job.tile, "bf16", job.threads),
+    "openvino-fp32": lambda job: OpenVinoEngine(job.generator, job.tile, "fp32", job.threads),
+    "openvino-bf16": lambda job: OpenVinoEngine(job.generator, job.tile, "bf16", job.threads),
+    "openvino-int8": lambda job: OpenVinoEngine(
+        job.generator, job.tile, "int8", job.threads, probe(job.generator, job.tile)
+    ),
+    "onnxruntime-fp32": lambda job: OnnxRuntimeEngine(job.generator, job.tile, "fp32", job.threads),
+    "onnxruntime-int8": lambda job: OnnxRuntimeEngine(job.generator, job.tile, "int8", job.threads),
+}
+_ON_CUDA: dict[str, Callable[[Job], Engine]] = {
+    "eager-fp32": lambda job: EagerEngine(job.generator, job.device, "fp32"),
+    "eager-bf16": lambda job: EagerEngine(job.generator, job.device, "bf16"),
+    "compile-fp32": lambda job: CudaCompiledEngine(job.generator, job.device, "fp32"),
+    "compile-bf16": lambda job: CudaCompiledEngine(job.generator, job.device, "bf16"),
+}
+NAMES = (AUTO, *_ON_CPU)
+"""What ``choose_engine`` can be asked for by name."""
 
 
 def choose_engine(
@@ -14,7 +68,7 @@ def choose_engine(
     *,
     device: torch.device,
     tile: int,
-    name: str = "auto",
+    name: str = AUTO,
     threads: int | None = None,
 ) -> Engine:
     """Make a generator ready to run.
@@ -23,14 +77,55 @@ def choose_engine(
         generator: the network; moved to ``device`` and set to evaluation in place.
         device: where it runs.
         tile: side in px of the tiles that it will be given most.
-        name: an engine's name, or ``auto``.
-        threads: of the engine; None for as many as it takes by itself.
+        name: an engine's name, or ``auto``: the first in the order of preference that is there and whose result on a
+            small image is, on average, within ``TOLERANCE`` of that of ``eager-fp32``. A named engine is not compared.
+        threads: of the engine on a CPU; None for as many as it takes by itself.
 
     Raises:
         RestainError: if there is no engine of that name, or this machine or network cannot have it.
     """
-    if name in ("auto", "eager-fp32"):
-        return EagerEngine(generator, device, "fp32", threads)
-    if name == "eager-bf16":
-        return EagerEngine(generator, device, "bf16", threads)
-    raise EngineUnavailable(f"{name}: there is no such engine.")
+    makers = _ON_CPU if device.type == "cpu" else _ON_CUDA
+    job = Job(generator, device, tile, threads)
+    if name != AUTO:
+        if name not in makers:
+            raise EngineError(f"{name}: is no engine on {device.type}; the engines are {', '.join([AUTO, *makers])}.")
+        return makers[name](job)
+    reference = EagerEngine(generator, device, "fp32", threads)
+    return first_in_agreement((makers[each], job) for each in preference(device)) or reference
+
+
+def preference(device: torch.device) -> list[str]:
+    """The engines that are worth trying on a device before ``eager-fp32``, the fastest first."""
+    return ["eager-bf16"] if device.type != "cpu" or multiplies_bf16() else []
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16 products; without them they are slower than float32."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def first_in_agreement(candidates: Iterable[tuple[Callable[[Job], Engine], Job]]) -> Engine | None:
+    """The first engine that can be made and whose result is near enough to that of ``eager-fp32``; None if none is."""
+    he: NDArray[np.uint8] | None = None
+    for make, job in candidates:
+        if he is None:
+            he, context = probe(job.generator, PROBE)
+            expected = EagerEngine(job.generator, job.device, "fp32", job.threads)(he, None, context)
+        try:
+            engine = make(job)
+            difference = np.abs(engine(he, None, context) - expected)[..., :3].mean()
+        except EngineError:
+            continue
+        if difference <= TOLERANCE:
+            return engine
+    return None
+
+
+def probe(generator: StainingNetwork, side: int) -> tuple[NDArray[np.uint8], Sequence[AttentionState] | None]:
+    """A synthetic H&E tile ``(1, side, side, 3)``, and its survey for a network that takes one."""
+    he = make_pair(0, 0, Her2Level.TWO, size=side).he[None]
+    if not generator.surveys:
+        return he, None
+    with torch.inference_mode():
+        return he, generator.survey(to_batch(he, next(generator.parameters()).device))

@@ -12,7 +12,7 @@ from restain.errors import RestainError
 from restain.models.attention import AttentionState
 
 
-class EngineUnavailable(RestainError):
+class EngineError(RestainError):
     """An engine that this machine, or this network, cannot have; the message says why and what would help."""
 
 

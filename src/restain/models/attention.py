@@ -154,6 +154,22 @@ def _spread(
     return output
 
 
+def _spread_at_once(
+    tokens: Tensor,
+    state: AttentionState,
+    to_q: Tensor,
+    projection: Tensor,
+    value_map: Tensor,
+    bias: Tensor,
+    chunk: int,
+) -> Tensor:
+    """:func:`_spread` as plain operations on whole tensors; ``chunk`` is not used."""
+    logits = tokens @ _folded(to_q, projection).t() + state.log_mass.unsqueeze(1)
+    by_head = logits.view(*logits.shape[:2], len(projection), -1)
+    weights = torch.softmax(by_head, -1).flatten(2)
+    return weights @ _value_rows(state.mean, value_map, bias)
+
+
 class _StreamedFavor(torch.autograd.Function):
     """Both passes as one differentiable function; going backward recomputes each chunk, nothing is kept."""
 
@@ -292,9 +308,13 @@ class FavorAttention(nn.Module):
 
     @torch.no_grad()
     def read(self, tokens: Tensor, state: AttentionState) -> Tensor:
-        """Attend from ``tokens`` to the keys in ``state``; ``read(x, state(x))`` is ``forward(x)``. No gradients."""
+        """Attend from ``tokens`` to the keys in ``state``; ``read(x, state(x))`` is ``forward(x)``. No gradients.
+
+        A compiler is shown whole products in place of chunks, since it has its own ways with memory.
+        """
+        spread = _spread_at_once if torch.compiler.is_compiling() else _spread
         with torch.autocast(tokens.device.type, enabled=False):
-            return _spread(
+            return spread(
                 _at_least_float32(tokens),
                 state,
                 self._tempered(self.to_q),

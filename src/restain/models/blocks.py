@@ -45,8 +45,10 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm(self.first(x)))
-        return x + self.second(y)
+        if torch.is_grad_enabled():
+            return x + self.second(F.relu(self.norm(self.first(x))))
+        y: Tensor = self.second(F.relu_(self.norm(self.first(x))))
+        return y.add_(x) if y.dtype == x.dtype else x + y
 
 
 def halve(channels: int, out_channels: int) -> nn.Conv2d:

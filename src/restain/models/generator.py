@@ -7,7 +7,9 @@ The label feature, the last feature map of the HER2 expression classifier, is fu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
 from typing import Literal
 
 import torch
@@ -19,9 +21,14 @@ from restain.models.blocks import ResidualBlock, halve
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import RgbHead, Stained, StainHead
 from restain.models.network import StainingNetwork, padded
+from restain.models.strips import Strip, Whole, by_strips, strips_of, worthwhile
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
-Attend = Callable[[ResidualAttentionBlock, Tensor], Tensor]
+Keys = Callable[[ResidualAttentionBlock, Iterator[Tensor]], AttentionState]
+"""What an attention block reads from, told the block and the parts of the map that asks, which are made when they are used."""
+
+HALO = 2
+"""Rows round a strip that the two convolutions of a residual block look at."""
 
 
 class JoinAndAttend(nn.Module):
@@ -48,13 +55,33 @@ class JoinAndAttend(nn.Module):
             )
         self.convolve = ResidualBlock(channels)
 
-    def forward(self, below: Tensor, skip: Tensor, attend: Attend | None = None) -> Tensor:
-        """``attend``: how the attention block, where there is one, is asked, in place of a plain call."""
-        up = F.interpolate(self.from_below(below), scale_factor=2, mode="bilinear", align_corners=False)
-        joined = self.from_skip(skip) + up
-        if attend is not None and isinstance(self.attend, ResidualAttentionBlock):
-            return self.convolve(attend(self.attend, joined))
-        return self.convolve(self.attend(joined))
+    def forward(self, below: Tensor, skip: Tensor, keys: Keys | None = None) -> Tensor:
+        """``keys``: what the attention block, where there is one, reads from, in place of its own map."""
+        below = self.from_below(below)
+
+        def join(strip: Strip) -> Tensor:
+            return self.from_skip(strip.of(skip)) + strip.doubled(below)
+
+        attend: Callable[[Tensor], Tensor] = self.attend
+        strips = strips_of(skip, HALO)
+        if isinstance(self.attend, ResidualAttentionBlock):
+            if keys is None:
+                strips = [Whole()]
+            else:
+                state = keys(self.attend, (join(strip) for strip in strips_of(skip, 0)))
+                attend = partial(self.attend.read, state=state)
+        return by_strips(strips, lambda strip: [strip.kept(self.convolve(attend(join(strip))))])[0]
+
+
+def _given(context: Sequence[AttentionState]) -> Keys:
+    """A state of ``context`` for one block after the other."""
+    states = iter(context)
+    return lambda block, parts: next(states)
+
+
+def _own(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> AttentionState:
+    """The state of the map that asks."""
+    return reduce(operator.add, map(block.state, parts))
 
 
 class Generator(StainingNetwork):
@@ -105,9 +132,12 @@ class Generator(StainingNetwork):
         ``context``: what :meth:`survey` says of a larger image; attention then reads from that in place of ``he`` itself,
         so that the result for a tile does not depend on the tile.
         """
-        states = iter(context or ())
-        attend: Attend | None = None if context is None else lambda block, x: block.read(x, next(states))
-        x, bottleneck = self._decode(he, attend)
+        keys: Keys | None = None
+        if context is not None:
+            keys = _given(context)
+        elif worthwhile(he) and self.surveys:
+            keys = _own
+        x, bottleneck = self._decode(he, keys)
         return self.head(x, bottleneck, white).cropped(*he.shape[2:])
 
     @property
@@ -125,29 +155,39 @@ class Generator(StainingNetwork):
         """
         states = []
 
-        def attend(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-            states.append(block.state(x))
-            return block.read(x, states[-1])
+        def keys(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> AttentionState:
+            states.append(_own(block, parts))
+            return states[-1]
 
-        self._decode(he, attend)
+        self._decode(he, keys)
         return states
 
-    def _decode(self, he: Tensor, attend: Attend | None) -> tuple[Tensor, Tensor]:
+    def _decode(self, he: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor]:
         """Features at (padded) full size and at the bottleneck."""
         step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
         he = padded(he, step)
 
-        x = self.stem(he * 2 - 1)
+        x = he
         skips = []
-        for encode, down in zip(self.encode, self.down, strict=True):
-            x = encode(x)
-            skips.append(x)
-            x = down(x)
+        for level in range(self.depth):
+            skip, x = self._encode(x, level)
+            skips.append(skip)
         bottleneck = self.bottleneck(x + self.label_feature(he, x.shape))
         x = bottleneck
         for join_and_attend in self.decode:
-            x = join_and_attend(x, skips.pop(), attend)
+            x = join_and_attend(x, skips.pop(), keys)
         return x, bottleneck
+
+    def _encode(self, x: Tensor, level: int) -> Sequence[Tensor]:
+        """One encoder level: the map that the skip connection carries, and the one of the next level."""
+        first, encode, down = level == 0, self.encode[level], self.down[level]
+
+        def work(strip: Strip) -> Sequence[Tensor]:
+            seen = strip.of(x)
+            skip = strip.kept(encode(self.stem(seen * 2 - 1) if first else seen))
+            return skip, down(skip)
+
+        return by_strips(strips_of(x, HALO + first, self.stem.out_channels if first else None), work)
 
     def freeze(self, part: Literal["encoder", "body"]) -> None:
         """Leave the encoder, or all but the head, as it is in training (the recipe's ``train.frozen``)."""

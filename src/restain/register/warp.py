@@ -1,0 +1,141 @@
+"""Reading one slide on another's grid, a region at a time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from restain.data.images import Rgb
+from restain.geometry import Point, Region, Size, tiles
+from restain.register.transform import Transform
+from restain.slides.reader import Slide
+from restain.slides.source import Level, Source
+
+TILE = 1024
+"""Largest side in px of what is warped at once: bounded memory whatever the region."""
+NODE_PX = 8
+"""The transform is evaluated every so many px and linearly between: its lattice is always coarser."""
+
+WHITE = (255, 255, 255)
+
+
+class PixelSource(Source):
+    """A picture in memory as a slide's pixels; ``name`` stands for its path in sentences."""
+
+    def __init__(self, rgb: Rgb, name: Path) -> None:
+        height, width = rgb.shape[:2]
+        super().__init__(name, "picture in memory", (Level(Size(width, height), 1.0),))
+        self._rgb = rgb
+
+    def read(self, level: int, region: Region) -> Rgb:
+        return self._rgb[region.slices]
+
+
+def slide_of(rgb: Rgb, mpp: float | None, name: str | Path = "picture") -> Slide:
+    """A picture in memory, ``(H, W, 3)`` ``uint8``, as a slide."""
+    return Slide(PixelSource(rgb, Path(name)), mpp)
+
+
+def in_pixels(slide: Slide) -> Slide:
+    """The slide with one "micrometre" per pixel, for work where no mpp is known."""
+    return Slide(slide._source, 1.0)
+
+
+def warp_region(
+    moving: Slide, transform: Transform, region: Region, mpp: float, *, outside: tuple[int, int, int] | None = WHITE
+) -> Rgb:
+    """The moving slide's pixels on the fixed slide's grid.
+
+    Read from the level that fits and interpolated linearly; any region, in bounded memory beside the result.
+
+    Args:
+        moving: the slide to read; where it or the transform has no mpp, px of level 0 stand for micrometres.
+        transform: from the fixed slide to ``moving``.
+        region: in px of the fixed slide at ``mpp``.
+        mpp: micrometres per pixel of the result.
+        outside: colour of what lies beyond the moving slide's border; None mirrors the slide there.
+
+    Returns:
+        ``(region.size.height, region.size.width, 3)`` ``uint8``.
+
+    Raises:
+        RestainError: if the slide's pixels cannot be decoded.
+    """
+    if transform.fixed_mpp is None or transform.moving_mpp is None or not moving.has_mpp:
+        moving, transform = in_pixels(moving), _in_units(transform)
+    out = np.empty((region.size.height, region.size.width, 3), np.uint8)
+    for part in tiles(region.size, TILE, 0):
+        at = Region(Point(region.origin.x + part.origin.x, region.origin.y + part.origin.y), part.size)
+        out[part.slices] = _warped(moving, transform, at, mpp, outside)
+    return out
+
+
+def read_mirrored(slide: Slide, region: Region, mpp: float) -> Rgb:
+    """A region of a slide that may reach beyond its border, where the slide is mirrored: no edge that is not tissue."""
+    size = slide.size_at(mpp)
+    columns = _mirrored(region.origin.x, region.size.width, size.width)
+    rows = _mirrored(region.origin.y, region.size.height, size.height)
+    left, top = int(columns.min()), int(rows.min())
+    inner = Region(Point(left, top), Size(int(columns.max()) + 1 - left, int(rows.max()) + 1 - top))
+    return slide.read(inner, mpp)[np.ix_(rows - top, columns - left)]
+
+
+def _mirrored(start: int, count: int, length: int) -> NDArray[np.int64]:
+    index = np.mod(np.arange(start, start + count), 2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
+
+
+def _in_units(transform: Transform) -> Transform:
+    return Transform(transform.matrix, transform.fixed_size, transform.moving_size, 1.0, 1.0, transform.lattice)
+
+
+def _warped(
+    moving: Slide, transform: Transform, region: Region, mpp: float, outside: tuple[int, int, int] | None
+) -> Rgb:
+    assert transform.fixed_mpp is not None
+    ratio = mpp / transform.fixed_mpp
+    width, height = region.size.width, region.size.height
+    columns = np.arange(0, width - 1 + NODE_PX, NODE_PX)
+    rows = np.arange(0, height - 1 + NODE_PX, NODE_PX)
+    nodes = np.stack(np.meshgrid(columns + region.origin.x + 0.5, rows + region.origin.y + 0.5), axis=-1)
+    there = transform.forward(nodes.reshape(-1, 2) * ratio)
+    # How densely the moving slide has to be read for one of its pixels per pixel of the result.
+    middle = np.array([[region.origin.x + width / 2, region.origin.y + height / 2]]) * ratio
+    scale = math.sqrt(abs(float(np.linalg.det(transform.jacobian(middle))[0])))
+    step = max(1.0, ratio * scale)
+    at = there.reshape(*nodes.shape) / step
+    size = moving.size_at(moving.mpp * step)
+    left, top = (max(0, math.floor(v) - 2) for v in (at[..., 0].min(), at[..., 1].min()))
+    right = min(size.width, math.ceil(at[..., 0].max()) + 2)
+    bottom = min(size.height, math.ceil(at[..., 1].max()) + 2)
+    if left >= right or top >= bottom:
+        return np.full((height, width, 3), WHITE if outside is None else outside, np.uint8)
+    pixels = moving.read(Region(Point(left, top), Size(right - left, bottom - top)), moving.mpp * step)
+    across, down = _between(width, len(columns)), _between(height, len(rows))
+    x = down @ (at[..., 0] - left - 0.5) @ across.T
+    y = down @ (at[..., 1] - top - 0.5) @ across.T
+    where = np.stack([y, x]).astype(np.float32)
+    out = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        plane = pixels[..., channel].astype(np.float32)
+        values = ndimage.map_coordinates(plane, where, order=1, mode="mirror" if outside is None else "nearest")
+        out[..., channel] = np.rint(values)
+    if outside is not None:
+        beyond = (x < -0.5 - left) | (y < -0.5 - top) | (x > size.width - left - 0.5) | (y > size.height - top - 0.5)
+        out[beyond] = outside
+    return out
+
+
+def _between(length: int, nodes: int) -> NDArray[np.float64]:
+    """``(length, nodes)``: linear interpolation from every :data:`NODE_PX`-th pixel to all."""
+    place = np.arange(length) / NODE_PX
+    cell = np.minimum(place.astype(int), max(nodes - 2, 0))
+    weights = np.zeros((length, nodes))
+    weights[np.arange(length), cell] = 1 - (place - cell)
+    if nodes > 1:
+        weights[np.arange(length), cell + 1] += place - cell
+    return weights
