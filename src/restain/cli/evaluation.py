@@ -179,7 +179,7 @@ def compare_slides(
         Path | None,
         typer.Option(help="Registration to use, from the virtual slide to the real one (docs/register.md)."),
     ] = None,
-    field: Annotated[float, typer.Option(min=100, max=5000, help="Side of a field in µm.")] = 500.0,
+    field: Annotated[float, typer.Option(min=100, max=5000, help="Side of a field in µm.")] = 250.0,
 ) -> None:
     """Bring a virtual and a real slide into register, score every field, and draw heat maps."""
     from restain.evaluate.slide_pair import compare_slides as compare

@@ -46,7 +46,7 @@ def stain(
         float | None, typer.Option(min=0.01, help="Micrometres per pixel, where a file does not say.")
     ] = None,
     dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as a file of its own.")] = False,
-    tile: Annotated[int, typer.Option(min=256, help="Largest side in px of what the network takes at a time.")] = 1024,
+    tile: Annotated[int, typer.Option(min=256, help="Largest side in px of what the network takes at a time.")] = 1536,
     white: Annotated[
         tuple[float, float, float] | None, typer.Option(help="Glass of the IHC to imitate: R G B, up to 255.")
     ] = None,

@@ -29,8 +29,8 @@ from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_m
 
 Progress = Callable[[int, int], None]
 
-FIELD_UM = 500.0
-"""Side of a field: large enough for a correlation over a thousand cells of 16 µm."""
+FIELD_UM = 250.0
+"""Side of a field: large enough for a correlation over two hundred cells of 16 µm."""
 LEAST_TISSUE = 0.25
 """Fields with a smaller share of tissue, on either slide, are left out."""
 PICTURE_PX = 900

@@ -21,7 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from restain import NOTICE, __version__
-from restain.data import whole_file
+from restain.data import read_text, whole_file
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.slides.store import TileStore
@@ -83,9 +83,10 @@ def write_ome_tiff(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata that :func:`write_ome_tiff` put into a file; empty for a TIFF of another program.
+    """What restain wrote of a result's origin; empty for files of other programs.
 
-    Of a folder, what :func:`restain.slides.dicom.write_dicom` put into its series.
+    Of a TIFF, what :func:`write_ome_tiff` or, for pictures, :func:`restain.data.write_rgb` put into it; of a folder, what
+    :func:`restain.slides.dicom.write_dicom` put into its series.
 
     Raises:
         RestainError: if the file cannot be read as TIFF, or a file of the folder as DICOM.
@@ -100,7 +101,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     except (OSError, ValueError, struct.error, tifffile.TiffFileError):
         raise RestainError(f"{path} cannot be read or is not a TIFF file.") from None
     if xml is None:
-        return {}
+        return read_text(path)
     try:
         root = ET.fromstring(xml)
     except ET.ParseError:

@@ -40,6 +40,16 @@ class Block:
     region: Region
 
 
+def tiles_per_block(restainer: Restainer, tile: int = TILE) -> int:
+    """Tiles of ``tile`` px along a block: as many as fit the restainer's, at least one."""
+    return max(1, restainer.tile // tile)
+
+
+def seen_side(restainer: Restainer, tile: int = TILE) -> int:
+    """Side in px of what the network takes at a time: a block with its margin."""
+    return tiles_per_block(restainer, tile) * tile + 2 * HALO
+
+
 class BlockStainer:
     """Fills stores with a slide's stained tiles.
 
@@ -75,13 +85,14 @@ class BlockStainer:
         self.white = restainer.white
         if self.white is None and isinstance(getattr(restainer.generator, "head", None), StainHead):
             self.white = glass
+        self.engine = restainer.engine_for(seen_side(restainer, self.tile))
         self.stained_px = 0
         self.seconds = Seconds()
 
     @property
     def side(self) -> int:
         """Of a block, in tiles."""
-        return max(1, self.restainer.tile // self.tile)
+        return tiles_per_block(self.restainer, self.tile)
 
     def region_of(self, row: int, column: int) -> Region:
         """A tile's pixels on the slide."""
@@ -96,11 +107,12 @@ class BlockStainer:
         """
         blocks, done, total = [], 0, self.stores[0].grid[0] * self.stores[0].grid[1]
         for block in self._blocks():
-            missing = [tile for tile in block.tiles if not all(store.has(*tile) for store in self.stores)]
-            stained = [tile for tile in missing if self._settle(*tile)]
-            done += len(block.tiles) - len(stained)
-            if stained:
+            stained = [tile for tile in block.tiles if self._settle(*tile)]
+            done += len(block.tiles)
+            if not all(self._has(*tile) for tile in stained):
+                # Whole, whatever is there of it: rounding depends on the shape of what the network takes.
                 blocks.append(_block(stained, self.tile))
+                done -= len(stained)
             if progress is not None:
                 progress(done, total)
         pipeline: Pipeline[Block, Rgb | RestainError, Planes | None] = Pipeline(
@@ -122,16 +134,20 @@ class BlockStainer:
                 ]
                 yield _block(tiles, self.tile)
 
+    def _has(self, row: int, column: int) -> bool:
+        return all(store.has(row, column) for store in self.stores)
+
     def _settle(self, row: int, column: int) -> bool:
         """Whether a tile needs the network; one that does not is put."""
         region = self.region_of(row, column)
-        if self.area.is_glass(region):
+        glass = self.area.is_glass(region)
+        if not glass and self.area.is_stained(region):
+            return True
+        if glass and not self._has(row, column):
             for store in self.stores:
                 store.put_blank(row, column, self.fill)
-            return False
-        if self.area.is_stained(region):
-            return True
-        self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
+        elif not self._has(row, column):
+            self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
         return False
 
     def _seen(self, block: Block) -> Region:
@@ -158,7 +174,7 @@ class BlockStainer:
                 alike.setdefault((one.shape, id(contexts[number])), []).append(number)
         for group in alike.values():
             batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
-            made.update(zip(group, self.restainer.engine(batch, self.white, contexts[group[0]]), strict=True))
+            made.update(zip(group, self.engine(batch, self.white, contexts[group[0]]), strict=True))
             self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
         return [made.get(number) for number in range(len(blocks))]
 

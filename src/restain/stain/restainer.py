@@ -8,7 +8,6 @@ ramps over the overlap. What the attention of every tile reads from is a survey 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -116,15 +115,22 @@ class Restainer:
         self.batch = 1 if self.device.type == "cpu" else 8
         """Tiles that go through the network at a time."""
         self._engine = engine
+        self._engines: dict[int, Engine] = {}
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """Made at its first use, since some take long to be compiled.
+        """The engine for tiles of ``tile`` px."""
+        return self.engine_for(self.tile)
+
+    def engine_for(self, side: int) -> Engine:
+        """The engine for tiles of ``side`` px. Made at its first use, since some take long to be compiled.
 
         Raises:
             RestainError: if this machine or network cannot have the engine that was asked for.
         """
-        return choose_engine(self.generator, device=self.device, tile=self.tile, name=self._engine)
+        if side not in self._engines:
+            self._engines[side] = choose_engine(self.generator, device=self.device, tile=side, name=self._engine)
+        return self._engines[side]
 
     @property
     def label(self) -> str:

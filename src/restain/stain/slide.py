@@ -37,7 +37,7 @@ from restain.slides import (
 from restain.slides.dicom import write_dicom
 from restain.slides.source import paste
 from restain.stain.area import Area, everywhere
-from restain.stain.blocks import TILE, BlockStainer
+from restain.stain.blocks import TILE, BlockStainer, seen_side
 from restain.stain.provenance import FAMILIAR, provenance, same_origin, tell
 from restain.stain.restainer import Restainer
 from restain.stain.seams import measure_seams
@@ -192,7 +192,7 @@ def _made_by(restainer: Restainer, options: SlideOptions, slide_mpp: float) -> d
         "bundle_hash": card.hash,
         "mpp": f"{card.mpp:g}",
         "source_mpp": f"{slide_mpp:g}",
-        "engine": restainer.engine.name,
+        "engine": restainer.engine_for(seen_side(restainer)).name,
         "block": str(restainer.tile),
         "survey": "none" if restainer.survey is None else f"{restainer.survey.most} of {restainer.survey.window} px",
         "white": "the slide's glass" if restainer.white is None else " ".join(f"{v:g}" for v in restainer.white),
