@@ -6,9 +6,10 @@ import torch
 from numpy.typing import NDArray
 
 from restain.engines.eager import to_batch
-from restain.models.attention import AttentionState, ResidualAttentionBlock
+from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
 from restain.models.network import StainingNetwork
+from restain.models.streamed import AttentionState
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
 CPU = torch.device("cpu")

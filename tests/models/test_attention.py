@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from restain.models.attention import AttentionState, FavorAttention, ResidualAttentionBlock, draw_features
+from restain.models.attention import FavorAttention, ResidualAttentionBlock, draw_features
+from restain.models.streamed import AttentionState
 
 
 def split_heads(attention: FavorAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,8 @@ def _dab_name(virtual: Path) -> str:
 
 def _registered(virtual: Slide, real: Slide, folder: Path, given: Path | None, progress: Progress) -> Transform:
     if given is not None:
-        return read_transform(given)
+        # A bare matrix does not say its slides' mpp.
+        return replace(read_transform(given), fixed_mpp=virtual.mpp, moving_mpp=real.mpp)
     if (folder / "transform.json").is_file():
         kept = read_transform(folder)
         if (kept.fixed_size, kept.moving_size) == (virtual.size, real.size):
@@ -212,8 +213,9 @@ def _measured(pair: _Pair, regions: list[Region], kept: Path, progress: Progress
             before = {field.region: field for line in lines[1:] if (field := _parsed(line)) is not None}
     except OSError:
         pass
-    if not before:
-        kept.write_text(key + "\n", encoding="utf-8")
+    with whole_file(kept) as partial:
+        lines = [key, *(json.dumps(_line(field)) for field in before.values())]
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with open(kept, "a", encoding="utf-8") as file:
         for number, region in enumerate(regions):
             progress(number, len(regions))

@@ -1,0 +1,135 @@
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restain import RestainError
+from restain.bundle import Bundle
+from restain.geometry import Point, Region, Size
+from restain.stain import Restainer, SlideOptions, Source, find_sources, slide_name, stain_many
+from restain.stain.area import rectangle
+from restain.stain.sources import is_slide
+
+
+def names(sources: list[Source]) -> list[str]:
+    return [source.path.name for source in sources]
+
+
+@pytest.fixture
+def folder(slide: Path, tmp_path: Path) -> Path:
+    shutil.copy(slide, tmp_path / "a.ome.tiff")
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / "b.png")
+    (tmp_path / "c.svs").write_bytes(b"II*\0" + b"\0" * 60)
+    (tmp_path / "notes.txt").write_text("not a slide")
+    return tmp_path
+
+
+def test_files_folders_patterns_and_tables_name_sources(folder: Path) -> None:
+    assert names(find_sources([folder])) == ["a.ome.tiff", "b.png", "c.svs"]
+    assert names(find_sources([folder / "*.svs", folder / "b.png"])) == ["c.svs", "b.png"]
+    table = folder / "slides.csv"
+    table.write_text("slide,mpp,patient\na.ome.tiff,,p1\nc.svs,0.25,p2\n")
+    assert find_sources([table]) == [Source(folder / "a.ome.tiff"), Source(folder / "c.svs", 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("file\na.ome.tiff\n", "no column named slide"),
+        ("slide\nz.svs\n", "line 2: there is no slide 'z.svs'"),
+        ("slide,mpp\na.ome.tiff,fine\n", "line 2: 'fine' is no mpp"),
+        ("slide\n", "holds no slides"),
+        ("slide\na.ome.tiff\na.ome.tiff\n", "would both become a"),
+    ],
+)
+def test_a_table_that_is_none_is_told(folder: Path, text: str, fault: str) -> None:
+    (folder / "slides.csv").write_text(text)
+    with pytest.raises(RestainError, match=fault):
+        find_sources([folder / "slides.csv"])
+
+
+def test_a_pattern_or_folder_without_slides_is_told(folder: Path) -> None:
+    with pytest.raises(RestainError, match="nothing matches this pattern"):
+        find_sources([folder / "*.ndpi"])
+    (folder / "empty").mkdir()
+    with pytest.raises(RestainError, match="no picture or slide"):
+        find_sources([folder / "empty"])
+
+
+def test_a_series_in_a_folder_is_one_slide(folder: Path) -> None:
+    series = folder / "series"
+    series.mkdir()
+    (series / "1.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    assert names(find_sources([series])) == ["series"]
+    assert "series" in names(find_sources([folder]))
+    assert slide_name(series) == "series"
+
+
+def test_names_lose_their_suffixes_alone(tmp_path: Path) -> None:
+    assert [slide_name(tmp_path / n) for n in ("a.b.svs", "x.OME.TIFF", "y.ome.tif", "z.ome.zarr", "w.tiff")] == [
+        "a.b",
+        "x",
+        "y",
+        "z",
+        "w",
+    ]
+
+
+def test_what_has_levels_is_a_slide_and_a_plain_picture_is_none(folder: Path) -> None:
+    assert is_slide(folder / "a.ome.tiff")
+    assert not is_slide(folder / "b.png")
+    with pytest.raises(RestainError, match=r"c\.svs"):
+        is_slide(folder / "c.svs")
+
+
+def test_one_that_fails_stops_no_other_and_the_summary_says_what_happened(bundle: Bundle, folder: Path) -> None:
+    out = folder / "out"
+    outcomes = stain_many(find_sources([folder]), out, Restainer(bundle, tile=512))
+    assert [outcome.outcome for outcome in outcomes] == ["stained", "stained", "failed"]
+    rows = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+    assert [row["outcome"] for row in rows] == ["stained", "stained", "failed"]
+    assert Path(rows[0]["result"]).is_file()
+    assert float(rows[0]["tissue_mm2"]) > 0
+    assert "c.svs" in rows[2]["fault"]
+    again = stain_many(find_sources([folder]), out, Restainer(bundle, tile=512))
+    assert again[0].outcome == "kept"
+
+
+def test_what_slides_alone_can_have_is_refused_for_pictures(bundle: Bundle, folder: Path) -> None:
+    roi = SlideOptions(roi=(rectangle(Region(Point(0, 0), Size(9, 9))),))
+    for options, word in ((roi, "--region"), (SlideOptions(format="dicom"), "--format dicom")):
+        (outcome,) = stain_many([Source(folder / "b.png")], folder / "out", Restainer(bundle), options)
+        assert word in outcome.fault
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "restain", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )
+
+
+def test_from_the_command_line(bundle: Bundle, folder: Path) -> None:
+    given = ("--model", bundle.path, "--engine", "eager-fp32", "--tile", 512)
+    result = run("stain", folder, "-o", folder / "out", *given, "--format", "dicom", "--region", 100, 100, 500, 500)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert str(folder / "out" / "a.dicom") in result.stdout
+    assert "virtual stain, research use only" in result.stdout
+    assert result.stderr.count("error:") == 2
+    assert list((folder / "out" / "a.dicom").glob("*.dcm"))
+    wrong = run("stain", folder / "a.ome.tiff", "-o", folder / "out", *given[:2], "--engine", "abacus")
+    assert wrong.returncode == 2
+    assert "abacus" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    both = run("stain", folder / "a.ome.tiff", "-o", folder / "out", "--region", 0, 0, 9, 9, "--roi", folder / "x.json")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
