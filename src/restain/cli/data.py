@@ -46,6 +46,10 @@ def phantom(
         list[Path] | None, typer.Option(help="Real H&E image or folder: keep its pixels, invent only the IHC.")
     ] = None,
     from_he_mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the real H&E images.")] = None,
+    scanned_at: Annotated[
+        float | None,
+        typer.Option(min=0.05, help="Draw at this mpp, compress, average to --mpp: like patches of slides."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Write synthetic paired tissue with known truth. It is never real tissue and says so."""
@@ -64,6 +68,7 @@ def phantom(
             misalign_um=misalign,
             from_he=from_he or (),
             from_he_mpp=from_he_mpp,
+            scanned_at=scanned_at,
             progress=progress,
             workers=workers,
         )

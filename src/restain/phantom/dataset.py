@@ -34,6 +34,7 @@ from restain.her2 import Her2Level
 from restain.phantom.cells import Floats
 from restain.phantom.from_he import find_pictures, read_picture
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_picture
+from restain.phantom.scanned import make_scanned_pair
 
 OD_PER_COUNT = 1e-4
 """Optical density per count of a truth file's ``uint16``."""
@@ -81,6 +82,7 @@ class _Job:
     misalign_um: float
     picture: Path | None
     picture_mpp: float | None
+    scanned_at: float | None
 
     @property
     def stem(self) -> str:
@@ -109,6 +111,7 @@ def write_phantom(
     misalign_um: float = 0.0,
     from_he: Sequence[Path] = (),
     from_he_mpp: float | None = None,
+    scanned_at: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
 ) -> PhantomSummary:
@@ -127,6 +130,8 @@ def write_phantom(
             alignment.
         from_he: H&E pictures, or folders of them, to keep as the H&E side; their cells decide the level.
         from_he_mpp: micrometres per pixel of those pictures; None takes them to be at ``mpp``.
+        scanned_at: micrometres per pixel at which the pairs are drawn and compressed before they are averaged to ``mpp``,
+            as patches of slides are; None draws them at ``mpp``.
         progress: called with (pairs done, pairs in all) after each pair.
         workers: processes; the pixels do not depend on it.
 
@@ -138,6 +143,8 @@ def write_phantom(
             picture cannot be read or used.
     """
     _check(pairs, size, levels, seed, mpp, test_share, misalign_um, from_he_mpp, workers)
+    if scanned_at is not None and (from_he or not 0.05 <= scanned_at <= mpp):
+        raise RestainError(f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.")
     pictures = find_pictures(from_he)
     if pictures and set(levels) != set(Her2Level):
         raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
@@ -153,7 +160,7 @@ def write_phantom(
         "misalign_um": misalign_um,
         "from_he": [{"name": p.name, "sha256": _sha256(p)} for p in pictures],
         "from_he_mpp": from_he_mpp,
-    }
+    } | ({} if scanned_at is None else {"scanned_at": scanned_at})
     by_split = _share_out(pictures, pairs - n_test, n_test, seed)
     jobs = []
     for index in range(pairs):
@@ -161,7 +168,9 @@ def write_phantom(
         choice = by_split[split]
         picture = choice[number % len(choice)] if choice else None
         level = levels[number % len(levels)]
-        jobs.append(_Job(out, index, split, number, level, size, mpp, seed, misalign_um, picture, from_he_mpp))
+        jobs.append(
+            _Job(out, index, split, number, level, size, mpp, seed, misalign_um, picture, from_he_mpp, scanned_at)
+        )
     _begin(out, parameters)
     todo = [job for job in jobs if job.truth() is None]
     done = len(jobs) - len(todo)
@@ -321,7 +330,17 @@ def _picture(path: Path) -> NDArray[np.uint8]:
 
 def _write_pair(job: _Job) -> None:
     """Make one pair and write its images, then its truth."""
-    if job.picture is None:
+    if job.scanned_at is not None:
+        pair = make_scanned_pair(
+            job.seed,
+            job.index,
+            job.level,
+            size=job.size,
+            mpp=job.mpp,
+            scanned_at=job.scanned_at,
+            misalign_um=job.misalign_um,
+        )
+    elif job.picture is None:
         pair = make_pair(job.seed, job.index, job.level, size=job.size, mpp=job.mpp, misalign_um=job.misalign_um)
     else:
         pair = pair_from_picture(
