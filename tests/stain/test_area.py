@@ -67,3 +67,15 @@ def test_everywhere_is_all(tissue: bool) -> None:
     region = Region(Point(0, 0), Size(640, 480))
     assert area.is_glass(region) is not tissue
     assert (area.weight(region) == float(tissue)).all()
+
+
+def test_under_a_pen_nothing_is_stained() -> None:
+    found = mask()
+    ink = np.zeros_like(found.mask)
+    ink[30:34, 20:60] = True
+    area = Area(TissueMask(found.mask & ~ink, 8.0, GLASS, ink), 0.5, 0.5)
+    inside = area.inside(Region(Point(0, 0), Size(1280, 960)))
+    assert inside is not None
+    assert not inside[31 * 16 : 33 * 16, 21 * 16 : 59 * 16].any()
+    assert inside[: 29 * 16].all()
+    assert area.weight(Region(Point(35 * 16, 31 * 16), Size(100, 20))).min() == 1

@@ -78,12 +78,14 @@ OUTLINE = (0, 160, 80)
 class TissueMask:
     """Where a slide holds tissue: ``mask`` ``(h, w)`` bool at ``mpp``; ``glass`` ``(3,)`` RGB of the glass in [0, 255].
 
-    Its first pixel is at the slide's corner; beyond its border is glass.
+    Its first pixel is at the slide's corner; beyond its border is glass. ``ink``, of the same shape: pen marks, which are
+    left out of the tissue whatever lies beneath them; None where none were looked for.
     """
 
     mask: Mask
     mpp: float
     glass: Floats
+    ink: Mask | None = None
 
     @property
     def area_um2(self) -> float:
@@ -218,7 +220,7 @@ def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
     rim = found & ~_shrunk(found, 1.5 * SMOOTHING_UM / mpp)
     found &= ~(rim & (od[..., GREEN] <= least))
     # Outlines do not join pixels that share a corner only.
-    return TissueMask(_without_small(found, LEAST_UM2 / mpp**2, connectivity=1), mpp, glass)
+    return TissueMask(_without_small(found, LEAST_UM2 / mpp**2, connectivity=1), mpp, glass, ink)
 
 
 def measure_glass(rgb: Rgb) -> tuple[Floats, float]:

@@ -1,4 +1,4 @@
-"""Which pixels of a slide are stained: tissue with a margin, inside the region that was asked for."""
+"""Which pixels of a slide are stained: tissue with a margin, inside the region that was asked for, not under a pen."""
 
 from __future__ import annotations
 
@@ -29,32 +29,40 @@ class Area:
 
     def __init__(self, tissue: TissueMask, slide_mpp: float, mpp: float, roi: Sequence[Polygon] | None = None) -> None:
         distance = ndimage.distance_transform_edt(~tissue.mask) if tissue.mask.any() else np.inf
-        self._soft = np.clip(1 - (distance * tissue.mpp - MARGIN_UM) / FADE_UM, 0, 1).astype(np.float32)
-        self._soft = np.broadcast_to(self._soft, tissue.mask.shape)
+        soft = np.clip(1 - (distance * tissue.mpp - MARGIN_UM) / FADE_UM, 0, 1).astype(np.float32)
+        self._soft = np.broadcast_to(soft, tissue.mask.shape)
+        self._ink = tissue.ink.astype(np.float32) if tissue.ink is not None and tissue.ink.any() else None
         self._scale = mpp / tissue.mpp
         self._roi = None if roi is None else [_scaled(polygon, slide_mpp / mpp) for polygon in roi]
 
     def weight(self, region: Region) -> NDArray[np.float32]:
         """``(h, w)`` in [0, 1]: 1 where the stained image shows, 0 where there is glass."""
-        rows, down = self._taps(region.origin.y, region.size.height, self._soft.shape[0])
-        columns, across = self._taps(region.origin.x, region.size.width, self._soft.shape[1])
-        upper, lower = self._soft[rows], self._soft[np.minimum(rows + 1, self._soft.shape[0] - 1)]
-        lines = upper + (lower - upper) * down[:, None]
-        right = np.minimum(columns + 1, self._soft.shape[1] - 1)
-        weight: NDArray[np.float32] = lines[:, columns]
-        weight += (lines[:, right] - weight) * across[None]
-        return weight
+        return self._between(self._soft, region)
 
     def inside(self, region: Region) -> NDArray[np.bool_] | None:
-        """``(h, w)``: the pixels inside the region of interest; None where all are."""
-        if self._roi is None:
-            return None
-        shift = np.array([region.origin.x, region.origin.y], float)
-        near = [
-            Polygon(p.exterior - shift, tuple(hole - shift for hole in p.holes)) for p in self._roi if _meets(p, region)
-        ]
-        mask = rasterize(near, region.size, 1.0)
+        """``(h, w)``: the pixels inside the region of interest that no pen mark hides; None where all are."""
+        mask = np.ones((region.size.height, region.size.width), bool)
+        if self._roi is not None:
+            shift = np.array([region.origin.x, region.origin.y], float)
+            near = [
+                Polygon(p.exterior - shift, tuple(hole - shift for hole in p.holes))
+                for p in self._roi
+                if _meets(p, region)
+            ]
+            mask = rasterize(near, region.size, 1.0)
+        if self._ink is not None:
+            mask &= self._between(self._ink, region) < 0.5
         return None if mask.all() else mask
+
+    def _between(self, values: NDArray[np.float32], region: Region) -> NDArray[np.float32]:
+        """The mask's ``values`` at the pixels of ``region``, linear between the centres of the mask's pixels."""
+        rows, down = self._taps(region.origin.y, region.size.height, values.shape[0])
+        columns, across = self._taps(region.origin.x, region.size.width, values.shape[1])
+        upper, lower = values[rows], values[np.minimum(rows + 1, values.shape[0] - 1)]
+        lines = upper + (lower - upper) * down[:, None]
+        found: NDArray[np.float32] = lines[:, columns]
+        found += (lines[:, np.minimum(columns + 1, values.shape[1] - 1)] - found) * across[None]
+        return found
 
     def is_glass(self, region: Region) -> bool:
         """Whether nothing but glass shows in ``region``."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.models.attention import AttentionState
 from restain.models.heads import StainHead
+from restain.models.state_grid import State
 from restain.slides import Slide, TileStore
 from restain.stain.area import Area
 from restain.stain.pipeline import Pipeline, Seconds
@@ -29,7 +29,7 @@ HALO = 96
 from there is below 8 bits. A multiple of every network's stride, so that blocks sit on the same grid as a whole image."""
 
 UNSTAINED = np.full(3, 200, np.float32)
-"""RGB of tissue that was not asked for; not white, which would be a statement about the stain."""
+"""RGB of tissue that was not asked for or lies under a pen mark; not white, which would be a statement about the stain."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class BlockStainer:
         area: what is stained.
         glass: ``(3,)`` RGB in [0, 255] of the slide's glass, which fills what is not stained, and on which tissue is
             rendered where the restainer has no white of its own and the model a stain head.
-        context: what the attention of all blocks reads from, at a region of the slide; None for models that take none.
+        context: what the attention reads from, told the region of the slide that the network sees; None for models that
+            take none.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
         strict: raise at the first tile that cannot be read, in place of keeping a hole.
     """
@@ -70,7 +71,7 @@ class BlockStainer:
         restainer: Restainer,
         area: Area,
         glass: NDArray[np.float32],
-        context: Callable[[Region], Sequence[AttentionState]] | None,
+        context: Callable[[Region], Sequence[State]] | None,
         stores: Sequence[TileStore],
         *,
         strict: bool,
@@ -166,7 +167,7 @@ class BlockStainer:
     def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
         made: dict[int, Planes] = {}
         alike: dict[tuple[object, ...], list[int]] = {}
-        contexts = [None if self.context is None else self.context(block.region) for block in blocks]
+        contexts = [None if self.context is None else self.context(self._seen(block)) for block in blocks]
         for number, one in enumerate(pixels):
             if isinstance(one, RestainError):
                 self._one_by_one(blocks[number], one)

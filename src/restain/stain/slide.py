@@ -98,7 +98,7 @@ def stain_slide(
     ``slide_faults``. Times and megapixels are of the last run, if a job was killed and went on.
 
     Pixels without tissue get the colour of the H&E slide's glass, on which tissue is rendered as well where the model has
-    a stain head and no white was told. Tissue outside of ``options.roi`` is grey. Finished tiles are kept in
+    a stain head and no white was told. Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles are kept in
     ``NAME.part`` until the slide is whole: the same command goes on after a kill, and its result is the same. A finished
     result of the same source, bundle and options is kept.
 
@@ -194,7 +194,7 @@ def _made_by(restainer: Restainer, options: SlideOptions, slide_mpp: float) -> d
         "source_mpp": f"{slide_mpp:g}",
         "engine": restainer.engine_for(seen_side(restainer)).name,
         "block": str(restainer.tile),
-        "survey": "none" if restainer.survey is None else f"{restainer.survey.most} of {restainer.survey.window} px",
+        "survey": "none" if restainer.survey is None else restainer.survey.describe(),
         "white": "the slide's glass" if restainer.white is None else " ".join(f"{v:g}" for v in restainer.white),
         "region": roi,
         "tissue": "everywhere" if options.everywhere else "found",
