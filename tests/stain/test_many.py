@@ -133,3 +133,5 @@ def test_from_the_command_line(bundle: Bundle, folder: Path) -> None:
     both = run("stain", folder / "a.ome.tiff", "-o", folder / "out", "--region", 0, 0, 9, 9, "--roi", folder / "x.json")
     assert both.returncode == 2
     assert "exclude each other" in both.stderr
+    flat = run("stain", folder / "a.ome.tiff", "-o", folder / "out", "--region", 0, 0, 0, 9)
+    assert (flat.returncode, "Traceback" in flat.stderr, "--region" in flat.stderr) == (2, False, True)

@@ -83,6 +83,8 @@ def stain(
         raise RestainError("--region and --roi exclude each other: give one of them.")
     outlines = None if roi is None else tuple(read_geojson(roi))
     if region is not None:
+        if min(region[2:]) <= 0:
+            raise RestainError("--region needs a width and a height above 0.")
         outlines = (rectangle(Region(Point(*region[:2]), Size(*region[2:]))),)
     options = SlideOptions(mpp, dab, outlines, everywhere, strict, form.value, quality)
     found = find_sources(sources)
@@ -105,7 +107,8 @@ def stain(
             restainer = Restainer(bundle, tile=tile, white=white, engine=engine)
             outcomes = stain_many(found, out, restainer, options, progress=progress, warn=say)
     show_outcomes(outcomes)
-    out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")
+    if any(outcome.result for outcome in outcomes):
+        out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")
     if any(outcome.outcome == "failed" for outcome in outcomes):
         raise typer.Exit(2)
 

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from restain.bundle import Bundle
 from restain.engines import Engine, choose_engine
+from restain.engines.choose import NAMES
 from restain.engines.eager import EagerEngine
 from restain.errors import RestainError
 from restain.geometry import Region, Size, tiles
-from restain.models.attention import AttentionState
 from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
-from restain.models.survey import Survey, survey_of
+from restain.models.state_grid import State
+from restain.models.survey import Survey, grid_of
 from restain.prediction import Prediction
 
 OVERLAP = 192
@@ -50,7 +51,7 @@ def restain_whole(
     generator: StainingNetwork,
     he: NDArray[np.uint8],
     white: NDArray[np.float32] | None = None,
-    context: Sequence[AttentionState] | None = None,
+    context: Sequence[State] | None = None,
 ) -> NDArray[np.float32]:
     """Restain an image in one piece, on the generator's device.
 
@@ -85,7 +86,7 @@ class Restainer:
         engine: what runs the network (:func:`restain.engines.choose_engine`); ``auto`` for the fastest that is there.
 
     Raises:
-        RestainError: if a white is given for a model without a stain head, or one that is no intensity.
+        RestainError: if a white is given for a model without a stain head, or one that is no intensity; if no engine has that name.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class Restainer:
             raise RestainError(
                 f"{bundle.path}: the model has no stain output, so it has no white that could be another."
             )
+        if engine not in NAMES:
+            raise RestainError(f"{engine} is no engine; the engines are {', '.join(NAMES)}.")
         self.white = None if white is None else np.asarray(white, np.float32)
         self.bundle = bundle
         self.tile = tile
@@ -154,16 +157,17 @@ class Restainer:
             if progress is not None:
                 progress(done, steps)
 
-        def looked_at() -> Iterator[NDArray[np.uint8]]:
+        def looked_at() -> Iterator[tuple[Region, NDArray[np.uint8]]]:
             for done, window in enumerate(windows):
                 report(done)
-                yield he[window.slices]
+                yield window, he[window.slices]
 
-        context = survey_of(self.generator, looked_at()) if windows else None
+        grid = grid_of(self.generator, self.survey.lattice(Size(width, height)), looked_at()) if self.survey else None
         total: NDArray[np.float32] | None = None
         weight = np.zeros(0, np.float32)
         for done, region in enumerate(regions):
             report(len(windows) + done)
+            context = None if grid is None else grid.around(region)
             (planes,) = self.engine(he[None, *region.slices], self.white, context)
             ramp = self._weight(region, Size(width, height))
             if total is None:
