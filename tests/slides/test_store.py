@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from restain.errors import RestainError
-from restain.geometry import Size
+from restain.geometry import Point, Region, Size
 from restain.slides.store import TileStore
 
 SIZE = Size(150, 100)
@@ -201,3 +201,14 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
             store.put_blank(2, 0)
     with pytest.raises(ValueError, match="multiple of 16"):
         _open(tmp_path / "t.part", tile=50)
+
+
+def test_any_region_is_put_together_from_the_tiles_that_it_meets(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((70, 90)).astype(np.float32)
+    with TileStore.open(tmp_path / "s.part", {}, Size(90, 70), 32, "dab") as store:
+        for row in range(3):
+            for column in range(3):
+                store.put(row, column, image[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32])
+        for x, y, width, height in ((0, 0, 90, 70), (31, 5, 2, 60), (40, 40, 1, 1), (64, 64, 26, 6)):
+            region = Region(Point(x, y), Size(width, height))
+            np.testing.assert_allclose(store.read_region(region), image[region.slices], atol=1e-4)

@@ -75,7 +75,7 @@ class DensitySlide:
             for column in range(max(region.origin.x, 0) // width, -(-min(region.right, of.width) // width)):
                 piece = self._tile(page, row * across + column)
                 x, y = column * width, row * height
-                paste(out, region, piece[: of.height - y, : of.width - x], x, y)  # type: ignore[arg-type]
+                paste(out, region, piece[: of.height - y, : of.width - x], x, y)
         return out.astype(np.float32) * np.float32(OD_PER_COUNT)
 
     def overview(self, least_side: int) -> Density:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from restain.data.images import Rgb
 from restain.errors import RestainError
@@ -66,7 +69,7 @@ def damaged(path: Path, what: str) -> RestainError:
     return RestainError(f"{path} is truncated or damaged: {what}.")
 
 
-def paste(out: Rgb, region: Region, piece: Rgb, x: int, y: int) -> None:
+def paste(out: NDArray[Any], region: Region, piece: NDArray[Any], x: int, y: int) -> None:
     """Put into ``out``, the pixels of ``region``, what lies in it of a ``piece`` whose first pixel is at ``x``, ``y``."""
     height, width = piece.shape[:2]
     top, left = max(y, region.origin.y), max(x, region.origin.x)

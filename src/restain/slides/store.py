@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from restain.data import whole_file
 from restain.data.density import OD_PER_COUNT
 from restain.errors import RestainError
-from restain.geometry import Size
+from restain.geometry import Region, Size
+from restain.slides.source import paste
 
 if sys.platform != "win32":
     import fcntl
@@ -190,6 +191,19 @@ class TileStore:
         flat = np.frombuffer(imagecodecs.zlib_decode(data), "<u2").reshape(self.tile, self.tile)
         counts = np.cumsum(flat, axis=1, dtype=np.uint16)
         return counts[:height, :width].astype(np.float32) * np.float32(OD_PER_COUNT)
+
+    def read_region(self, region: Region) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """The pixels of a region inside the slide, from the tiles that it meets.
+
+        Raises:
+            RestainError: if one of them is not there or damaged.
+        """
+        shape = (region.size.height, region.size.width)
+        out = np.empty((*shape, 3), np.uint8) if self.kind == "rgb" else np.empty(shape, np.float32)
+        for row in range(region.origin.y // self.tile, (region.bottom - 1) // self.tile + 1):
+            for column in range(region.origin.x // self.tile, (region.right - 1) // self.tile + 1):
+                paste(out, region, self.read(row, column), column * self.tile, row * self.tile)
+        return out
 
     def encoded(self, row: int, column: int) -> bytes:
         """A tile as the bytes of a TIFF tile, at its full side (the border repeated beyond the slide).

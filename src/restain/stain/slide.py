@@ -17,11 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from restain.data import whole_file
 from restain.errors import RestainError
-from restain.geometry import Region
 from restain.models.heads import StainHead
 from restain.slides import (
     Polygon,
@@ -35,7 +32,6 @@ from restain.slides import (
     write_ome_tiff,
 )
 from restain.slides.dicom import write_dicom
-from restain.slides.source import paste
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import TILE, BlockStainer, seen_side
 from restain.stain.provenance import FAMILIAR, provenance, same_origin, tell
@@ -220,7 +216,7 @@ def _figures(
     text: Mapping[str, str], stainer: BlockStainer, found: TissueMask, slide: Slide, store: TileStore
 ) -> dict[str, Any]:
     seams = measure_seams(
-        _reader(store), store.size, stainer.side * TILE, stainer.area.is_stained, scale=stainer.mpp / slide.mpp
+        store.read_region, store.size, stainer.side * TILE, stainer.area.is_stained, scale=stainer.mpp / slide.mpp
     )
     megapixels, seconds = stainer.stained_px / 1e6, stainer.seconds
     return {
@@ -237,19 +233,6 @@ def _figures(
         ],
         "slide_faults": slide.faults,
     }
-
-
-def _reader(store: TileStore) -> Callable[[Region], np.ndarray]:
-    """Pixels of any region, put together from the tiles that it meets."""
-
-    def read(region: Region) -> np.ndarray:
-        out = np.empty((region.size.height, region.size.width, 3), np.uint8)
-        for row in range(region.origin.y // TILE, (region.bottom - 1) // TILE + 1):
-            for column in range(region.origin.x // TILE, (region.right - 1) // TILE + 1):
-                paste(out, region, np.asarray(store.read(row, column)), column * TILE, row * TILE)
-        return out
-
-    return read
 
 
 class _Steps:
