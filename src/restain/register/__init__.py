@@ -6,6 +6,7 @@ other's grid.
 """
 
 from restain.register.files import read_transform, write_transform
+from restain.register.patch import PatchMatch, refine_patch
 from restain.register.run import Registration, register_images, register_slides
 from restain.register.transform import Folding, Lattice, Transform, identity
 from restain.register.warp import slide_of, warp_region
@@ -13,10 +14,12 @@ from restain.register.warp import slide_of, warp_region
 __all__ = [
     "Folding",
     "Lattice",
+    "PatchMatch",
     "Registration",
     "Transform",
     "identity",
     "read_transform",
+    "refine_patch",
     "register_images",
     "register_slides",
     "slide_of",

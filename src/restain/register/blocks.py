@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft, signal
 
 from restain.register.structure import Floats
 
@@ -47,8 +47,9 @@ def correlations(fixed: Floats, moving: Floats, centres: NDArray[np.int64], bloc
     hann = np.hanning(block + 2)[1:-1].astype(np.float32)
     hann /= hann.sum()
     window = np.outer(hann, hann)
-    mean = np.stack([_weighted(plane, hann) for plane in moving])
-    variance = np.stack([_weighted(plane * plane, hann) for plane in moving]) - mean * mean
+    # "same" lets a window of even length begin half its length before its centre, as the blocks do.
+    mean = signal.fftconvolve(moving, window[None], mode="same", axes=(1, 2))
+    variance = signal.fftconvolve(moving * moving, window[None], mode="same", axes=(1, 2)) - mean * mean
     deviation = np.sqrt(np.maximum(variance, 0) + VARIANCE_FLOOR)
     out = np.empty((len(centres), len(fixed), side, side), np.float32)
     for number, (x, y) in enumerate(centres):
@@ -64,13 +65,6 @@ def correlations(fixed: Floats, moving: Floats, centres: NDArray[np.int64], bloc
         there = deviation[:, y - reach : y + reach + 1, x - reach : x + reach + 1]
         out[number] = product / (own * there)
     return out
-
-
-def _weighted(plane: Floats, hann: Floats) -> Floats:
-    """The mean under the window about every pixel."""
-    # A window of even length begins half its length before its centre, as the blocks do; ndimage agrees.
-    down = ndimage.correlate1d(plane, hann, axis=0, mode="nearest")
-    return np.asarray(ndimage.correlate1d(down, hann, axis=1, mode="nearest"))
 
 
 def best_shifts(surfaces: Floats) -> Match:

@@ -22,9 +22,9 @@ from restain.register.structure import Floats, channels, matter
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
 
-SEARCH_PX = 160
+SEARCH_PX = 128
 """Longer side of the pictures in which the orientation is sought."""
-ANGLE_STEP = 4.0
+ANGLE_STEP = 5.0
 """Degrees between the rotations that are tried: less than the structures seen at that size need."""
 CANDIDATES = 8
 """Orientations that are refined."""
@@ -180,11 +180,11 @@ def orientations(fixed: Section, moving: Section, scale: float) -> list[Candidat
 
 
 def _planes(section: Section, step: float) -> Floats:
-    """``(3, h, w)``: matter, and the two channels smoothed, each with mean 0 and standard deviation 1."""
+    """``(2, h, w)``: matter, and the mean of the channels, each with mean 0 and standard deviation 1."""
     slide = in_pixels(section.slide)
     size = slide.size_at(step)
     rgb = slide.read(Region(Point(0, 0), size), step)
-    planes = np.concatenate([matter(rgb, section.look)[None], channels(rgb, section.look)])
+    planes = np.stack([matter(rgb, section.look), channels(rgb, section.look).mean(axis=0)])
     planes = ndimage.gaussian_filter(planes, (0, 1.5, 1.5))
     return np.asarray(
         (planes - planes.mean(axis=(1, 2), keepdims=True)) / (planes.std(axis=(1, 2), keepdims=True) + 1e-6)
@@ -239,7 +239,7 @@ class _Correlator:
         return np.asarray(fft.irfft2(product, (self._side, self._side)))
 
     def best(self, turned: Floats, valid: Floats) -> Iterator[tuple[float, float, float]]:
-        """The best shift by matter alone, and by all three: correlation and (x, y) from the picture to ``turned``."""
+        """The best shift by matter, by structure, and by both: correlation and (x, y) from the picture to ``turned``."""
         there = self._fft(valid)
         overlap = np.maximum(self._back(there * self._valid), 1e-3)
         enough = overlap > LEAST_OVERLAP * min(self._area, float(valid.sum()))
@@ -253,7 +253,7 @@ class _Correlator:
             surface = product / np.sqrt((np.maximum(own, 0) + 0.05) * (np.maximum(other, 0) + 0.05))
             # A small overlap reaches any correlation by chance.
             surfaces.append(np.where(enough, surface * np.sqrt(overlap / self._area), -1.0))
-        for surface in (surfaces[0], (surfaces[0] + surfaces[1] + surfaces[2]) / 3):
+        for surface in (surfaces[0], surfaces[1], (surfaces[0] + surfaces[1]) / 2):
             row, column = np.unravel_index(int(surface.argmax()), surface.shape)
             dy, dx = (int(v) if v <= self._turned_side else int(v) - self._side for v in (row, column))
             yield float(surface[row, column]), float(dx), float(dy)

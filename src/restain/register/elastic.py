@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.register.field import smooth_field
-from restain.register.level import EQUAL, Progress, Raster, Section, Shifts, measure_shifts
+from restain.register.level import PRIOR, Progress, Raster, Section, Shifts, measure_shifts
 from restain.register.transform import Lattice, Transform
 
 STIFFNESS = 0.3
@@ -53,7 +53,7 @@ def refine_elastic(
     moving: Section,
     transform: Transform,
     rasters: list[Raster],
-    weights: NDArray[np.float64] = EQUAL,
+    weights: NDArray[np.float64] = PRIOR,
     progress: Progress | None = None,
 ) -> tuple[Transform, list[Pass]]:
     """``transform`` with a displacement that follows the sections' structures; the passes that were made.
@@ -91,7 +91,7 @@ def plan(fixed: Section, coarsest: float, finest: float) -> list[Raster]:
         for block, reach, stride in LATER if rasters else FIRST:
             apart = max(stride, math.ceil(math.sqrt(tissue / MOST_BLOCKS) / mpp))
             rasters.append(Raster(mpp, block, reach, apart))
-        if mpp <= finest * 1.01:
+        if mpp <= finest * 1.4:
             return rasters
         mpp = max(mpp / 2, finest)
 

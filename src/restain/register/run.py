@@ -13,7 +13,7 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region
 from restain.register.coarse import Coarse, find_affine, fit_affine
 from restain.register.elastic import Pass, plan, refine_elastic
-from restain.register.level import EQUAL, Progress, Raster, Section, Shifts, measure_shifts
+from restain.register.level import PRIOR, Progress, Raster, Section, Shifts, measure_shifts
 from restain.register.structure import Look, look_of
 from restain.register.transform import Transform
 from restain.register.verdict import LEAST_AGREEMENT, Quality, agreement, quality
@@ -89,7 +89,7 @@ def register_slides(
     )
     transform = transform if elastic else affine
     last, shifts = _last_look(first, second, transform, passes, weights)
-    agreed = max([agreement(first, one.shifts, one.raster) for one in passes] + [agreement(first, shifts, last)])
+    agreed = agreement(first, shifts, last)
     if agreed < LEAST_AGREEMENT:
         raise RestainError(
             f"{fixed.path} and {moving.path} do not show the same tissue: nothing inside it matches (agreement "
@@ -127,7 +127,7 @@ def _refined_affine(
     fixed: Section, moving: Section, affine: Transform, mpp: float
 ) -> tuple[Transform, NDArray[np.float64]]:
     """The affine matrix at a finer resolution, and what the channels have to say there."""
-    weights = EQUAL
+    weights = PRIOR
     for _ in range(2):
         shifts = measure_shifts(fixed, moving, affine, Raster(mpp, 96, 16, 32), weights)
         affine, weights = fit_affine(affine, shifts, 2 * mpp / fixed.slide.mpp), shifts.weights()

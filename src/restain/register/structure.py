@@ -24,8 +24,8 @@ SATURATION = 0.35
 """Share of the median tissue density at which *matter* reaches 1 - 1/e."""
 SMOOTHING_PX = 2.0
 """Standard deviation of the Gaussian over both channels."""
-NORM_PX = 16.0
-"""Standard deviation of the window of the local mean and standard deviation."""
+NORM_PX = 39
+"""Side of the box that, applied twice, is the window of the local mean and deviation: a standard deviation of 16 px."""
 MATTER_FLOOR = 0.05
 HEMATOXYLIN_FLOOR = 0.15
 """Added to the local standard deviations, that noise on glass stays small: in units of *matter*, and of the section's
@@ -73,6 +73,12 @@ def _densities(rgb: Rgb, glass: Floats) -> tuple[Floats, Floats]:
 
 def _normalised(plane: Floats, floor: float) -> Floats:
     smooth = ndimage.gaussian_filter(plane, SMOOTHING_PX)
-    mean = ndimage.gaussian_filter(smooth, NORM_PX, truncate=3)
-    variance = ndimage.gaussian_filter(smooth * smooth, NORM_PX, truncate=3) - mean * mean
+    mean = _windowed(smooth)
+    variance = _windowed(smooth * smooth) - mean * mean
     return np.asarray((smooth - mean) / np.sqrt(np.maximum(variance, 0) + floor**2), dtype=np.float32)
+
+
+def _windowed(plane: Floats) -> Floats:
+    # Boxes are running sums, whose cost does not grow with their size.
+    once = ndimage.uniform_filter(plane, NORM_PX, output=np.float64)
+    return np.asarray(ndimage.uniform_filter(once, NORM_PX), dtype=np.float32)

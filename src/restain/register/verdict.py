@@ -7,7 +7,6 @@ tissue look like, as long as only blocks from inside the tissue are asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy import ndimage
 from restain.register.level import Raster, Section, Shifts
 from restain.register.transform import Transform
 
-LEAST_AGREEMENT = 1.0
+LEAST_AGREEMENT = 0.6
 """Pairs whose agreement is below this are refused. See docs/register.md for the pairs it was set on."""
 LEAST_BLOCKS = 6
 """With fewer blocks inside the tissue, those at its border are asked as well."""
@@ -72,6 +71,3 @@ def quality(shifts: Shifts, transform: Transform, unit: float, spacing: float) -
 def _median(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(np.median(known)) if len(known) else float("nan")
-
-
-__all__ = ["LEAST_AGREEMENT", "Quality", "Sequence", "agreement", "quality"]

@@ -99,14 +99,12 @@ def _warped(
     assert transform.fixed_mpp is not None
     ratio = mpp / transform.fixed_mpp
     width, height = region.size.width, region.size.height
-    columns = np.arange(0, width - 1 + NODE_PX, NODE_PX)
-    rows = np.arange(0, height - 1 + NODE_PX, NODE_PX)
-    nodes = np.stack(np.meshgrid(columns + region.origin.x + 0.5, rows + region.origin.y + 0.5), axis=-1)
+    # Nodes stand at the same places whichever region is asked for, so that neighbours fit.
+    columns, rows = _nodes(region.origin.x, width), _nodes(region.origin.y, height)
+    nodes = np.stack(np.meshgrid(columns + 0.5, rows + 0.5), axis=-1)
     there = transform.forward(nodes.reshape(-1, 2) * ratio)
     # How densely the moving slide has to be read for one of its pixels per pixel of the result.
-    middle = np.array([[region.origin.x + width / 2, region.origin.y + height / 2]]) * ratio
-    scale = math.sqrt(abs(float(np.linalg.det(transform.jacobian(middle))[0])))
-    step = max(1.0, ratio * scale)
+    step = max(1.0, ratio * math.sqrt(abs(float(np.linalg.det(transform.matrix[:2, :2])))))
     at = there.reshape(*nodes.shape) / step
     size = moving.size_at(moving.mpp * step)
     left, top = (max(0, math.floor(v) - 2) for v in (at[..., 0].min(), at[..., 1].min()))
@@ -115,7 +113,8 @@ def _warped(
     if left >= right or top >= bottom:
         return np.full((height, width, 3), WHITE if outside is None else outside, np.uint8)
     pixels = moving.read(Region(Point(left, top), Size(right - left, bottom - top)), moving.mpp * step)
-    across, down = _between(width, len(columns)), _between(height, len(rows))
+    across = _between(region.origin.x - int(columns[0]), width, len(columns))
+    down = _between(region.origin.y - int(rows[0]), height, len(rows))
     x = down @ (at[..., 0] - left - 0.5) @ across.T
     y = down @ (at[..., 1] - top - 0.5) @ across.T
     where = np.stack([y, x]).astype(np.float32)
@@ -130,9 +129,14 @@ def _warped(
     return out
 
 
-def _between(length: int, nodes: int) -> NDArray[np.float64]:
-    """``(length, nodes)``: linear interpolation from every :data:`NODE_PX`-th pixel to all."""
-    place = np.arange(length) / NODE_PX
+def _nodes(start: int, length: int) -> NDArray[np.int64]:
+    first = start // NODE_PX * NODE_PX
+    return np.arange(first, start + length - 1 + NODE_PX, NODE_PX)
+
+
+def _between(start: int, length: int, nodes: int) -> NDArray[np.float64]:
+    """``(length, nodes)``: linear interpolation from every :data:`NODE_PX`-th pixel, ``start`` px before, to all."""
+    place = (start + np.arange(length)) / NODE_PX
     cell = np.minimum(place.astype(int), max(nodes - 2, 0))
     weights = np.zeros((length, nodes))
     weights[np.arange(length), cell] = 1 - (place - cell)
