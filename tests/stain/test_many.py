@@ -41,7 +41,7 @@ def test_files_folders_patterns_and_tables_name_sources(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("file\na.ome.tiff\n", "no column named slide"),
+        ("file\na.ome.tiff\n", "must name the columns slide"),
         ("slide\nz.svs\n", "line 2: there is no slide 'z.svs'"),
         ("slide,mpp\na.ome.tiff,fine\n", "line 2: 'fine' is no mpp"),
         ("slide\n", "holds no slides"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from restain.data import tables
 from restain.errors import RestainError
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -109,34 +109,20 @@ def read_table(path: Path) -> list[Source]:
     Raises:
         RestainError: if the file is not such a table, or a slide in it is missing.
     """
-    found = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if "slide" not in (rows.fieldnames or ()):
-                raise RestainError(f"{path}: the table has no column named slide.")
-            for row in rows:
-                slide = path.parent / (row["slide"] or "").strip()
-                if not (row["slide"] or "").strip() or not slide.exists():
-                    raise RestainError(f"{path}, line {rows.line_num}: there is no slide {row['slide']!r}.")
-                found.append(Source(slide, _mpp(path, rows.line_num, row.get("mpp"))))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise RestainError(f"{path} cannot be read as CSV.") from None
+    found: list[Source] = []
+    faults: list[str] = []
+    for line, cells in tables.read_table(path, ("slide",), ("mpp",)):
+        slide, mpp = path.parent / cells["slide"], tables.mpp_of(cells["mpp"])
+        if not cells["slide"] or not slide.exists():
+            faults.append(f"line {line}: there is no slide {cells['slide']!r}")
+        if cells["mpp"] and mpp is None:
+            faults.append(f"line {line}: {cells['mpp']!r} is no mpp (micrometres per pixel)")
+        found.append(Source(slide, mpp))
+    if faults:
+        raise RestainError(f"{path}: {'; '.join(faults)}.")
     if not found:
         raise RestainError(f"{path}: the table holds no slides.")
     return found
-
-
-def _mpp(path: Path, line: int, text: str | None) -> float | None:
-    if not (text or "").strip():
-        return None
-    try:
-        mpp = float(text or "")
-    except ValueError:
-        mpp = 0.0
-    if not 0 < mpp < 1000:
-        raise RestainError(f"{path}, line {line}: {text!r} is no mpp (micrometres per pixel).")
-    return mpp
 
 
 def _inside(path: Path) -> list[Path]:
