@@ -52,11 +52,11 @@ from restain.engines import Engine, EngineError, choose_engine
 from restain.engines.choose import AUTO, NAMES
 from restain.engines.eager import to_batch
 from restain.her2 import Her2Level
-from restain.models.attention import AttentionState
 from restain.models.blocks import channels_last
 from restain.models.network import StainingNetwork
 from restain.models.peers.resnet9 import ResNet9
 from restain.models.peers.unet256 import UNet256
+from restain.models.streamed import AttentionState
 from restain.phantom import make_pair
 
 CPU = torch.device("cpu")

@@ -2,10 +2,12 @@
 
     python benchmarks/seams.py [--quick] [--model BUNDLE] [--threads 2]
 
-A phantom H&E image (synthetic tissue of four HER2 levels side by side, so that tiles differ) is stained in one piece, as
+A phantom H&E image (synthetic tissue of four HER2 levels in its quarters, so that tiles differ) is stained in one piece, as
 ``restain stain`` does slides (blocks of 256, 512 and 1024 px with a margin, which read from a survey of the whole image
 and are set side by side), as it does pictures (tiles of 512 px that read from the survey and are blended over their overlap),
-with tiles that see only themselves and are blended, and as plain tiles that see only themselves, set side by side.
+with tiles that see only themselves and are blended, and as plain tiles that see only themselves, set side by side. All but the
+last two read from one state of the whole image; the blocks do so once more from states on a grid (``Survey.spacing``), of
+512 px with ``--quick``, else 1024.
 Differences are of 8-bit RGB values. Prints one JSON object last:
 
 - ``mean_diff``, ``max_diff``: of the blocks to the image in one piece, the worst of the three sizes.
@@ -15,6 +17,12 @@ Differences are of 8-bit RGB values. Prints one JSON object last:
 - ``survey``: of the image in one piece that reads from the survey to the one that attends to itself.
 - ``margins``: of blocks of 512 px with other margins than the one in use to the image in one piece that reads from the survey.
 - ``pictures``, ``blended``, ``plain``: the other ways, at 512 px.
+- ``grid``: of blocks that read from the grid: ``mean_diff`` and ``max_diff`` to the image in one piece that reads from it,
+  ``mean_between`` and ``max_between``, the worst pair of sizes; ``seam_ratio``; ``global``: to the image in one piece
+  that attends to itself; ``seconds`` of CPU time for blocks of 512 px beside ``global_seconds``, and of the two surveys.
+- ``truth``: of the image in one piece, blocks of 512 px with one state and with the grid, and plain tiles, against the phantom's true
+  DAB density: ``dab_r16`` (Pearson's r over cells of 16 µm), ``dab_mae`` (mean difference over those cells in OD) and
+  ``dab_mean`` (difference of the mean in OD in each quarter, of levels 0 to 3+).
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -36,8 +45,10 @@ from numpy.typing import NDArray
 
 from restain.bundle import load_bundle
 from restain.data import write_png
-from restain.geometry import Size
+from restain.evaluate.stain import cell_means, cell_px, dab_mean, dab_r16
+from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
+from restain.models.state_grid import State
 from restain.models.survey import Survey
 from restain.phantom import make_pair
 from restain.slides import TissueMask, open_slide
@@ -51,29 +62,33 @@ SIZES = (256, 512, 1024)
 WHITE = (240.0, 240.0, 240.0)
 
 
-def picture(side: int, mpp: float) -> NDArray[np.uint8]:
-    """``(side, side, 3)`` phantom H&E: a quarter of each HER2 level."""
-    quarters = [make_pair(7, i, level, size=side // 2, mpp=mpp).he for i, level in enumerate(Her2Level)]
-    return np.vstack([np.hstack(quarters[:2]), np.hstack(quarters[2:])])
+def picture(side: int, mpp: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """``(side, side, 3)`` phantom H&E, a quarter of each HER2 level, and its true DAB density ``(side, side)``."""
+    quarters = [make_pair(seed, i, level, size=side // 2, mpp=mpp) for i, level in enumerate(Her2Level)]
+    he, dab = [q.he for q in quarters], [q.dab for q in quarters]
+    return (
+        np.vstack([np.hstack(he[:2]), np.hstack(he[2:])]),
+        np.vstack([np.hstack(dab[:2]), np.hstack(dab[2:])]).astype(np.float32),
+    )
 
 
 class Canvas:
     """What a block stainer needs of a store, on an array: no JPEG comes between."""
 
-    def __init__(self, side: int, tile: int) -> None:
-        self.tile, self.grid = tile, (-(-side // tile),) * 2
-        self.rgb = np.zeros((side, side, 3), np.uint8)
+    def __init__(self, image: NDArray[np.generic], tile: int) -> None:
+        self.tile, self.grid = tile, (-(-len(image) // tile),) * 2
+        self.image = image
 
     def has(self, row: int, column: int) -> bool:
         return False
 
     def extent(self, row: int, column: int) -> tuple[int, int]:
-        side = len(self.rgb)
+        side = len(self.image)
         return min(self.tile, side - row * self.tile), min(self.tile, side - column * self.tile)
 
     def put(self, row: int, column: int, image: NDArray[np.uint8]) -> None:
         height, width = image.shape[:2]
-        self.rgb[row * self.tile :, column * self.tile :][:height, :width] = image
+        self.image[row * self.tile :, column * self.tile :][:height, :width] = image
 
 
 def main() -> None:
@@ -81,6 +96,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1536 px instead of 4096")
     parser.add_argument("--model", type=Path, help="bundle; without it the shipped one")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=7, help="of the phantom")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     bundle = load_bundle(options.model)
@@ -90,7 +106,7 @@ def main() -> None:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {what}", flush=True)
 
-    he = picture(side, mpp)
+    he, truth = picture(side, mpp, options.seed)
     say("phantom made")
     with tempfile.TemporaryDirectory() as folder:
         write_png(Path(folder) / "he.png", he, {}, mpp)
@@ -98,23 +114,40 @@ def main() -> None:
         glass = TissueMask(np.zeros((1, 1), bool), 8.0, np.array(WHITE, np.float32))
         area = Area(everywhere(slide.size_at(8.0), glass), mpp, mpp)
         restainer = Restainer(bundle, white=WHITE)
-        survey = survey_slide(slide, restainer, places(slide, restainer, area), Path(folder), {})
-    say(f"{survey.windows} windows surveyed")
-    whole, surveyed = (
-        np.rint(restainer.engine(he[None], restainer.white, context)[0, ..., :3].clip(0, 1) * 255).astype(np.uint8)
-        for context in (None, survey.states)
-    )
-    say("in one piece, attending to itself, and reading from the survey")
+        surveys, survey_seconds = {}, {}
+        for name, spacing in (("global", None), ("grid", side // (3 if options.quick else 4))):
+            looking = Restainer(bundle, white=WHITE, survey=Survey(spacing=spacing))
+            started = time.process_time()
+            surveys[name] = survey_slide(slide, looking, places(slide, looking, area), Path(folder), {"name": name})
+            survey_seconds[name] = time.process_time() - started
+            say(f"{surveys[name].windows} windows surveyed, {name}")
+    survey, grid = surveys["global"], surveys["grid"]
+    assert survey.context is not None
+    assert grid.context is not None
+    everything = Region(Point(0, 0), Size(side, side))
 
-    def blocked(size: int, margin: int | None = None, *, alone: bool = False) -> NDArray[np.uint8]:
-        canvas = Canvas(side, size)
+    def in_one_piece(context: Sequence[State] | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        planes = restainer.engine(he[None], restainer.white, context)[0]
+        return np.rint(planes[..., :3].clip(0, 1) * 255).astype(np.uint8), planes[..., 3]
+
+    whole, whole_dab = in_one_piece(None)
+    surveyed, _ = in_one_piece(survey.context(everything))
+    gridded, _ = in_one_piece(grid.context(everything))
+    say("in one piece, attending to itself, reading from the survey, and from the grid")
+    densities: dict[str, NDArray[np.float32]] = {"whole": whole_dab}
+    seconds: dict[str, float] = {}
+
+    def blocked(size: int, margin: int | None = None, *, by: str = "global") -> NDArray[np.uint8]:
+        stores = [Canvas(np.zeros((side, side, 3), np.uint8), size), Canvas(np.zeros((side, side), np.float32), size)]
         own, blocks.HALO = blocks.HALO, blocks.HALO if margin is None else margin
-        context = None if alone else survey.context
-        small = Restainer(bundle, tile=size, white=WHITE)
-        BlockStainer(slide, small, area, glass.glass, context, [canvas], strict=True).run()  # type: ignore[list-item]
+        context = surveys[by].context if by in surveys else None
+        small, started = Restainer(bundle, tile=size, white=WHITE), time.process_time()
+        BlockStainer(slide, small, area, glass.glass, context, stores, strict=True).run()  # type: ignore[arg-type]
+        seconds[f"{by} {size}"] = time.process_time() - started
         blocks.HALO = own
-        say(f"blocks of {size} px, margin {own if margin is None else margin}{', alone' if alone else ''}")
-        return canvas.rgb
+        say(f"blocks of {size} px, margin {own if margin is None else margin}, {by}")
+        densities.setdefault(f"{by} {size}", stores[1].image)
+        return stores[0].image
 
     def tiled(survey: Survey | None) -> NDArray[np.uint8]:
         result = Restainer(bundle, tile=512, white=WHITE, survey=survey)(he).rgb
@@ -130,6 +163,9 @@ def main() -> None:
         return {"mean_diff": mean, "max_diff": most}
 
     by_size = {size: blocked(size) for size in SIZES}
+    by_grid = {size: blocked(size, by="grid") for size in SIZES}
+    to_gridded = [apart(image, gridded) for image in by_grid.values()]
+    between_grid = [apart(a, b) for a, b in combinations(by_grid.values(), 2)]
     to_whole = [apart(image, whole) for image in by_size.values()]
     between = [apart(a, b) for a, b in combinations(by_size.values(), 2)]
 
@@ -137,6 +173,15 @@ def main() -> None:
         found = measure_seams(lambda r: image[r.slices], Size(side, side), 512, lambda _: True)
         assert found is not None
         return found.ratio, [found.low, found.high]
+
+    def against_truth(dab: NDArray[np.float32]) -> dict[str, float | list[float]]:
+        cell, half = cell_px(mpp), side // 2
+        quarters = [np.s_[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        return {
+            "dab_r16": dab_r16(dab, truth, mpp),
+            "dab_mae": float(np.abs(cell_means(dab, cell) - cell_means(truth, cell)).mean()),
+            "dab_mean": [dab_mean(dab[quarter]) - dab_mean(truth[quarter]) for quarter in quarters],
+        }
 
     ratio, interval = seams(by_size[512])
     result = {
@@ -152,8 +197,23 @@ def main() -> None:
         "margin": blocks.HALO,
         "pictures": against(tiled(Survey()), whole),
         "blended": against(alone := tiled(None), whole) | {"seam_ratio": seams(alone)[0]},
-        "plain": against(plain := blocked(512, 32, alone=True), whole) | {"seam_ratio": seams(plain)[0]},
+        "plain": against(plain := blocked(512, 32, by="alone"), whole) | {"seam_ratio": seams(plain)[0]},
+        "grid": {
+            "spacing": side // (3 if options.quick else 4),
+            "mean_diff": max(mean for mean, _ in to_gridded),
+            "max_diff": max(most for _, most in to_gridded),
+            "mean_between": max(mean for mean, _ in between_grid),
+            "max_between": max(most for _, most in between_grid),
+            "seam_ratio": seams(by_grid[512])[0],
+            "global": against(gridded, whole),
+            "seconds": seconds["grid 512"],
+            "global_seconds": seconds["global 512"],
+            "survey_seconds": survey_seconds,
+            "windows": {name: each.windows for name, each in surveys.items()},
+        },
+        "truth": {name: against_truth(densities[name]) for name in ("whole", "global 512", "grid 512", "alone 512")},
         "side": side,
+        "seed": options.seed,
         "model": bundle.card.name,
         "threads": options.threads,
         "machine": f"{platform.machine()}, torch {torch.__version__}",

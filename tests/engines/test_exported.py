@@ -11,6 +11,7 @@ from restain.engines.compiled import CompiledEngine
 from restain.engines.eager import EagerEngine
 from restain.engines.exported import Graph, export
 from restain.models.build import build_generator
+from restain.models.state_grid import LocalState
 from restain.recipe import parse_recipe
 
 CPU = torch.device("cpu")
@@ -55,3 +56,14 @@ def test_compiling_without_a_compiler_says_what_is_missing(make: Any, monkeypatc
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineError, match=r"C\+\+ compiler"):
         CompiledEngine(make(), 64)
+
+
+def test_states_that_depend_on_the_place_are_left_to_pytorch(make: Any, he: Any, survey: Any) -> None:
+    network = make()
+    graph, context, white = Graph(network), survey(network, he), np.array([200, 210, 220], np.float32)
+    index = np.array([[0, 1]])
+    local = [LocalState(state, index, (0.0, 0.4), (1 / 64, 1 / 64)) for state in context]
+    assert graph.serves(64, he, white, [state.one(0) for state in context])
+    assert not graph.serves(64, he, white, local)
+    planes = EagerEngine(network, CPU)(he, white, local)
+    assert np.array_equal(planes[0], EagerEngine(network, CPU)(he[:1], white, local)[0])

@@ -71,3 +71,8 @@ def picture() -> np.ndarray:
 @pytest.fixture(scope="session")
 def slide(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_slide(tmp_path_factory.mktemp("slides") / "block_1.ome.tiff", picture)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("small") / "small.ome.tiff", tissue_picture(560, 780))

@@ -65,6 +65,10 @@ def stain(
         bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
     ] = False,
     engine: Annotated[str, typer.Option(help="What runs the network: auto, or a name (docs/speed.md).")] = "auto",
+    attention_grid: Annotated[
+        float | None,
+        typer.Option(min=0, help="Slides: µm between states of the tissue that attention reads from; 0 for one state."),
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(help="Work on the Ray cluster at this address (HOST:PORT or auto); extra 'ray'.")
     ] = None,
@@ -74,6 +78,7 @@ def stain(
     """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
     from restain.bundle import load_bundle
     from restain.geometry import Point, Region, Size
+    from restain.models.survey import SURVEY, Survey
     from restain.slides import read_geojson
     from restain.stain import Restainer, SlideOptions, find_sources, stain_many
     from restain.stain.area import rectangle
@@ -89,6 +94,7 @@ def stain(
     options = SlideOptions(mpp, dab, outlines, everywhere, strict, form.value, quality)
     found = find_sources(sources)
     bundle = load_bundle(model)
+    survey = SURVEY if attention_grid is None else Survey.every(attention_grid, bundle.card.mpp)
     with progress_bar("staining") as progress:
         if ray is not None:
             outcomes = stain_on_cluster(
@@ -100,11 +106,12 @@ def stain(
                 tile=tile,
                 white=white,
                 engine=engine,
+                survey=survey,
                 progress=progress,
                 warn=say,
             )
         else:
-            restainer = Restainer(bundle, tile=tile, white=white, engine=engine)
+            restainer = Restainer(bundle, tile=tile, white=white, engine=engine, survey=survey)
             outcomes = stain_many(found, out, restainer, options, progress=progress, warn=say)
     show_outcomes(outcomes)
     if any(outcome.result for outcome in outcomes):

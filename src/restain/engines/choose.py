@@ -19,8 +19,8 @@ from restain.engines.engine import Engine, EngineError
 from restain.engines.on_onnxruntime import OnnxRuntimeEngine
 from restain.engines.on_openvino import OpenVinoEngine
 from restain.her2 import Her2Level
-from restain.models.attention import AttentionState
 from restain.models.network import StainingNetwork
+from restain.models.streamed import AttentionState
 from restain.phantom import make_pair
 
 AUTO = "auto"

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restain.engines.engine import Engine
-from restain.models.attention import AttentionState
 from restain.models.blocks import channels_last
 from restain.models.heads import Stained
 from restain.models.network import StainingNetwork
+from restain.models.state_grid import LocalState, State, is_local
+from restain.models.streamed import AttentionState
 
 Precision = Literal["fp32", "bf16"]
 Forward = Callable[..., Stained]
@@ -51,7 +52,7 @@ class EagerEngine(Engine):
         self,
         he: NDArray[np.uint8],
         white: NDArray[np.float32] | None = None,
-        context: Sequence[AttentionState] | None = None,
+        context: Sequence[State] | None = None,
     ) -> NDArray[np.float32]:
         if self.threads is not None and torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
@@ -60,16 +61,18 @@ class EagerEngine(Engine):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(
-        self, he: NDArray[np.uint8], white: NDArray[np.float32] | None, context: Sequence[AttentionState] | None
+        self, he: NDArray[np.uint8], white: NDArray[np.float32] | None, context: Sequence[State] | None
     ) -> NDArray[np.float32]:
         options: dict[str, object] = {}
         if white is not None:
             options["white"] = torch.from_numpy(white).to(self.device)[None] / 255
         if context is not None:
             options["context"] = [_for_each(state, len(he), self.device) for state in context]
+        # A compiler would begin anew at every place.
+        forward = self.generator if is_local(context) else self._forward
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), autocast:
-            return to_planes(self._forward(to_batch(he, self.device), **options))
+            return to_planes(forward(to_batch(he, self.device), **options))
 
 
 def to_batch(he: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -85,6 +88,7 @@ def to_planes(stained: Stained) -> NDArray[np.float32]:
     return result
 
 
-def _for_each(state: AttentionState, images: int, device: torch.device) -> AttentionState:
-    log_mass, mean = state.log_mass.to(device), state.mean.to(device)
-    return AttentionState(log_mass.expand(images, -1), mean.expand(images, -1, -1))
+def _for_each(state: State, images: int, device: torch.device) -> State:
+    if isinstance(state, LocalState):
+        return state.to(device)
+    return AttentionState(state.log_mass.to(device), state.mean.to(device)).for_each(images)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.models.attention import AttentionState
+from restain.models.state_grid import State
 
 
 class EngineError(RestainError):
@@ -29,7 +29,7 @@ class Engine(ABC):
         self,
         he: NDArray[np.uint8],
         white: NDArray[np.float32] | None = None,
-        context: Sequence[AttentionState] | None = None,
+        context: Sequence[State] | None = None,
     ) -> NDArray[np.float32]:
         """Restain a batch of tiles of one size.
 
@@ -37,7 +37,8 @@ class Engine(ABC):
             he: ``(N, H, W, 3)`` uint8 RGB, of any size.
             white: ``(3,)`` in [0, 255], the glass to render on in place of the model's own; it needs a stain head.
             context: what a survey says of the image that the tiles are of, one state per attention block, for a network
-                that surveys (:class:`~restain.models.network.StainingNetwork`). Without it each tile attends to itself.
+                that surveys (:class:`~restain.models.network.StainingNetwork`). Without it each tile attends to itself. States
+                that depend on the place are those of the place of all tiles of the batch.
 
         Returns:
             ``(N, H, W, 3 or 4)``: RGB in [0, 1], then the DAB density in OD units where the model has a stain head.

@@ -18,9 +18,11 @@ from torch.export import ExportedProgram
 
 from restain.engines.eager import EagerEngine
 from restain.engines.engine import Engine, EngineError
-from restain.models.attention import AttentionState, ResidualAttentionBlock
+from restain.models.attention import ResidualAttentionBlock
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
+from restain.models.state_grid import State, is_local
+from restain.models.streamed import AttentionState
 
 
 class Graph(nn.Module):
@@ -50,13 +52,14 @@ class Graph(nn.Module):
         self,
         he: NDArray[np.uint8],
         white: NDArray[np.float32] | None,
-        context: Sequence[AttentionState] | None,
+        context: Sequence[State] | None,
     ) -> list[Tensor]:
         """The graph's inputs for one tile ``(1, H, W, 3)`` and what an engine is given beside it."""
         found = [torch.from_numpy(np.ascontiguousarray(he))]
         if self.takes_white:
             found.append(self._own_white() if white is None else torch.from_numpy(white)[None] / 255)
         for state in context or ():
+            assert isinstance(state, AttentionState)
             found += [state.log_mass.contiguous(), state.mean.contiguous()]
         return found
 
@@ -76,7 +79,11 @@ class Graph(nn.Module):
     ) -> bool:
         """Whether a graph for tiles of ``side`` px can answer such a call."""
         own_field = self.takes_white and white is None and not self._own_white_is_one_colour()
-        return he.shape[1:3] == (side, side) and (context is not None) == self.takes_context and not own_field
+        return (
+            he.shape[1:3] == (side, side)
+            and (context is not None) == self.takes_context
+            and not (own_field or is_local(context))
+        )
 
     def _own_white_is_one_colour(self) -> bool:
         head = self.generator.head
@@ -109,8 +116,8 @@ def export(graph: Graph, side: int) -> ExportedProgram:
 class ExportedEngine(Engine):
     """An engine with a graph for square tiles of one size; all else goes to PyTorch.
 
-    That is: tiles of another size, calls without the context that the network takes (small images that are one tile), and
-    a white field that the model predicts.
+    That is: tiles of another size, calls without the context that the network takes (small images that are one tile),
+    contexts that depend on the place, and a white field that the model predicts.
     """
 
     def __init__(self, generator: StainingNetwork, side: int, threads: int | None) -> None:
@@ -122,7 +129,7 @@ class ExportedEngine(Engine):
         self,
         he: NDArray[np.uint8],
         white: NDArray[np.float32] | None = None,
-        context: Sequence[AttentionState] | None = None,
+        context: Sequence[State] | None = None,
     ) -> NDArray[np.float32]:
         if not self.graph.serves(self.side, he, white, context):
             return self.eager(he, white, context)

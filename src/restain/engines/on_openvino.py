@@ -12,8 +12,8 @@ from torch import Tensor
 
 from restain.engines.engine import EngineError
 from restain.engines.exported import ExportedEngine, export
-from restain.models.attention import AttentionState
 from restain.models.network import StainingNetwork
+from restain.models.streamed import AttentionState
 
 NEEDS_EXTRA = "OpenVINO is not installed: pip install 'restain[openvino]'."
 

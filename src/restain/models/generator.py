@@ -9,22 +9,24 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial, reduce
+from functools import reduce
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restain.models.attention import AttentionState, ResidualAttentionBlock
+from restain.models.attention import ResidualAttentionBlock
 from restain.models.blocks import ResidualBlock, halve
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import RgbHead, Stained, StainHead
 from restain.models.network import StainingNetwork, padded
+from restain.models.state_grid import LocalState, State
+from restain.models.streamed import AttentionState
 from restain.models.strips import Strip, Whole, by_strips, strips_of, worthwhile
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
-Keys = Callable[[ResidualAttentionBlock, Iterator[Tensor]], AttentionState]
+Keys = Callable[[ResidualAttentionBlock, Iterator[Tensor]], State]
 """What an attention block reads from, told the block and the parts of the map that asks, which are made when they are used."""
 
 HALO = 2
@@ -62,20 +64,31 @@ class JoinAndAttend(nn.Module):
         def join(strip: Strip) -> Tensor:
             return self.from_skip(strip.of(skip)) + strip.doubled(below)
 
-        attend: Callable[[Tensor], Tensor] = self.attend
-        strips = strips_of(skip, HALO)
-        if isinstance(self.attend, ResidualAttentionBlock):
+        block, strips = self.attend, strips_of(skip, HALO)
+        state: State | None = None
+        if isinstance(block, ResidualAttentionBlock):
             if keys is None:
                 strips = [Whole()]
             else:
-                state = keys(self.attend, (join(strip) for strip in strips_of(skip, 0)))
-                attend = partial(self.attend.read, state=state)
-        return by_strips(strips, lambda strip: [strip.kept(self.convolve(attend(join(strip))))])[0]
+                state = keys(block, (join(strip) for strip in strips_of(skip, 0)))
+
+        def work(strip: Strip) -> Sequence[Tensor]:
+            joined = join(strip)
+            if state is not None and isinstance(block, ResidualAttentionBlock):
+                attended = block.read(joined, state, strip.above)
+            else:
+                attended = block(joined)
+            return [strip.kept(self.convolve(attended))]
+
+        return by_strips(strips, work)[0]
 
 
-def _given(context: Sequence[AttentionState]) -> Keys:
-    """A state of ``context`` for one block after the other."""
-    states = iter(context)
+def _given(context: Sequence[State], depth: int) -> Keys:
+    """A state of ``context`` for one block after the other, of which the first works on a map halved ``depth - 1`` times."""
+    states = iter(
+        state.halved(depth - 1 - number) if isinstance(state, LocalState) else state
+        for number, state in enumerate(context)
+    )
     return lambda block, parts: next(states)
 
 
@@ -124,17 +137,16 @@ class Generator(StainingNetwork):
             features = self.expression(he).features
         return F.interpolate(self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False)
 
-    def forward(
-        self, he: Tensor, white: Tensor | None = None, context: Sequence[AttentionState] | None = None
-    ) -> Stained:
+    def forward(self, he: Tensor, white: Tensor | None = None, context: Sequence[State] | None = None) -> Stained:
         """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none.
 
-        ``context``: what :meth:`survey` says of a larger image; attention then reads from that in place of ``he`` itself,
-        so that the result for a tile does not depend on the tile.
+        ``context``: what :meth:`survey` says of a larger image, or :meth:`StateGrid.around
+        <restain.models.state_grid.StateGrid.around>` of the place of ``he`` in it; attention then reads from that in place of
+        ``he`` itself, so that the result for a tile does not depend on the tile.
         """
         keys: Keys | None = None
         if context is not None:
-            keys = _given(context)
+            keys = _given(context, self.depth)
         elif worthwhile(he) and self.surveys:
             keys = _own
         x, bottleneck = self._decode(he, keys)
@@ -150,7 +162,7 @@ class Generator(StainingNetwork):
     def survey(self, he: Tensor) -> list[AttentionState]:
         """The states of each attention block, deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
 
-        States of several windows can be added (:class:`~restain.models.attention.AttentionState`) and given to
+        States of several windows can be added (:class:`~restain.models.streamed.AttentionState`) and given to
         :meth:`forward` as the ``context``. Within a window attention sees the window alone.
         """
         states = []

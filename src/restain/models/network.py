@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restain.models.attention import AttentionState
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import Stained
+from restain.models.streamed import AttentionState
 
 
 class StainingNetwork(nn.Module, ABC):

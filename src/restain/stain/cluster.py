@@ -19,6 +19,7 @@ from typing import Any
 
 from restain.bundle import DEFAULT, Bundle, load_bundle
 from restain.errors import RestainError
+from restain.models.survey import SURVEY, Survey
 from restain.stain.many import SUMMARY, Outcome, make_folder, stain_one, write_summary
 from restain.stain.restainer import Restainer
 from restain.stain.slide import SlideOptions
@@ -46,6 +47,7 @@ class _Model:
     tile: int
     white: tuple[float, float, float] | None
     engine: str
+    survey: Survey
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +55,7 @@ def _restainer(model: _Model) -> Restainer:
     bundle = load_bundle(model.path)
     if bundle.card.hash != model.hash:
         raise RestainError(f"{bundle.path}: the bundle on the worker is another one than where the job was given.")
-    return Restainer(bundle, tile=model.tile, white=model.white, engine=model.engine)
+    return Restainer(bundle, tile=model.tile, white=model.white, survey=model.survey, engine=model.engine)
 
 
 def _stain(source: Source, out: Path, model: _Model, options: SlideOptions) -> tuple[Outcome, list[str]]:
@@ -75,6 +77,7 @@ def stain_on_cluster(
     tile: int = 1024,
     white: tuple[float, float, float] | None = None,
     engine: str = "auto",
+    survey: Survey = SURVEY,
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
@@ -86,7 +89,7 @@ def stain_on_cluster(
         bundle: the model; loaded again on every worker.
         options: of slides.
         cluster: where.
-        tile: see :class:`restain.stain.Restainer`, as are ``white`` and ``engine``.
+        tile: see :class:`restain.stain.Restainer`, as are ``white``, ``engine`` and ``survey``.
         progress: called with sources done and in all.
         warn: called with what workers warned of.
 
@@ -101,7 +104,9 @@ def stain_on_cluster(
         raise RestainError("--ray needs Ray: pip install 'restain[ray]'.") from None
     make_folder(out)
     out = out.resolve()
-    model = _Model(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash, tile, white, engine)
+    model = _Model(
+        None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash, tile, white, engine, survey
+    )
     began_here = not ray.is_initialized()
     if began_here:
         try:

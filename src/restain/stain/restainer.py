@@ -23,7 +23,7 @@ from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.models.state_grid import State
-from restain.models.survey import Survey, grid_of
+from restain.models.survey import SURVEY, Survey, grid_of
 from restain.prediction import Prediction
 
 OVERLAP = 192
@@ -64,9 +64,6 @@ def restain_whole(
     return planes
 
 
-_SURVEY = Survey()
-
-
 def to_prediction(planes: NDArray[np.float32]) -> Prediction:
     """What :func:`restain_whole` gives, as an 8-bit image and a DAB map."""
     rgb = np.round(planes[..., :3].clip(0, 1) * 255).astype(np.uint8)
@@ -97,7 +94,7 @@ class Restainer:
         overlap: int | None = None,
         device: str | None = None,
         white: Sequence[float] | None = None,
-        survey: Survey | None = _SURVEY,
+        survey: Survey | None = SURVEY,
         engine: str = "eager-fp32",
     ) -> None:
         if white is not None and not (len(white) == 3 and all(0 < v <= 255 for v in white)):

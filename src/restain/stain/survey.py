@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from restain.data import whole_file
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Region
-from restain.models.attention import AttentionState
-from restain.models.survey import Survey, survey_of
+from restain.models.state_grid import Lattice, State, StateGrid
+from restain.models.streamed import AttentionState
+from restain.models.survey import SURVEY, grid_of
 from restain.slides import Slide
 from restain.stain.area import Area
 from restain.stain.provenance import familiar_text
@@ -28,27 +30,28 @@ JUDGED = 12
 """Windows at most that are compared with the training images."""
 
 _FILE = "survey.safetensors"
+_INDEX = "index"
 
 
 @dataclass(frozen=True)
 class SlideSurvey:
-    """``windows``: how many were looked at. ``states``: of the attention, empty for models without a survey.
+    """``windows``: how many were looked at. ``grid``: the attention's states, None for models without a survey.
     ``familiar``: see :func:`restain.stain.provenance.familiar_text`.
     """
 
     windows: int
-    states: tuple[AttentionState, ...]
+    grid: StateGrid | None
     familiar: str
 
     @property
-    def context(self) -> Callable[[Region], Sequence[AttentionState]] | None:
-        """What the attention of a region reads from."""
-        return (lambda _: self.states) if self.states else None
+    def context(self) -> Callable[[Region], Sequence[State]] | None:
+        """What the attention of a region reads from, told what the network sees of it, in px at the model's mpp."""
+        return None if self.grid is None else self.grid.around
 
 
 def places(slide: Slide, restainer: Restainer, area: Area) -> list[Region]:
     """Windows that hold tissue to be stained, evenly spread over them; in px at the model's mpp."""
-    return (restainer.survey or Survey()).windows(slide.size_at(restainer.bundle.card.mpp), area.is_stained)
+    return (restainer.survey or SURVEY).windows(slide.size_at(restainer.bundle.card.mpp), area.is_stained)
 
 
 def survey_slide(
@@ -73,7 +76,7 @@ def survey_slide(
         progress: called with windows done and in all.
     """
     name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
-    if (kept := _load(folder / _FILE, name, restainer.device)) is not None:
+    if (kept := _load(folder / _FILE, name, _lattice(slide, restainer), restainer.device)) is not None:
         return kept
     mpp = restainer.bundle.card.mpp
     surveys = restainer.survey is not None and restainer.generator.surveys
@@ -81,7 +84,7 @@ def survey_slide(
     pieces: list[Rgb] = []
     count = 0
 
-    def looked_at() -> Iterator[Rgb]:
+    def looked_at() -> Iterator[tuple[Region, Rgb]]:
         nonlocal count
         for number, window in enumerate(windows):
             if progress is not None:
@@ -93,19 +96,34 @@ def survey_slide(
                     continue
                 count += 1
                 pieces.extend([he] if number in judged else [])
-                yield he
+                yield window, he
 
-    states = survey_of(restainer.generator, looked_at()) if surveys else [] * len(list(looked_at()))
-    found = SlideSurvey(count, tuple(states), familiar_text(restainer.bundle, pieces))
-    tensors = {f"{i}.log_mass": state.log_mass.contiguous() for i, state in enumerate(states)}
-    tensors |= {f"{i}.mean": state.mean.contiguous() for i, state in enumerate(states)}
-    facts = {"identity": name, "windows": str(count), "familiar": found.familiar, "states": str(len(states))}
+    grid: StateGrid | None = None
+    if surveys:
+        grid = grid_of(restainer.generator, _lattice(slide, restainer), looked_at())
+    else:
+        for _ in looked_at():
+            pass
+    found = SlideSurvey(count, grid, familiar_text(restainer.bundle, pieces))
+    tensors = {} if grid is None else _tensors(grid)
+    facts = {"identity": name, "windows": str(count), "familiar": found.familiar}
     with whole_file(folder / _FILE) as partial:
         save_file(tensors, partial, facts)
     return found
 
 
-def _load(path: Path, name: str, device: torch.device) -> SlideSurvey | None:
+def _lattice(slide: Slide, restainer: Restainer) -> Lattice:
+    return (restainer.survey or SURVEY).lattice(slide.size_at(restainer.bundle.card.mpp))
+
+
+def _tensors(grid: StateGrid) -> dict[str, Tensor]:
+    tensors = {_INDEX: torch.from_numpy(grid.index)}
+    for i, state in enumerate(grid.states):
+        tensors |= {f"{i}.log_mass": state.log_mass.contiguous(), f"{i}.mean": state.mean.contiguous()}
+    return tensors
+
+
+def _load(path: Path, name: str, lattice: Lattice, device: torch.device) -> SlideSurvey | None:
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata()
@@ -114,5 +132,10 @@ def _load(path: Path, name: str, device: torch.device) -> SlideSurvey | None:
             tensors = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118 not a mapping
     except (OSError, SafetensorError):
         return None
-    states = [AttentionState(tensors[f"{i}.log_mass"], tensors[f"{i}.mean"]) for i in range(int(facts["states"]))]
-    return SlideSurvey(int(facts["windows"]), tuple(states), facts["familiar"])
+    grid: StateGrid | None = None
+    if tensors:
+        if (index := tensors.pop(_INDEX, None)) is None:
+            return None
+        states = [AttentionState(tensors[f"{i}.log_mass"], tensors[f"{i}.mean"]) for i in range(len(tensors) // 2)]
+        grid = StateGrid(lattice, index.cpu().numpy(), tuple(states))
+    return SlideSurvey(int(facts["windows"]), grid, facts["familiar"])
