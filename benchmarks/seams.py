@@ -162,17 +162,18 @@ def main() -> None:
         mean, most = apart(image, other)
         return {"mean_diff": mean, "max_diff": most}
 
+    def seams(image: NDArray[np.uint8]) -> tuple[float, list[float]]:
+        found = measure_seams(lambda r: image[r.slices], Size(side, side), 512, lambda _: True)
+        assert found is not None
+        return found.ratio, [found.low, found.high]
+
     by_size = {size: blocked(size) for size in SIZES}
+    say(f"blocks to one piece: {[apart(image, whole) for image in by_size.values()]}; seams {seams(by_size[512])}")
     by_grid = {size: blocked(size, by="grid") for size in SIZES}
     to_gridded = [apart(image, gridded) for image in by_grid.values()]
     between_grid = [apart(a, b) for a, b in combinations(by_grid.values(), 2)]
     to_whole = [apart(image, whole) for image in by_size.values()]
     between = [apart(a, b) for a, b in combinations(by_size.values(), 2)]
-
-    def seams(image: NDArray[np.uint8]) -> tuple[float, list[float]]:
-        found = measure_seams(lambda r: image[r.slices], Size(side, side), 512, lambda _: True)
-        assert found is not None
-        return found.ratio, [found.low, found.high]
 
     def against_truth(dab: NDArray[np.float32]) -> dict[str, float | list[float]]:
         cell, half = cell_px(mpp), side // 2
