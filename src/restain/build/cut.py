@@ -126,6 +126,10 @@ def remove_stale(out: Path, wanted: Iterable[Path]) -> None:
     for path in _pictures(out):
         if path not in stay:
             path.unlink()
+    for stain in STAINS:
+        for partial in (out / stain).rglob(".*.part"):
+            # Left by a process that was killed while it wrote.
+            partial.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
