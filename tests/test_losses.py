@@ -129,3 +129,55 @@ def test_dab_where_asks_for_the_place_and_not_for_the_strength() -> None:
     assert torch.isfinite(flat.grad).all()
     assert flat.grad.abs().sum() > 0
     assert losses.dab_where(real, torch.full_like(real, 0.1), (8,)) < 0.01, "a crop without a pattern asks for nothing"
+
+
+def test_contextual_forgives_a_shift_and_not_another_picture() -> None:
+    torch.manual_seed(0)
+    wide = torch.nn.functional.interpolate(torch.rand(1, 3, 14, 14), scale_factor=8, mode="nearest").clamp(0.1, 1)
+    real, moved, other = wide[:, :, :96, :96], wide[:, :, 8:104, :96], wide[:, :, :96, :96].flip(1)
+    same, shifted, foreign = (float(losses.contextual(x, real, 8, reach=100)) for x in (real, moved, other))
+    assert 0 <= same < shifted < foreign
+    assert shifted - same < 0.5 * (foreign - same)
+    assert losses.l1(moved, real) > 0.5 * losses.l1(other, real), (
+        "which a pixel by pixel comparison does not tell apart"
+    )
+
+
+def test_contextual_prefers_what_is_near() -> None:
+    torch.manual_seed(0)
+    wide = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 16), scale_factor=8, mode="nearest").clamp(0.1, 1)
+    real, moved = wide[:, :, :96, :96], wide[:, :, 32:, :96]
+    strict, lenient = (float(losses.contextual(moved, real, 8, reach)) for reach in (8.0, 400.0))
+    assert strict > lenient + 0.1
+
+
+def test_contextual_has_finite_gradients_also_on_flat_images() -> None:
+    for real in (torch.rand(2, 3, 48, 40), torch.full((2, 3, 48, 40), 0.9)):
+        virtual = torch.full((2, 3, 48, 40), 0.9).requires_grad_(True)
+        losses.contextual(virtual, real, 8, reach=40).backward()
+        assert torch.isfinite(virtual.grad).all()
+    virtual = torch.rand(2, 3, 48, 40, requires_grad=True)
+    losses.contextual(virtual, torch.rand(2, 3, 48, 40), 8, reach=40).backward()
+    assert (virtual.grad.abs().sum(dim=(1, 2, 3)) > 0).all()
+
+
+def test_unlike_is_zero_for_any_linear_change_of_stain_and_looks_inside_only() -> None:
+    torch.manual_seed(0)
+    real = torch.rand(1, 2, 32, 32) * 3
+    everywhere = torch.ones(1, 1, 32, 32)
+    assert float(losses.unlike(real * 2 + 0.3, real, everywhere)) == pytest.approx(0, abs=2e-3)
+    assert float(losses.unlike(-real, real, everywhere)) == pytest.approx(2, abs=5e-3)
+    assert float(losses.unlike(torch.rand(1, 2, 32, 32), real, everywhere)) == pytest.approx(1, abs=0.1)
+    half, spoiled = everywhere.clone(), real.clone()
+    half[:, :, 16:] = 0
+    spoiled[:, :, 16:] = torch.rand(1, 2, 16, 32)
+    assert float(losses.unlike(spoiled, real, half)) == pytest.approx(0, abs=2e-3)
+    assert float(losses.unlike(real, real, torch.zeros_like(half))) == 0
+
+
+def test_slope_by_hand() -> None:
+    rows = torch.arange(8.0).view(1, 1, 8, 1).expand(1, 1, 8, 8)
+    shift = torch.full((1, 1, 8, 8), 5.0)
+    assert float(losses.slope(torch.cat([shift, shift], dim=1))) == 0
+    # Only one of four derivatives differs from 0: 0.5 px per px, squared, over 2 components and 2 directions.
+    assert float(losses.slope(torch.cat([0.5 * rows, shift], dim=1))) == pytest.approx(0.25 / 4)

@@ -138,6 +138,80 @@ def dab_where(virtual: Tensor, real: Tensor, sides: Sequence[int] = (32,)) -> Te
     return total / len(sides)
 
 
+_PIECE_SAMPLES_PX = 2
+"""Pieces are compared by means over squares of this side."""
+
+_BANDWIDTH = 0.5
+_CLOSENESS = 0.1
+"""Of Mechrez et al. (2018) and of Zhang et al. (2019)."""
+
+
+def contextual(virtual: Tensor, real: Tensor, piece: int, reach: float) -> Tensor:
+    """Contextual loss (Mechrez et al., ECCV 2018, eq. 2 to 5) between the pieces of two images.
+
+    Each piece of the real image should be that which some piece of the virtual one is most like, wherever it lies; where
+    exactly is told by the contextual bilateral loss's term for distance (Zhang et al., CVPR 2019, eq. 6). Features are
+    the pieces' optical densities, so that no network trained on other pictures decides what is alike.
+
+    Args:
+        virtual: ``(N, 3, H, W)`` in [0, 1].
+        real: the same shape.
+        piece: side of the pieces in px; there are ``HW / piece²`` of them, and as many squared are compared.
+        reach: the distance in px at which a piece is as unwelcome as one that differs by 0.1 in cosine.
+    """
+    ours, theirs = _pieces(virtual, piece), _pieces(real, piece)
+    middle = theirs.mean(dim=2, keepdim=True)
+    ours, theirs = F.normalize(ours - middle, dim=1), F.normalize(theirs - middle, dim=1)
+    rows, columns = (side // piece for side in virtual.shape[2:])
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(ours) * piece
+    away = (torch.cdist(place, place) / reach).square()
+    apart = 1 - ours.mT @ theirs + _CLOSENESS * away
+    relative = apart / (apart.amin(dim=2, keepdim=True) + 1e-3)
+    share = torch.softmax((1 - relative) / _BANDWIDTH, dim=2)
+    return -share.amax(dim=1).mean(dim=1).clamp(min=1e-6).log().mean()
+
+
+def _pieces(rgb: Tensor, piece: int) -> Tensor:
+    """``(N, 3, H, W)`` to the optical densities of its square pieces, ``(N, F, P)``."""
+    od = -torch.log10(rgb.float().clamp(0, 1) + optics.EPS / 255)
+    sample = math.gcd(piece, _PIECE_SAMPLES_PX)
+    return F.unfold(F.avg_pool2d(od, sample), piece // sample, stride=piece // sample)
+
+
+_CORRELATION_FLOOR = 1e-3
+"""Variance, in squared units of the planes, below which a window has nothing to match."""
+
+
+def unlike(moved: Tensor, real: Tensor, inside: Tensor, window: int = 9) -> Tensor:
+    """``1 - r`` with the local correlation over square windows (as VoxelMorph, Balakrishnan et al., IEEE TMI 2019).
+
+    Args:
+        moved: ``(N, C, H, W)``.
+        real: the same shape.
+        inside: ``(N, 1, H, W)`` in [0, 1]: what of ``moved`` came from inside the image; the rest is not looked at, and
+            windows count by how much of it they hold.
+        window: side in px.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, stride=1, padding=window // 2)
+
+    held = mean(inside)
+    shares = held.clamp(min=1e-6)
+    x, y = moved * inside, real * inside
+    mean_x, mean_y = mean(x) / shares, mean(y) / shares
+    spread_x = (mean(x * x) / shares - mean_x.square()).clamp(min=0) + _CORRELATION_FLOOR
+    spread_y = (mean(y * y) / shares - mean_y.square()).clamp(min=0) + _CORRELATION_FLOOR
+    r = (mean(x * y) / shares - mean_x * mean_y) / (spread_x * spread_y).sqrt()
+    return ((1 - r) * held).sum() / (held.sum() * moved.shape[1]).clamp(min=1e-6)
+
+
+def slope(field: Tensor) -> Tensor:
+    """Mean squared slope, in px per px, of a displacement ``(N, 2, H, W)``: the smoothness term of RegGAN (eq. 7)."""
+    down, right = field.diff(dim=2), field.diff(dim=3)
+    return (down.square().mean() + right.square().mean()) / 2
+
+
 _COLOUR_BLUR_PX = 7
 """Side of the averaging before colours are compared: pairs match roughly, and noise has no colour to learn."""
 

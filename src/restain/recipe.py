@@ -57,6 +57,9 @@ class DataRecipe(_Part):
     """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
     same_slide: tuple[tuple[str, ...], ...] = ()
     """Groups of name patterns (``fnmatch``): the pairs that a group matches are of one slide, where names do not tell it."""
+    weighted: bool = False
+    """Draw pairs in proportion to their weights: the columns ``name`` and ``weight`` of ``weights.csv``, or where there is
+    none of ``manifest.csv``, in the data folder. Off, every pair is drawn alike and the files are not read."""
     cache_mib: Annotated[int, Field(ge=0)] = 4096
     """Decoded pairs are kept in memory up to this size."""
     augment: AugmentRecipe = AugmentRecipe()
@@ -139,12 +142,33 @@ class LossRecipe(_Part):
     """1 - Pearson's r of the DAB density over cells of each crop: where the stain is, not how strong."""
     dab_cells_px: tuple[PositiveInt, ...] = (8, 32)
     """Sides of the cells of both terms; at BCI's 0.46 µm per px 8 is about a membrane, 32 a tumour cell."""
+    contextual: NonNegativeFloat = 0.0
+    """Contextual loss over small pieces of the image: each piece of the real image has a like one nearby."""
+    contextual_px: PositiveInt = 8
+    """Side of these pieces."""
+    contextual_reach_um: PositiveFloat = 20.0
+    """How far away a like piece is looked for; nearer ones count for more."""
     lab: NonNegativeFloat = 0.0
     """L1 in CIELAB (in units of 100) after a small blur."""
     hsv: NonNegativeFloat = 0.0
     """L1 in the HSV cone (hue weighted by saturation) after a small blur."""
     background: NonNegativeFloat = 0.0
     """:attr:`lab` once more over the pixels without DAB in the real image, each image's background counting alike."""
+
+
+class DeformRecipe(_Part):
+    """A small deformation between output and target, learned in training (as RegGAN, Kong et al., NeurIPS 2021)."""
+
+    reach_um: PositiveFloat = 32.0
+    """Farthest shift that is looked for, along rows and along columns."""
+    smooth: NonNegativeFloat = 0.1
+    """Weight of the field's mean squared slope against 1 - local correlation of moved output and target."""
+    begin: Share = 0.0
+    """Share of the steps after which outputs are moved; until then the registration network learns alone. At once for a
+    generator that starts from a bundle; an untrained one has nothing yet that could be registered."""
+    width: PositiveInt = 16
+    """Channels of the registration network's features."""
+    optimiser: OptimiserRecipe = OptimiserRecipe(lr=1e-3, betas=(0.9, 0.999))
 
 
 class TrainRecipe(_Part):
@@ -230,11 +254,13 @@ class Recipe(_Part):
     """A bundle (path, or ``default``) whose weights both stages start from."""
     data: DataRecipe = DataRecipe()
     peer: Peer | None = None
-    """Another method in place of restain's own; ``expression``, ``generator``, ``discriminator`` and ``losses`` are then not used."""
+    """Another method in place of restain's own; ``expression``, ``generator``, ``discriminator``, ``losses`` and ``deform`` are then not used."""
     expression: ExpressionRecipe = ExpressionRecipe()
     generator: GeneratorRecipe = GeneratorRecipe()
     discriminator: DiscriminatorRecipe = DiscriminatorRecipe()
     losses: LossRecipe = LossRecipe()
+    deform: DeformRecipe | None = None
+    """For pairs that match only roughly; None: outputs are compared where they are."""
     generator_optimiser: OptimiserRecipe = OptimiserRecipe()
     discriminator_optimiser: OptimiserRecipe = OptimiserRecipe()
     train: TrainRecipe = TrainRecipe()

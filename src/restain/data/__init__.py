@@ -7,6 +7,7 @@ from restain.data.images import image_size, read_rgb, whole_file, write_png, wri
 from restain.data.layouts import Layout, Split, recognise
 from restain.data.metadata import image_mpp, read_text
 from restain.data.pairs import Fault, Pair, PairSet, Scan, open_pairs, scan_pairs
+from restain.data.weights import pair_weights
 
 __all__ = [
     "CheckReport",
@@ -24,6 +25,7 @@ __all__ = [
     "image_size",
     "jitter_he",
     "open_pairs",
+    "pair_weights",
     "read_density",
     "read_rgb",
     "read_text",

@@ -1,7 +1,8 @@
 """Stage two of the method: generator against discriminator.
 
 One step is: restain a batch, teach the discriminator real from virtual and the HER2 level, then teach the generator to
-pass both heads and to be near the real image. The step's order is pix2pix's (Isola et al. 2017).
+pass both heads and to be near the real image. The step's order is pix2pix's (Isola et al. 2017). Where the recipe says
+that pairs match only roughly, the virtual image is moved onto the real one before the two are compared.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from restain.models.heads import Stained
 from restain.models.network import StainingNetwork
 from restain.recipe import Recipe
 from restain.train.batches import Batch
+from restain.train.deform import deformer, deformer_terms, laid_on
 from restain.train.stage import SecondStage
 
 
@@ -25,6 +27,9 @@ class AdversarialStage(SecondStage):
     def __init__(self, fabric: Fabric, recipe: Recipe, generator: StainingNetwork) -> None:
         super().__init__(fabric, recipe, generator, critics={"discriminator": Discriminator(recipe.discriminator)})
         self.weights = recipe.losses
+        self.deform = recipe.deform
+        if self.deform is not None:
+            self._add("deformer", deformer(self.deform, recipe.mpp), self.deform.optimiser)
 
     def _play(self, number: int, batch: Batch) -> dict[str, Tensor]:
         adversarial = self.weights.gan > 0 or self.weights.level_generator > 0
@@ -33,7 +38,15 @@ class AdversarialStage(SecondStage):
         virtual = self.players["generator"].network(batch.he, white)
 
         terms: dict[str, Tensor] = {}
-        generating = self._reconstruction_terms(batch, virtual)
+        near = virtual
+        if self.deform is not None:
+            field = self.players["deformer"].network(virtual.rgb.detach(), batch.ihc)
+            deforming = deformer_terms(self.deform, field, virtual.rgb.detach(), batch.ihc)
+            self._descend(["deformer"], number, deforming)
+            terms |= deforming
+            if number >= self.deform.begin * self.steps:
+                near = laid_on(virtual, field.detach(), batch)
+        generating = self._reconstruction_terms(batch, near)
         if adversarial:
             discriminating = self._discriminator_terms(number, batch, virtual)
             self._descend(["discriminator"], number, discriminating)
@@ -83,6 +96,9 @@ class AdversarialStage(SecondStage):
             terms["G.dab_cells"] = w.dab_cells * losses.dab_cells(dab, real, w.dab_cells_px)
             if w.dab_where:
                 terms["G.dab_where"] = w.dab_where * losses.dab_where(dab, real, w.dab_cells_px)
+        if w.contextual:
+            reach = w.contextual_reach_um / self.recipe.mpp
+            terms["G.contextual"] = w.contextual * losses.contextual(virtual.rgb, batch.ihc, w.contextual_px, reach)
         if w.lab:
             terms["G.lab"] = w.lab * losses.lab(virtual.rgb, batch.ihc)
         if w.hsv:

@@ -60,14 +60,25 @@ class Batch(NamedTuple):
 class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
     """Item ``k`` is an augmented crop that depends on the seed and ``k`` only.
 
-    Every pair comes once before any comes twice. Decoded pairs are kept in memory up to ``cache_mib``.
+    Every pair comes once before any comes twice, or with ``weights``, ``(n,)`` with mean 1: in as many draws as there are
+    pairs, a pair of weight w comes ⌊w⌋ or ⌈w⌉ times, w times in the mean (systematic resampling, Kitagawa 1996). Decoded pairs
+    are kept in memory up to ``cache_mib``.
 
     Raises:
         RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
     """
 
-    def __init__(self, pairs: Sequence[Pair], crop: int, augment: AugmentRecipe, seed: int, cache_mib: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        crop: int,
+        augment: AugmentRecipe,
+        seed: int,
+        cache_mib: int = 0,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
         self.pairs = pairs
+        self.weights = weights
         self.crop = crop
         self.augment = augment
         self.seed = seed
@@ -84,9 +95,16 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
             self._cache[index] = decoded
         return decoded
 
+    def _drawn(self, epoch: int, place: int) -> int:
+        n = len(self.pairs)
+        number = int(np.random.default_rng([self.seed, 0, epoch]).permutation(n)[place])
+        if self.weights is None:
+            return number
+        at = number + np.random.default_rng([self.seed, 2, epoch]).random()
+        return min(int(np.searchsorted(np.cumsum(self.weights), at, side="right")), n - 1)
+
     def __getitem__(self, k: int) -> tuple[Image, Image, int, NDArray[np.float32]]:
-        epoch, place = divmod(k, len(self.pairs))
-        index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pairs))[place])
+        index = self._drawn(*divmod(k, len(self.pairs)))
         he, ihc, white = self._decoded(index)
         rng = np.random.default_rng([self.seed, 1, k])
         he, ihc = augment_pair(he, ihc, self.crop, self.augment, rng)

@@ -19,14 +19,14 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
-from restain.data import Pair, PairSet, whole_file
+from restain.data import Pair, PairSet, pair_weights, whole_file
 from restain.errors import Interrupted, RestainError
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
-from restain.recipe import Recipe
+from restain.recipe import Recipe, parse_recipe
 from restain.train.batches import Crops, batches, training_pairs
 from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.train.clock import Clock, Seconds
@@ -126,6 +126,8 @@ def train(
 def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
     """Write what the run is made of, or see that it is what an earlier call wrote."""
     names = "\n".join(f"{p.split}/{p.name}" for p in pairs.pairs)
+    if recipe.data.weighted:
+        names += f"\n{pair_weights(pairs.roots, pairs.split('train')).tolist()}"
     made_of: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "data": hashlib.sha256(names.encode()).hexdigest(),
@@ -135,9 +137,10 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if record.is_file():
             before = json.loads(record.read_text(encoding="utf-8"))
-            for key, what in (("recipe", "another recipe"), ("data", "other data")):
-                if before.get(key) != made_of[key]:
-                    raise RestainError(f"{out}: the folder holds a run of {what}; choose another one.")
+            if not _same(before.get("recipe"), recipe):
+                raise RestainError(f"{out}: the folder holds a run of another recipe; choose another one.")
+            if before.get("data") != made_of["data"]:
+                raise RestainError(f"{out}: the folder holds a run of other data; choose another one.")
             return
         with whole_file(record) as partial:
             partial.write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
@@ -146,6 +149,14 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
         raise RestainError(f"{out}: the run's folder cannot be written ({fault.strerror}).") from None
     except ValueError:
         raise RestainError(f"{record}: the file is damaged; choose another folder.") from None
+
+
+def _same(before: Any, recipe: Recipe) -> bool:
+    """Whether a run's recipe is this one; a key that an older restain did not know counts as its default."""
+    try:
+        return isinstance(before, dict) and parse_recipe(before, "run.json") == recipe
+    except RestainError:
+        return False
 
 
 def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> None:
@@ -190,6 +201,8 @@ class _Run:
         self.pairs = pairs
         self.out = out
         self.bundle = out / "bundle"
+        self.training = pairs.split("train")
+        self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
 
     def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
         """Train one stage to its end, from its checkpoint where there is one."""
@@ -202,7 +215,7 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(self.pairs.split("train"), crop, data.augment, self.recipe.seed, data.cache_mib)
+        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights)
         feed = batches(
             crops,
             start=done,
