@@ -32,8 +32,9 @@ from restain.register.job import register_files
 from restain.slides import tissue_of
 
 SIDE, MPP = 256, 3.0
+TEAR, LOST, LOST_PX = 110.0, (180.0, 150.0), 16.0
+"""In px of the H&E section: where the other one is torn, downwards from its border; middle and radius of the piece that it lost."""
 Rgb = NDArray[np.uint8]
-KIDNEY = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "registration" / "rat-kidney"
 
 
 @cache
@@ -47,22 +48,35 @@ def sections(seed: int) -> tuple[Rgb, Rgb]:
     return he, ihc
 
 
-def turned(rgb: Rgb, degrees: float, mirrored: bool, wave_px: float = 0.0) -> tuple[Rgb, NDArray[np.float64]]:
-    """The section on another slide, and where each of its pixels comes from, ``(SIDE, SIDE, 2)`` (x, y)."""
+def turned(
+    rgb: Rgb, degrees: float, mirrored: bool, wave_px: float = 0.0, tear_px: float = 0.0
+) -> tuple[Rgb, NDArray[np.float64]]:
+    """The section on another slide, and where each of its pixels comes from, ``(SIDE, SIDE, 2)`` (x, y).
+
+    A tear of ``tear_px`` gapes at the section's upper border at :data:`TEAR` and narrows to its middle; a torn section has also
+    lost the piece about :data:`LOST`.
+    """
     a = math.radians(degrees)
     matrix = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]) @ np.diag([-1 if mirrored else 1, 1])
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
     source = np.stack([x, y], axis=-1) @ matrix.T + (SIDE / 2 - matrix @ (SIDE / 2, SIDE / 2)) + (5.0, -3.0)
     source = source + wave_px * np.stack([np.sin(source[..., 1] / 30), np.cos(source[..., 0] / 35)], axis=-1)
+    gape = tear_px * np.clip(1 - source[..., 1] / (0.5 * SIDE), 0, 1)
+    glass = (source[..., 0] > TEAR) & (source[..., 0] < TEAR + gape)
+    source[..., 0] -= np.where(source[..., 0] > TEAR, gape, 0)
+    if tear_px > 0:
+        glass |= np.hypot(source[..., 0] - LOST[0], source[..., 1] - LOST[1]) < LOST_PX
     at = source[..., ::-1].transpose(2, 0, 1) - 0.5
     planes = [ndimage.map_coordinates(rgb[..., i].astype(float), at, order=1, cval=246) for i in range(3)]
-    return np.rint(np.stack(planes, axis=-1)).astype(np.uint8), source
+    return np.rint(np.where(glass[..., None], 246, np.stack(planes, axis=-1))).astype(np.uint8), source
 
 
 def errors(found: Registration, he: Rgb, source: NDArray[np.float64], affine: bool = False) -> NDArray[np.float64]:
-    """Distances in px, over tissue, between where a point of the H&E section came to lie and where it is said to."""
+    """Distances in px, over tissue that both have whole, from where a point of the H&E section came to lie to where it is said to."""
     transform = found.affine if affine else found.transform
     points = np.argwhere(tissue_of(he, MPP).mask)[::17, ::-1] + 0.5
+    beside = (np.abs(points[:, 0] - TEAR) < 20) & (points[:, 1] < SIDE / 2)
+    points = points[~beside & (np.hypot(*(points - LOST).T) > LOST_PX + 6)]
     there = transform.forward(points)
     inside = ((there > 1) & (there < SIDE - 1)).all(axis=1)
     back = [ndimage.map_coordinates(source[..., i], there[inside, ::-1].T - 0.5, order=1) for i in (0, 1)]
@@ -70,16 +84,17 @@ def errors(found: Registration, he: Rgb, source: NDArray[np.float64], affine: bo
 
 
 @pytest.fixture(scope="module")
-def elastic() -> tuple[Registration, Rgb, Rgb, NDArray[np.float64]]:
+def torn() -> tuple[Registration, Rgb, Rgb, NDArray[np.float64]]:
+    """Registered: a section that is turned, mirrored, bent, torn, and has lost a piece."""
     he, ihc = sections(1)
-    moving, source = turned(ihc, 140.0, True, wave_px=1.5)
+    moving, source = turned(ihc, 140.0, True, wave_px=1.5, tear_px=5.0)
     return register_images(he, moving, MPP), he, moving, source
 
 
-def test_a_turned_mirrored_and_bent_section_is_found(
-    elastic: tuple[Registration, Rgb, Rgb, NDArray[np.float64]],
+def test_a_turned_mirrored_bent_and_torn_section_is_found(
+    torn: tuple[Registration, Rgb, Rgb, NDArray[np.float64]],
 ) -> None:
-    found, he, _, source = elastic
+    found, he, _, source = torn
     assert found.coarse.mirrored
     assert np.percentile(errors(found, he, source, affine=True), 95) < 4
     error = errors(found, he, source)
@@ -90,8 +105,8 @@ def test_a_turned_mirrored_and_bent_section_is_found(
     assert np.nanmedian(found.quality.error) < MPP
 
 
-def test_the_warped_section_lies_on_the_fixed_one(elastic: tuple[Registration, Rgb, Rgb, NDArray[np.float64]]) -> None:
-    found, he, moving, _ = elastic
+def test_the_warped_section_lies_on_the_fixed_one(torn: tuple[Registration, Rgb, Rgb, NDArray[np.float64]]) -> None:
+    found, he, moving, _ = torn
     slide = slide_of(moving, MPP)
     whole = Region(Point(0, 0), Size(SIDE, SIDE))
     warped = warp_region(slide, found.transform, whole, MPP)
@@ -110,50 +125,40 @@ def test_the_warped_section_lies_on_the_fixed_one(elastic: tuple[Registration, R
     assert (beyond == (1, 2, 3)).all()
 
 
-def test_pictures_without_scale_are_laid_on_each_other() -> None:
+def test_files_without_a_scale_in_and_a_finished_result_is_kept(tmp_path: Path) -> None:
     he, ihc = sections(1)
-    smaller = np.asarray(Image.fromarray(ihc).resize((205, 205), Image.Resampling.BOX))
-    found = register_images(he, smaller, elastic=False)
+    Image.fromarray(he).save(tmp_path / "he.png")
+    Image.fromarray(ihc).resize((205, 205), Image.Resampling.BOX).save(tmp_path / "ihc.png")
+    seen: list[int] = []
+    pair = (tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out")
+    report = register_files(*pair, elastic=False, progress=lambda done, _: seen.append(done))
+    assert seen == sorted(seen)
+    assert seen[-1] == 1000
+    names = {"transform.json", "report.json", "checkerboard.png", "overlay.png", "error-map.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    transform = read_transform(tmp_path / "out")
     points = np.array([[80.0, 100.0], [170.0, 150.0], [128.0, 128.0]])
-    np.testing.assert_allclose(found.transform.forward(points), points * 205 / 256, atol=1.5)
-    assert found.transform.fixed_mpp is None
+    np.testing.assert_allclose(transform.forward(points), points * 205 / 256, atol=1.5)
+    assert transform.fixed_mpp is None
+    stamp = (tmp_path / "out" / "report.json").stat().st_mtime_ns
+    assert register_files(*pair, elastic=False) == report
+    assert (tmp_path / "out" / "report.json").stat().st_mtime_ns == stamp
 
 
-def test_sections_of_different_blocks_are_refused() -> None:
-    (he, _), (_, other) = sections(1), sections(2)
+def test_sections_of_different_blocks_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    Image.fromarray(sections(1)[0]).save(tmp_path / "he.png")
+    Image.fromarray(turned(sections(2)[1], 20.0, False)[0]).save(tmp_path / "ihc.png")
     with pytest.raises(RestainError, match="do not show the same tissue") as refused:
-        register_images(he, turned(other, 20.0, False)[0], MPP, elastic=False)
-    assert "the fixed picture and the moving picture" in str(refused.value)
+        register_files(tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out", mpps=(MPP, MPP), elastic=False)
+    assert f"{tmp_path / 'he.png'} and {tmp_path / 'ihc.png'}" in str(refused.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_slide_without_tissue_is_refused() -> None:
     glass = np.full((128, 128, 3), 245, np.uint8)
     with pytest.raises(RestainError, match="the moving picture shows no tissue"):
         register_images(sections(1)[0], glass, MPP)
-
-
-def test_files_in_and_a_finished_result_is_kept(tmp_path: Path) -> None:
-    he, ihc = sections(1)
-    Image.fromarray(he).save(tmp_path / "he.png")
-    Image.fromarray(ihc).save(tmp_path / "ihc.png")
-    seen: list[int] = []
-    arguments = {"mpps": (MPP, MPP), "elastic": False}
-    report = register_files(
-        tmp_path / "he.png",
-        tmp_path / "ihc.png",
-        tmp_path / "out",
-        progress=lambda done, _: seen.append(done),
-        **arguments,
-    )
-    assert seen == sorted(seen)
-    assert seen[-1] == 1000
-    names = {"transform.json", "report.json", "checkerboard.png", "overlay.png", "error-map.png"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
-    np.testing.assert_allclose(read_transform(tmp_path / "out").forward([[100.0, 120.0]]), [[100.0, 120.0]], atol=1)
-    stamp = (tmp_path / "out" / "report.json").stat().st_mtime_ns
-    assert register_files(tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out", **arguments) == report
-    assert (tmp_path / "out" / "report.json").stat().st_mtime_ns == stamp
 
 
 def restain(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,9 @@ from restain.register.structure import Floats
 VARIANCE_FLOOR = 0.02
 """Added to variances of blocks (of locally normalised channels), that empty blocks do not correlate by noise."""
 
+TOGETHER = 16
+"""Blocks that are transformed at once."""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -52,18 +55,25 @@ def correlations(fixed: Floats, moving: Floats, centres: NDArray[np.int64], bloc
     variance = signal.fftconvolve(moving * moving, window[None], mode="same", axes=(1, 2)) - mean * mean
     deviation = np.sqrt(np.maximum(variance, 0) + VARIANCE_FLOOR)
     out = np.empty((len(centres), len(fixed), side, side), np.float32)
-    for number, (x, y) in enumerate(centres):
-        top, left = y - block // 2, x - block // 2
-        one = fixed[:, top : top + block, left : left + block]
-        one = one - (window * one).sum(axis=(1, 2), keepdims=True)
+    # Many small transforms at once cost less than one by one.
+    for first in range(0, len(centres), TOGETHER):
+        chosen = slice(first, first + TOGETHER)
+        corners = [(y - block // 2, x - block // 2) for x, y in centres[chosen]]
+        one = np.stack([fixed[:, top : top + block, left : left + block] for top, left in corners])
+        one = one - (window * one).sum(axis=(2, 3), keepdims=True)
         weighted = window * one
-        own = np.sqrt((weighted * one).sum(axis=(1, 2), keepdims=True) + VARIANCE_FLOOR)
-        other = moving[:, top - reach : top + block + reach, left - reach : left + block + reach]
+        own = np.sqrt((weighted * one).sum(axis=(2, 3), keepdims=True) + VARIANCE_FLOOR)
+        wide = block + 2 * reach
+        other = np.stack(
+            [moving[:, top - reach : top - reach + wide, left - reach : left - reach + wide] for top, left in corners]
+        )
         # The weighted block has mean 0, so the mean of the other one drops out of the product.
         spectrum = fft.rfft2(other, (length, length)) * np.conj(fft.rfft2(weighted, (length, length)))
-        product = fft.irfft2(spectrum, (length, length))[:, :side, :side]
-        there = deviation[:, y - reach : y + reach + 1, x - reach : x + reach + 1]
-        out[number] = product / (own * there)
+        product = fft.irfft2(spectrum, (length, length))[..., :side, :side]
+        there = np.stack(
+            [deviation[:, y - reach : y + reach + 1, x - reach : x + reach + 1] for x, y in centres[chosen]]
+        )
+        out[chosen] = product / (own * there)
     return out
 
 

@@ -36,11 +36,20 @@ DISTANCE_SHARE = 0.15
 QUICK = ((64, 16, 24), (64, 8, 24))
 QUICK_SCORE = (48, 10, 24)
 """Block, reach and stride in px, of half the overview's resolution, by which all candidates are refined and judged."""
+PATCH_SCORE = (96, 16, 24)
+"""The last in patches: what serial sections share in small blocks may be too little to tell the right candidate from a chance one.
+Sections on glass are not judged so, since large blocks see outlines, which different tissue may share."""
+PATCH = 0.8
+"""Share of tissue in a patch."""
 FINALISTS = 3
 """Candidates that are refined at the overview's resolution."""
 THOROUGH = ((96, 10, 32), (96, 6, 32))
 THOROUGH_SCORE = (64, 12, 32)
-"""The same at the overview's own resolution."""
+"""The same at the overview's own resolution; the finalists of patches are judged by both scores together."""
+EXPECTED = 0.5
+"""By how much another orientation of patches must score above "as they lie": of the many that are tried, some fit by chance."""
+AS_THEY_LIE_SHARE = 0.1
+"""Sections whose corners move by less than this share of the longer side lie as they come."""
 FIT_PX = 2.0
 """Distance within which a block supports a matrix, in px of the overview."""
 
@@ -65,6 +74,8 @@ class Coarse:
     mirrored: bool
     runner_up: float
     """Score of the best candidate that leads elsewhere."""
+    as_they_lie: bool
+    """Whether the sections lie on each other about as they come."""
 
 
 def find_affine(fixed: Section, moving: Section, scales: tuple[float, ...], progress: Progress | None = None) -> Coarse:
@@ -78,18 +89,28 @@ def find_affine(fixed: Section, moving: Section, scales: tuple[float, ...], prog
     """
     found = _distinct([one for scale in scales for one in orientations(fixed, moving, scale)])
     # Patches that someone has matched already lie as they should, and may show too little for a search over all turns.
-    found += [Candidate(np.diag([scale, scale, 1.0]), 0.0, 0.0, False) for scale in scales]
+    unturned = [Candidate(np.diag([scale, scale, 1.0]), 0.0, 0.0, False) for scale in scales]
+    found += unturned
     tell = progress or (lambda done, total: None)
     steps = len(found) + 2 * FINALISTS
+    patch = is_patch(fixed)
+    judged = PATCH_SCORE if patch else QUICK_SCORE
     quick = []
     for number, candidate in enumerate(found):
         start = Transform(candidate.matrix, fixed.slide.size, moving.slide.size, fixed.slide.mpp, moving.slide.mpp)
-        quick.append((*_refined(fixed, moving, start, 2.0, QUICK, QUICK_SCORE), candidate))
+        quick.append((*_refined(fixed, moving, start, 2.0, QUICK, judged), candidate))
         tell(number + 1, steps)
     quick.sort(key=lambda one: -one[1])
+    best_unturned = next(one for one in quick if any(one[2] is other for other in unturned))
+    if patch and not any(one is best_unturned for one in quick[:FINALISTS]):
+        quick[FINALISTS - 1] = best_unturned
     refined = []
     for number, (start, _, candidate) in enumerate(quick[:FINALISTS]):
-        refined.append((*_refined(fixed, moving, start, 1.0, THOROUGH, THOROUGH_SCORE), candidate))
+        better, score = _refined(fixed, moving, start, 1.0, THOROUGH, THOROUGH_SCORE)
+        if patch:
+            score += standing_score(measure_shifts(fixed, moving, better, Raster(2 * fixed.slide.mpp, *PATCH_SCORE)))
+            score += EXPECTED if any(candidate is other for other in unturned) else 0.0
+        refined.append((better, score, candidate))
         tell(len(found) + 2 * (number + 1), steps)
     refined.sort(key=lambda one: -one[1])
     transform, score, best = refined[0]
@@ -100,7 +121,14 @@ def find_affine(fixed: Section, moving: Section, scales: tuple[float, ...], prog
     others = [s for t, s, _ in refined[1:] if np.hypot(*(t.forward(corners) - here).T).max() > apart]
     matrix = transform.matrix
     angle = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
-    return Coarse(transform, score, angle, best.mirrored, max(others, default=0.0))
+    moves = min(np.hypot(*(corners * scale - here).T).max() / scale for scale in scales)
+    as_they_lie = not best.mirrored and moves < AS_THEY_LIE_SHARE * max(size.width, size.height)
+    return Coarse(transform, score, angle, best.mirrored, max(others, default=0.0), bool(as_they_lie))
+
+
+def is_patch(section: Section) -> bool:
+    """Whether tissue fills the picture, so that it has no outline by which pieces of different tissue could lie on each other."""
+    return float(section.tissue.mask.mean()) >= PATCH
 
 
 def _refined(

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region
+from restain.optics import glass_white
 from restain.register.coarse import Coarse, find_affine, fit_affine
 from restain.register.elastic import Pass, plan, refine_elastic
 from restain.register.level import PRIOR, Progress, Raster, Section, Shifts, measure_shifts
-from restain.register.structure import Look, look_of
+from restain.register.structure import Look, look_of, textured
 from restain.register.transform import Transform
-from restain.register.verdict import LEAST_AGREEMENT, Quality, agreement, quality
+from restain.register.verdict import Quality, agreement, least_agreement, quality
 from restain.register.warp import in_pixels, slide_of
 from restain.slides.mask import TissueMask, tissue_of
 from restain.slides.reader import Slide
@@ -89,11 +90,11 @@ def register_slides(
     )
     transform = transform if elastic else affine
     last, shifts = _last_look(first, second, transform, passes, weights)
-    agreed = agreement(first, shifts, last)
-    if agreed < LEAST_AGREEMENT:
+    agreed, least = agreement(first, shifts, last), least_agreement(first, coarse)
+    if agreed < least:
         raise RestainError(
             f"{fixed.path} and {moving.path} do not show the same tissue: nothing inside it matches (agreement "
-            f"{agreed:.2f}, at least {LEAST_AGREEMENT:g} is needed)."
+            f"{agreed:.2f}, at least {least:g} is needed)."
         )
     tell.stage(950, 1000)(1, 1)
     found = quality(shifts, transform, one.mpp, last.stride * last.mpp / one.mpp)
@@ -116,11 +117,14 @@ def _overview(slide: Slide, plain: bool) -> Section:
     mpp = slide.mpp * step
     rgb = slide.read(Region(Point(0, 0), slide.size_at(mpp)), mpp)
     tissue = tissue_of(rgb, NOMINAL_UM if plain else mpp)
-    if tissue.mask.mean() < LEAST_TISSUE:
-        raise RestainError(f"{slide.path} shows no tissue to register by.")
-    return Section(
-        slide_of(rgb, mpp, slide.path), TissueMask(tissue.mask, mpp, tissue.glass), look_of(rgb, tissue.mask)
-    )
+    mask, glass = tissue.mask, tissue.glass
+    if mask.mean() < LEAST_TISSUE:
+        # A patch of pale tissue alone is taken for glass; glass itself has no texture.
+        glass = glass_white(rgb)
+        if not textured(rgb, glass):
+            raise RestainError(f"{slide.path} shows no tissue to register by.")
+        mask = np.ones_like(mask)
+    return Section(slide_of(rgb, mpp, slide.path), TissueMask(mask, mpp, glass), look_of(rgb, mask, glass))
 
 
 def _refined_affine(

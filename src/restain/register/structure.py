@@ -30,6 +30,9 @@ MATTER_FLOOR = 0.05
 HEMATOXYLIN_FLOOR = 0.15
 """Added to the local standard deviations, that noise on glass stays small: in units of *matter*, and of the section's
 median hematoxylin."""
+LEAST_ROUGHNESS = 0.005
+"""Median deviation of the smoothed density from that around it, in OD units over the three channels, in tissue of any stain. Pale
+tissue without DAB has 0.02, glass with noise of four grey levels 0.001."""
 MARGIN_PX = 56
 """Pixels about a region that its channels depend on."""
 
@@ -43,12 +46,22 @@ class Look:
     hematoxylin: float
 
 
-def look_of(rgb: Rgb, tissue: Mask | None = None) -> Look:
-    """Measure a section on an overview of it, ``(H, W, 3)``; ``tissue`` ``(H, W)`` bool, everything where not given."""
-    glass, _ = measure_glass(rgb)
+def look_of(rgb: Rgb, tissue: Mask | None = None, glass: Floats | None = None) -> Look:
+    """Measure a section on an overview of it, ``(H, W, 3)``; ``tissue`` ``(H, W)`` bool, everything where not given.
+
+    ``glass`` ``(3,)`` is RGB, and measured where not given.
+    """
+    glass = measure_glass(rgb)[0] if glass is None else glass
     total, hematoxylin = _densities(rgb, glass)
     where = np.ones(total.shape, bool) if tissue is None or not tissue.any() else tissue
     return Look(glass, max(0.05, float(np.median(total[where]))), max(0.02, float(np.median(hematoxylin[where]))))
+
+
+def textured(rgb: Rgb, glass: Floats) -> bool:
+    """Whether most of an overview, ``(H, W, 3)``, is too rough for glass, noise and shading."""
+    total = optical_density(rgb, glass).sum(axis=-1)
+    rough = ndimage.gaussian_filter(total, SMOOTHING_PX) - ndimage.gaussian_filter(total, 4 * SMOOTHING_PX)
+    return bool(np.median(np.abs(rough)) > LEAST_ROUGHNESS)
 
 
 def matter(rgb: Rgb, look: Look) -> Floats:

@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from restain.register.coarse import Coarse, is_patch
 from restain.register.level import Raster, Section, Shifts
 from restain.register.transform import Transform
 
 LEAST_AGREEMENT = 0.6
 """Pairs whose agreement is below this are refused. See docs/register.md for the pairs it was set on."""
+LEAST_AS_THEY_LIE = 0.4
+"""The same for patches that lie on each other about as they come: someone has matched them, and the best of all orientations and
+shifts needs more to be believed than the one that was expected."""
 LEAST_BLOCKS = 6
 """With fewer blocks inside the tissue, those at its border are asked as well."""
 INSIDE = 0.9
@@ -46,14 +50,24 @@ def agreement(fixed: Section, shifts: Shifts, raster: Raster) -> float:
     """The mean, over blocks inside the tissue, of how far the transform's place stands out of the search, in deviations."""
     if len(shifts.points) == 0:
         return 0.0
-    side = max(1, round(raster.block * raster.mpp / fixed.tissue.mpp))
-    share = ndimage.uniform_filter(fixed.tissue.mask.astype(np.float32), side, mode="constant")
-    at = (shifts.points * fixed.slide.mpp / fixed.tissue.mpp).astype(int)
-    height, width = share.shape
-    inside = share[np.clip(at[:, 1], 0, height - 1), np.clip(at[:, 0], 0, width - 1)] >= INSIDE
+    inside = _inside(fixed, shifts, raster)
     if np.count_nonzero(inside) < LEAST_BLOCKS:
         inside[:] = True
     return float(shifts.standing[inside].mean())
+
+
+def _inside(fixed: Section, shifts: Shifts, raster: Raster) -> NDArray[np.bool_]:
+    side = max(1, round(raster.block * raster.mpp / fixed.tissue.mpp))
+    # Beyond the picture the tissue is taken to go on: a patch's border is no border of the tissue.
+    share = ndimage.uniform_filter(fixed.tissue.mask.astype(np.float32), side, mode="nearest")
+    at = (shifts.points * fixed.slide.mpp / fixed.tissue.mpp).astype(int)
+    height, width = share.shape
+    return share[np.clip(at[:, 1], 0, height - 1), np.clip(at[:, 0], 0, width - 1)] >= INSIDE
+
+
+def least_agreement(fixed: Section, coarse: Coarse) -> float:
+    """The agreement below which a pair is refused."""
+    return LEAST_AS_THEY_LIE if is_patch(fixed) and coarse.as_they_lie else LEAST_AGREEMENT
 
 
 def quality(shifts: Shifts, transform: Transform, unit: float, spacing: float) -> Quality:
