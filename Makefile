@@ -23,6 +23,8 @@ lint: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/attention.py --quick
 	$(BIN)/python benchmarks/seams.py --quick
+	$(BIN)/python benchmarks/generator.py --quick
+	$(BIN)/python benchmarks/memory.py --quick
 
 clean:
 	rm -rf .venv demo

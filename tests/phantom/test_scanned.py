@@ -40,5 +40,5 @@ def test_a_data_set_of_them_goes_on_and_is_read_like_any_other(tmp_path: Path) -
     assert read_truth(truth).shape == (128, 128)
     with pytest.raises(RestainError, match="other parameters"):
         write_phantom(tmp_path / "set", **{**given, "scanned_at": 0.4})
-    with pytest.raises(RestainError, match="not at 0.6"):
+    with pytest.raises(RestainError, match=r"not at 0\.6"):
         write_phantom(tmp_path / "other", **{**given, "scanned_at": 0.6})

@@ -37,7 +37,7 @@ def test_it_is_kept_and_taken_from_there(
     restainer = Restainer(bundle, survey=survey)
     made = look(small, restainer, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("restain.stain.survey.grid_of", lambda *_: pytest.fail("it looked again"))
+        patch.setattr("restain.stain.survey.look_around", lambda *_: pytest.fail("it looked again"))
         kept = look(small, restainer, tmp_path)
     assert (kept.windows, kept.familiar) == (made.windows, made.familiar)
     assert made.grid is not None

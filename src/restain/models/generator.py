@@ -159,17 +159,19 @@ class Generator(StainingNetwork):
         return bool(blocks) and not any(block.exact for block in blocks)
 
     @torch.no_grad()
-    def survey(self, he: Tensor) -> list[AttentionState]:
+    def survey(self, he: Tensor, context: Sequence[State] | None = None) -> list[AttentionState]:
         """The states of each attention block, deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
 
         States of several windows can be added (:class:`~restain.models.streamed.AttentionState`) and given to
-        :meth:`forward` as the ``context``. Within a window attention sees the window alone.
+        :meth:`forward` as the ``context``. Without a context here attention sees the window alone; with that of an earlier survey
+        it reads from the whole image, as :meth:`forward` will.
         """
-        states = []
+        states: list[AttentionState] = []
+        before = None if context is None else iter(context)
 
-        def keys(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> AttentionState:
+        def keys(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> State:
             states.append(_own(block, parts))
-            return states[-1]
+            return states[-1] if before is None else next(before)
 
         self._decode(he, keys)
         return states

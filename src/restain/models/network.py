@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import Stained
+from restain.models.state_grid import State
 from restain.models.streamed import AttentionState
 
 
@@ -34,8 +36,11 @@ class StainingNetwork(nn.Module, ABC):
         """Whether :meth:`survey` can tell anything and a call takes it as its ``context``."""
         return False
 
-    def survey(self, he: Tensor) -> list[AttentionState]:
-        """What attention needs to know of ``he``, ``(N, 3, H, W)``, as keys; one state per attention block, which add up."""
+    def survey(self, he: Tensor, context: Sequence[State] | None = None) -> list[AttentionState]:
+        """What attention needs to know of ``he``, ``(N, 3, H, W)``, as keys; one state per attention block, which add up.
+
+        ``context``: what its own attention reads from meanwhile; None for ``he`` itself.
+        """
         return []
 
 

@@ -38,6 +38,9 @@ class Survey:
     spacing: int | None = None
     """px between nodes that have a state each; None for one state of the whole image, as images of one node have."""
     per_cell: int = 4
+    passes: int = 3
+    """Times that the windows are looked at. In the first their attention sees a window alone; in each later one it reads from what
+    the one before found, so that after as many as there are attention blocks it is that of the whole image."""
 
     def __post_init__(self) -> None:
         if self.spacing is not None and self.spacing < self.window:
@@ -78,9 +81,10 @@ class Survey:
 
     def describe(self) -> str:
         """In words, for a result's metadata."""
-        if self.spacing is None:
-            return f"{self.most} of {self.window} px"
-        return f"{self.most} of {self.window} px, or {self.per_cell} in each of cells of {self.spacing} px"
+        found = f"{self.most} of {self.window} px"
+        if self.spacing is not None:
+            found += f", or {self.per_cell} in each of cells of {self.spacing} px"
+        return f"{found}; {self.passes} passes"
 
 
 SURVEY = Survey(spacing=4096)
@@ -92,26 +96,43 @@ def _evenly(windows: list[Region], most: int) -> list[Region]:
     return [windows[i] for i in chosen]
 
 
+def look_around(
+    generator: StainingNetwork,
+    survey: Survey,
+    size: Size,
+    windows: Callable[[int], Iterable[tuple[Region, NDArray[np.uint8]]]],
+) -> StateGrid | None:
+    """The states of an image of ``size`` after all passes of ``survey``; ``windows`` gives its windows for a pass, from 0 on."""
+    grid: StateGrid | None = None
+    for number in range(survey.passes):
+        grid = grid_of(generator, survey.lattice(size), windows(number), grid)
+    return grid
+
+
 def grid_of(
-    generator: StainingNetwork, lattice: Lattice, windows: Iterable[tuple[Region, NDArray[np.uint8]]]
+    generator: StainingNetwork,
+    lattice: Lattice,
+    windows: Iterable[tuple[Region, NDArray[np.uint8]]],
+    before: StateGrid | None = None,
 ) -> StateGrid | None:
     """The states of ``windows`` of an H&E image, ``(h, w, 3)`` each, gathered at the nodes near them; None without windows.
 
     Each window counts at a node by the node's bilinear weight in the window's middle. A node's masses are divided by the px that
     it was made from, times those of the first node, so that nodes with more windows weigh no more than others; with one node that
-    changes nothing. Nodes without windows take the state of the nearest that has some.
+    changes nothing. Nodes without windows take the state of the nearest that has some. ``before``: what an earlier pass found,
+    which the attention of the windows then reads from.
     """
     device = next(generator.parameters()).device
     totals: dict[tuple[int, int], list[AttentionState]] = {}
     pixels: dict[tuple[int, int], float] = {}
     for region, he in windows:
         with torch.inference_mode():
-            states = generator.survey(batch_of(he, device))
+            states = generator.survey(batch_of(he, device), None if before is None else before.around(region))
         for node, share in lattice.shares(region).items():
             parts = [_times(state, share) for state in states]
             pixels[node] = pixels.get(node, 0.0) + share * region.size.width * region.size.height
-            before = totals.get(node)
-            totals[node] = parts if before is None else [a + b for a, b in zip(before, parts, strict=True)]
+            so_far = totals.get(node)
+            totals[node] = parts if so_far is None else [a + b for a, b in zip(so_far, parts, strict=True)]
     if not totals:
         return None
     nodes = sorted(totals)

@@ -23,7 +23,7 @@ from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.models.state_grid import State
-from restain.models.survey import SURVEY, Survey, grid_of
+from restain.models.survey import SURVEY, Survey, look_around
 from restain.prediction import Prediction
 
 OVERLAP = 192
@@ -148,22 +148,23 @@ class Restainer:
         windows: list[Region] = []
         if self.survey is not None and len(regions) > 1 and self.generator.surveys:
             windows = self.survey.windows(Size(width, height))
-        steps = len(windows) + len(regions)
+        looks = len(windows) * (self.survey.passes if self.survey else 0)
+        steps = looks + len(regions)
 
         def report(done: int) -> None:
             if progress is not None:
                 progress(done, steps)
 
-        def looked_at() -> Iterator[tuple[Region, NDArray[np.uint8]]]:
+        def looked_at(number: int) -> Iterator[tuple[Region, NDArray[np.uint8]]]:
             for done, window in enumerate(windows):
-                report(done)
+                report(number * len(windows) + done)
                 yield window, he[window.slices]
 
-        grid = grid_of(self.generator, self.survey.lattice(Size(width, height)), looked_at()) if self.survey else None
+        grid = look_around(self.generator, self.survey, Size(width, height), looked_at) if self.survey else None
         total: NDArray[np.float32] | None = None
         weight = np.zeros(0, np.float32)
         for done, region in enumerate(regions):
-            report(len(windows) + done)
+            report(looks + done)
             context = None if grid is None else grid.around(region)
             (planes,) = self.engine(he[None, *region.slices], self.white, context)
             ramp = self._weight(region, Size(width, height))

@@ -20,7 +20,7 @@ from restain.errors import RestainError
 from restain.geometry import Region
 from restain.models.state_grid import Lattice, State, StateGrid
 from restain.models.streamed import AttentionState
-from restain.models.survey import SURVEY, grid_of
+from restain.models.survey import SURVEY, look_around
 from restain.slides import Slide
 from restain.stain.area import Area
 from restain.stain.provenance import familiar_text
@@ -84,25 +84,28 @@ def survey_slide(
     pieces: list[Rgb] = []
     count = 0
 
-    def looked_at() -> Iterator[tuple[Region, Rgb]]:
+    passes = restainer.survey.passes if surveys and restainer.survey is not None else 1
+
+    def looked_at(turn: int) -> Iterator[tuple[Region, Rgb]]:
         nonlocal count
         for number, window in enumerate(windows):
             if progress is not None:
-                progress(number, len(windows))
+                progress(turn * len(windows) + number, passes * len(windows))
             if surveys or number in judged:
                 try:
                     he = slide.read(window, mpp)
                 except RestainError:
                     continue
-                count += 1
-                pieces.extend([he] if number in judged else [])
+                if turn == 0:
+                    count += 1
+                    pieces.extend([he] if number in judged else [])
                 yield window, he
 
     grid: StateGrid | None = None
-    if surveys:
-        grid = grid_of(restainer.generator, _lattice(slide, restainer), looked_at())
+    if surveys and restainer.survey is not None:
+        grid = look_around(restainer.generator, restainer.survey, slide.size_at(mpp), looked_at)
     else:
-        for _ in looked_at():
+        for _ in looked_at(0):
             pass
     found = SlideSurvey(count, grid, familiar_text(restainer.bundle, pieces))
     tensors = {} if grid is None else _tensors(grid)

@@ -1,0 +1,32 @@
+"""Blinded review: readers score chemical and virtual stains without knowing which is which; agreement is computed.
+
+``pip install restain[review]`` brings what it needs.
+"""
+
+from restain.review.create import create_study
+from restain.review.definition import (
+    Kind,
+    Modality,
+    Question,
+    StudyDefinition,
+    StudyImage,
+    parse_definition,
+    read_definition,
+)
+from restain.review.study import Answer, Item, Progress, Reading, Study
+
+__all__ = [
+    "Answer",
+    "Item",
+    "Kind",
+    "Modality",
+    "Progress",
+    "Question",
+    "Reading",
+    "Study",
+    "StudyDefinition",
+    "StudyImage",
+    "create_study",
+    "parse_definition",
+    "read_definition",
+]

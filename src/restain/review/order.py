@@ -1,0 +1,75 @@
+"""In which order a reader sees what: at random, the two modalities of a case in two sessions, repeats far apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from restain.review.definition import StudyDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One showing: ``image`` is an index of the definition's images, ``repeat`` says that it is shown a second time."""
+
+    session: int
+    image: int
+    repeat: bool = False
+
+
+def reading_order(study: StudyDefinition, reader: int) -> list[Place]:
+    """All showings of a reader, in order.
+
+    A case that has both modalities is read in session 0 in one and in session 1 in the other; which comes first is drawn,
+    half and half over cases. A case of one modality is drawn into a session. Within a session the order is random. A
+    repeated image is shown twice within its session, and at least a third of the session's showings lie from the one to the other.
+
+    Args:
+        study: the definition; ``seed`` and reader decide every draw.
+        reader: index of the reader.
+    """
+    rng = np.random.default_rng([study.seed, reader])
+    numbers = {image.path: number for number, image in enumerate(study.images)}
+    sessions: tuple[list[int], list[int]] = ([], [])
+    cases = list(study.cases.values())
+    for alone in (False, True):
+        own = [images for images in cases if (len(images) == 1) is alone]
+        for turn, which in enumerate(rng.permutation(len(own))):
+            first, second = numbers[own[which][0].path], numbers[own[which][-1].path]
+            sessions[turn % 2].append(first)
+            if not alone:
+                # Images of a case stand in the definition's order, which may be by modality: the turn undoes that.
+                sessions[1 - turn % 2].append(second)
+    if not sessions[0]:
+        sessions = (sessions[1], sessions[0])
+    twice = _repeated(study, rng)
+    return [
+        Place(session, image, repeat)
+        for session, images in enumerate(sessions)
+        for image, repeat in _arranged(images, twice, rng)
+    ]
+
+
+def _repeated(study: StudyDefinition, rng: np.random.Generator) -> set[int]:
+    count = len(study.images)
+    if isinstance(study.repeats, float):
+        return {int(one) for one in rng.choice(count, round(study.repeats * count), replace=False)}
+    return {number for number, image in enumerate(study.images) if image.path in study.repeats}
+
+
+def _arranged(images: list[int], twice: set[int], rng: np.random.Generator) -> list[tuple[int, bool]]:
+    """Images in random order; those to be repeated early once and late once, all others wherever room is."""
+    again = [int(one) for one in rng.permutation([image for image in images if image in twice])]
+    others = [int(one) for one in rng.permutation([image for image in images if image not in twice])]
+    total, count = len(images) + len(again), len(again)
+    room = max(count, total // 3)
+    early = sorted(rng.choice(room, count, replace=False))
+    late = sorted(total - room + rng.choice(room, count, replace=False))
+    # Where repeats fill their part, only the same order keeps them apart; else any does.
+    second = again if room == count else [int(one) for one in rng.permutation(again)]
+    shown: dict[int, tuple[int, bool]] = {}
+    shown |= {int(at): (image, False) for at, image in zip(early, again, strict=True)}
+    shown |= {int(at): (image, True) for at, image in zip(late, second, strict=True)}
+    left = iter(others)
+    return [shown[at] if at in shown else (next(left), False) for at in range(total)]

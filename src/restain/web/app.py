@@ -1,0 +1,81 @@
+"""The application: pages, API and static files, behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from restain.web import api, pages
+from restain.web.faults import Fault
+from restain.web.library import Library
+from restain.web.security import guard
+from restain.web.settings import Settings
+from restain.web.store import Store
+from restain.web.texts import language_of, text
+from restain.web.tiles import Tiles
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for one folder; further rooms (staining, review) add their routers here.
+
+    Raises:
+        RestainError: if the store cannot be opened.
+    """
+    library = Library(settings.folder)
+    tiles = Tiles(library, settings.state)
+    store = Store(settings.state)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        tiles.close()
+        store.close()
+
+    app = FastAPI(title="restain", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=guard(settings.hosts, answer))
+    app.include_router(api.routes(library, tiles, store, show_labels=settings.show_labels))
+
+    @app.get("/")
+    def library_page(request: Request) -> Response:
+        return pages.library_page(request, library, tiles)
+
+    @app.get("/view/{identity}")
+    def viewer(request: Request, identity: str) -> Response:
+        image = library.get(identity)
+        return pages.viewer_page(request, image, tiles.view(image), library.related(image), tiles, settings.show_labels)
+
+    static = Path(str(resources.files("restain.web").joinpath("static")))
+    app.mount("/static", StaticFiles(directory=static), name="static")
+
+    @app.exception_handler(Fault)
+    async def fault(request: Request, fault: Fault) -> Response:
+        return answer(request, fault)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, _: RequestValidationError) -> Response:
+        return answer(request, Fault(400, "fault.number"))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, fault: HTTPException) -> Response:
+        key = "fault.method" if fault.status_code == 405 else "fault.no_page"
+        return answer(request, Fault(fault.status_code, key))
+
+    return app
+
+
+def answer(request: Request, fault: Fault) -> Response:
+    """A fault as a page where a browser asks for one, else as JSON with one sentence."""
+    if not request.url.path.startswith(("/api/", "/static/")) and request.method == "GET":
+        return pages.fault_page(request, fault)
+    sentence = text(language_of(request), fault.key, **fault.values)
+    return JSONResponse({"error": sentence}, fault.status, headers={"Cache-Control": "no-store"})

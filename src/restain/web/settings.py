@@ -1,0 +1,43 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from restain.errors import RestainError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``folder`` holds the slides and is only read; ``state`` gets thumbnails and annotations.
+
+    ``hosts`` are the names under which a browser may ask (without port), which keeps a foreign page from reaching a local
+    server under a name of its own; ``show_labels``: whether label and macro images, which name patients, are served.
+    """
+
+    folder: Path
+    state: Path
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    show_labels: bool = False
+
+
+def settings(folder: Path, state: Path | None = None, *, show_labels: bool = False) -> Settings:
+    """The settings for a folder; where none is given, ``state`` is a folder of the user's own, one for each ``folder``.
+
+    Raises:
+        RestainError: if there is no such folder, or ``state`` cannot be made.
+    """
+    if not folder.is_dir():
+        raise RestainError(f"{folder} is not a folder; restain serve shows the slides of one.")
+    root = folder.resolve()
+    if state is None:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        state = home / "restain" / f"{root.name or 'root'}-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise RestainError(f"{state} cannot be made ({fault.strerror}).") from None
+    return Settings(root, state.resolve(), show_labels=show_labels)

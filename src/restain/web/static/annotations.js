@@ -1,0 +1,208 @@
+// The annotations of the image: kept by the server, drawn here.
+
+import { kindOf } from "./shapes.js";
+
+export class Annotations {
+  constructor(data, shapes, state, elements, say) {
+    this.address = `/api/images/${data.image.id}/annotations`;
+    this.texts = data.texts;
+    this.unit = data.mpp ?? 1;
+    this.shapes = shapes;
+    this.state = state;
+    this.elements = elements;
+    this.say = say;
+    this.features = [];
+    this.outline = [];
+    this.version = 0;
+    this.chosen = null;
+    this.tool = null;
+    this.draft = [];
+    this.queue = Promise.resolve();
+  }
+
+  async load() {
+    const answer = await this.ask();
+    if (answer) this.take(answer);
+    this.elements.reload.hidden = true;
+  }
+
+  take(answer) {
+    this.features = answer.features;
+    this.version = answer.version;
+    this.choose(this.features.some((one) => one.id === this.chosen) ? this.chosen : null);
+  }
+
+  async ask(options = {}) {
+    try {
+      const response = await fetch(this.address, { cache: "no-store", ...options });
+      const content = await response.json();
+      if (response.ok) return content;
+      this.refused(content.error, response.status);
+    } catch {
+      this.refused(this.texts["fault.offline"], 0);
+    }
+    return null;
+  }
+
+  refused(why, status) {
+    const sentence = this.texts["viewer.not_saved"].replace("{why}", why);
+    this.elements.saved.textContent = sentence;
+    this.say(sentence);
+    if (status === 409 || status === 400 || status === 413) this.elements.reload.hidden = false;
+  }
+
+  // One save at a time, each with the version that the one before gave.
+  save() {
+    this.elements.saved.textContent = this.texts["viewer.saving"];
+    this.queue = this.queue.then(async () => {
+      const body = JSON.stringify({ type: "FeatureCollection", version: this.version, features: this.features });
+      const answer = await this.ask({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
+      if (!answer) return;
+      this.version = answer.version;
+      this.elements.saved.textContent = this.texts["viewer.saved"];
+    });
+    return this.queue;
+  }
+
+  add(geometry) {
+    const id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+    this.features.push({ type: "Feature", id, geometry, properties: { objectType: "annotation" } });
+    this.choose(id);
+    this.save();
+  }
+
+  remove() {
+    if (this.chosen === null) return;
+    this.features = this.features.filter((one) => one.id !== this.chosen);
+    this.choose(null);
+    this.save();
+  }
+
+  rename(name) {
+    const feature = this.features.find((one) => one.id === this.chosen);
+    if (!feature) return;
+    if (name) feature.properties.name = name;
+    else delete feature.properties.name;
+    this.list();
+    this.save();
+  }
+
+  async read(file) {
+    try {
+      const content = JSON.parse(await file.text());
+      const found = content.type === "Feature" ? [content] : (content.features ?? content);
+      if (!Array.isArray(found)) throw new TypeError();
+      const before = this.features;
+      const ids = new Set(before.map((one) => one.id));
+      this.features = [...before, ...found.map((one) => (ids.has(one?.id) ? { ...one, id: undefined } : one))];
+      await this.queue;
+      const body = JSON.stringify({ type: "FeatureCollection", version: this.version, features: this.features });
+      this.features = before;
+      const answer = await this.ask({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
+      if (!answer) return;
+      this.take(answer);
+      this.elements.saved.textContent = this.texts["viewer.saved"];
+    } catch {
+      this.say(this.texts["fault.no_geojson"]);
+    }
+  }
+
+  choose(id) {
+    this.chosen = id;
+    this.list();
+    this.draw();
+  }
+
+  pick(tool) {
+    this.tool = this.tool === tool ? null : tool;
+    this.draft = [];
+    this.elements.drawing(this.tool);
+    this.draw();
+  }
+
+  // A click, or Space at the crosshair: a corner of what is being drawn, or a choice.
+  place(x, y, reach) {
+    const point = [Number(x.toFixed(2)), Number(y.toFixed(2))];
+    if (this.tool === null) {
+      this.choose(this.state.annotations ? this.shapes[0].at(x, y, reach, this.features) : null);
+      return;
+    }
+    const [first] = this.draft;
+    const near = first && Math.hypot(first[0] - x, first[1] - y) <= reach;
+    if (this.tool === "polygon" && near && this.draft.length > 2) {
+      this.finish();
+      return;
+    }
+    this.draft.push(point);
+    if (this.tool === "point") this.end({ type: "Point", coordinates: point });
+    else if (this.tool === "rectangle" && this.draft.length === 2) {
+      const [[left, top], [right, bottom]] = this.draft;
+      if (left === right || top === bottom) this.draft.pop();
+      else {
+        const ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]];
+        this.end({ type: "Polygon", coordinates: [ring] });
+      }
+    }
+    this.draw();
+  }
+
+  finish() {
+    if (this.tool === "polygon" && this.draft.length > 2) {
+      this.end({ type: "Polygon", coordinates: [[...this.draft, this.draft[0]]] });
+    }
+  }
+
+  end(geometry) {
+    this.draft = [];
+    this.tool = null;
+    this.elements.drawing(null);
+    this.add(geometry);
+  }
+
+  draw() {
+    const drawn = this.state.tissue ? this.outline.map(({ geometry }) => ({ geometry, classes: ["tissue"] })) : [];
+    if (this.state.annotations) {
+      for (const { geometry, id } of this.features) {
+        drawn.push({ geometry, id, classes: id === this.chosen ? ["chosen"] : [] });
+      }
+    }
+    if (this.draft.length) {
+      drawn.push({ geometry: { type: "LineString", coordinates: this.draft }, classes: ["draft"] });
+      drawn.push({ geometry: { type: "MultiPoint", coordinates: this.draft }, classes: ["draft"] });
+    }
+    for (const one of this.shapes) one.draw(drawn);
+  }
+
+  name(feature, number) {
+    const kind = this.texts[`viewer.${kindOf(feature.geometry)}`];
+    const plain = this.texts["viewer.unnamed"].replace("{kind}", kind).replace("{number}", number);
+    return feature.properties.name || feature.properties.classification?.name || plain;
+  }
+
+  list() {
+    const { list, selected, name } = this.elements;
+    const rows = this.features.slice(0, 200).map((feature, place) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = this.name(feature, place + 1);
+      button.setAttribute("aria-pressed", String(feature.id === this.chosen));
+      button.addEventListener("click", () => {
+        this.choose(feature.id);
+        this.elements.visit(feature.geometry);
+      });
+      const row = document.createElement("li");
+      row.append(button);
+      return row;
+    });
+    if (!rows.length) {
+      const row = document.createElement("li");
+      row.className = "soft";
+      row.textContent = this.texts["viewer.none"];
+      rows.push(row);
+    }
+    list.replaceChildren(...rows);
+    const feature = this.features.find((one) => one.id === this.chosen);
+    selected.hidden = !feature;
+    if (feature && document.activeElement !== name) name.value = feature.properties.name ?? "";
+  }
+}

@@ -1,0 +1,287 @@
+// The panes: which images lie where, how they are moved together, and what stands above a virtual one.
+
+const OSD = window.OpenSeadragon;
+const TILE = 512;
+// Longer side of the overview map in px.
+const MAP = 180;
+
+// OpenSeadragon puts a style into the page, which the content security policy forbids; it looks for this mark first.
+// Its rules are in style.css.
+const mark = document.head.appendChild(document.createElementNS(null, "style"));
+mark.setAttribute("data-openseadragon-mobile-css", "true");
+
+function pyramid(size, url) {
+  return { width: size.width, height: size.height, tileSize: TILE, minLevel: 0, maxLevel: size.top, getTileUrl: url };
+}
+
+function imageSource(layer) {
+  const more = layer.on === null ? "" : `&on=${layer.on}`;
+  return pyramid(layer, (level, x, y) => `/api/images/${layer.id}/tiles/${level}/${x}/${y}.jpg?v=${layer.stamp}${more}`);
+}
+
+function densitySource(layer) {
+  return pyramid(layer, (level, x, y) => `/api/images/${layer.id}/density/${level}/${x}/${y}.png?v=${layer.stamp}`);
+}
+
+class Pane {
+  constructor(element, map) {
+    this.element = element;
+    this.items = new Map();
+    this.wanted = new Map();
+    this.viewer = OSD({
+      element,
+      drawer: "canvas",
+      showNavigationControl: false,
+      showNavigator: map !== null,
+      navigatorPosition: "BOTTOM_RIGHT",
+      navigatorWidth: `${map?.width ?? 0}px`,
+      navigatorHeight: `${map?.height ?? 0}px`,
+      navigatorAutoFade: false,
+      navigatorOpacity: 1,
+      navigatorBackground: "#fff",
+      navigatorBorderColor: "#1c1e21",
+      navigatorDisplayRegionColor: "#c2410c",
+      preserveViewport: true,
+      preserveImageSizeOnResize: true,
+      visibilityRatio: 0,
+      minZoomImageRatio: 0.4,
+      maxZoomPixelRatio: 8,
+      animationTime: 0.4,
+      imageLoaderLimit: 6,
+      maxImageCacheCount: 300,
+      timeout: 120000,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: false },
+      gestureSettingsTouch: { dblTapToZoom: false },
+      gestureSettingsPen: { clickToZoom: false, dblClickToZoom: false },
+    });
+    this.viewer.addHandler("canvas-key", (event) => {
+      event.preventDefaultAction = true;
+    });
+    this.strips = element.appendChild(document.createElement("div"));
+    this.strips.className = "strips";
+    this.corner = element.appendChild(document.createElement("div"));
+    this.corner.className = "corner";
+  }
+
+  // Lays a layer into the slot, once; `index` is its place in the stack.
+  put(slot, key, source, index, ready) {
+    if (this.wanted.get(slot) === key) return;
+    this.wanted.set(slot, key);
+    this.drop(slot);
+    if (key === null) return;
+    this.viewer.addTiledImage({
+      tileSource: source,
+      x: 0,
+      y: 0,
+      width: 1,
+      opacity: 1,
+      success: ({ item }) => {
+        if (this.wanted.get(slot) !== key) {
+          this.viewer.world.removeItem(item);
+          return;
+        }
+        this.items.set(slot, item);
+        const order = ["base", "over", "density"].filter((one) => this.items.has(one));
+        order.forEach((one, place) => this.viewer.world.setItemIndex(this.items.get(one), place));
+        ready();
+      },
+    });
+  }
+
+  drop(slot) {
+    const item = this.items.get(slot);
+    this.items.delete(slot);
+    if (item) this.viewer.world.removeItem(item);
+  }
+
+  // `marked`: something made of a virtual stain lies above, whatever the images are.
+  label(parts, notice, marked) {
+    this.strips.replaceChildren(
+      ...parts.map(({ text, virtual, share }) => {
+        const strip = document.createElement("div");
+        strip.className = virtual ? "strip virtual" : "strip";
+        strip.style.width = `${share * 100}%`;
+        if (share === 0) strip.hidden = true;
+        strip.textContent = text;
+        return strip;
+      }),
+    );
+    const virtual = marked || parts.some((part) => part.virtual);
+    this.element.classList.toggle("has-virtual", virtual);
+    this.corner.hidden = !virtual;
+    this.corner.textContent = notice;
+  }
+}
+
+export class Scene {
+  constructor(data, state, elements, changed) {
+    this.data = data;
+    this.state = state;
+    this.unit = data.mpp ?? 1;
+    this.extent = data.image.width * this.unit;
+    this.elements = elements;
+    this.changed = changed;
+    // Before the viewers measure their panes.
+    elements.second.hidden = state.mode !== "side";
+    const longer = Math.max(data.image.width, data.image.height);
+    const map = { width: (MAP * data.image.width) / longer, height: (MAP * data.image.height) / longer };
+    this.first = new Pane(elements.first, map);
+    this.second = new Pane(elements.second, null);
+    this.leader = this.first;
+    this.placed = false;
+    for (const pane of [this.first, this.second]) {
+      pane.viewer.addHandler("viewport-change", () => this.moved(pane));
+      pane.viewer.addHandler("resize", () => requestAnimationFrame(() => this.moved(pane)));
+      pane.viewer.addHandler("tile-load-failed", () => this.elements.failed());
+      for (const kind of ["pointerdown", "wheel", "pointerenter"]) {
+        pane.element.addEventListener(kind, () => (this.leader = pane), { capture: true, passive: true });
+      }
+    }
+    this.first.put("base", data.image.id, imageSource(data.image), 0, () => this.place());
+    this.show();
+  }
+
+  get panes() {
+    return this.state.mode === "side" ? [this.first, this.second] : [this.first];
+  }
+
+  get other() {
+    return this.data.others.find((other) => other.id === this.state.beside) ?? null;
+  }
+
+  place() {
+    const { x, y, mpp } = this.state;
+    if (x === null || y === null || mpp === null) this.first.viewer.viewport.goHome(true);
+    else this.moveTo(x, y, mpp, true);
+    this.placed = true;
+    this.show();
+    this.first.viewer.forceRedraw();
+    this.moved(this.first);
+  }
+
+  // Brings what is shown in line with the state.
+  show() {
+    const { mode } = this.state;
+    const other = mode === "single" ? null : this.other;
+    const side = mode === "side" && other !== null;
+    this.elements.second.hidden = !side;
+    this.elements.panes.classList.toggle("split", side);
+    this.elements.curtain.hidden = mode !== "curtain";
+    const again = () => this.dress();
+    this.first.put("over", other && !side ? other.id : null, other && imageSource(other), 1, again);
+    this.second.put("base", side ? other.id : null, other && imageSource(other), 0, () => {
+      this.follow(this.first, this.second);
+      this.dress();
+    });
+    const density = this.state.dab === null ? null : (this.data.density[0] ?? null);
+    this.first.put("density", density && density.id, density && densitySource(density), 2, again);
+    this.second.put("density", side && density ? density.id : null, density && densitySource(density), 2, again);
+    if (this.first.viewer.navigator) this.first.viewer.navigator.element.style.display = this.state.map ? "" : "none";
+    this.dress();
+  }
+
+  // Opacity, clipping and labels: what changes without another image.
+  dress() {
+    const { mode, split, blend, dab } = this.state;
+    const other = mode === "single" ? null : this.other;
+    const over = this.first.items.get("over");
+    if (over && mode === "curtain") this.clip(over);
+    if (over && mode === "blend") {
+      over.setClip(null);
+      over.setOpacity(blend);
+    }
+    for (const pane of [this.first, this.second]) pane.items.get("density")?.setOpacity(dab ?? 0);
+    this.elements.curtain.style.left = `${split * 100}%`;
+    this.elements.curtain.setAttribute("aria-valuenow", String(Math.round(split * 100)));
+    const shares = { single: [1, 0], side: [1, 0], curtain: [split, 1 - split], blend: [0.5, 0.5] }[mode];
+    const parts = [this.title(this.data.image, shares[0])];
+    if (other && mode !== "side") parts.push(this.title(other, shares[1]));
+    const marked = dab !== null && this.data.density.length > 0;
+    this.first.label(parts, this.data.texts.notice, marked);
+    this.second.label(other ? [this.title(other, 1)] : [], this.data.texts.notice, marked);
+  }
+
+  title(layer, share) {
+    const { texts } = this.data;
+    const virtual = layer.kind === "virtual";
+    const words = [virtual ? texts.notice : texts[`kind.${layer.kind}`]];
+    if (layer.synthetic) words.push(texts.synthetic);
+    words.push(layer.name);
+    return { text: words.join(" · "), virtual, share };
+  }
+
+  clip(item) {
+    const { viewport } = this.first.viewer;
+    const width = viewport.getContainerSize().x;
+    const world = viewport.pointFromPixel(new OSD.Point(width * this.state.split, 0), true).x;
+    const from = Math.min(Math.max(world, 0), 1);
+    const { width: across, height } = this.other;
+    item.setOpacity(from < 1 ? 1 : 0);
+    if (from < 1) item.setClip(new OSD.Rect(from * across, 0, (1 - from) * across, height));
+  }
+
+  moved(pane) {
+    if (!this.placed) return;
+    if (pane === this.leader && this.panes.length === 2) {
+      this.follow(pane, pane === this.first ? this.second : this.first);
+    }
+    const over = this.first.items.get("over");
+    if (over && this.state.mode === "curtain") this.clip(over);
+    const view = this.view();
+    if (view) {
+      Object.assign(this.state, view);
+      this.changed();
+    }
+  }
+
+  follow(pane, other) {
+    const from = pane.viewer.viewport;
+    const to = other.viewer.viewport;
+    const ratio = from.getContainerSize().x / Math.max(1, to.getContainerSize().x);
+    const zoom = from.getZoom(true) * ratio;
+    const centre = from.getCenter(true);
+    if (Math.abs(to.getZoom(true) / zoom - 1) > 1e-9) to.zoomTo(zoom, null, true);
+    const gap = to.getCenter(true).minus(centre);
+    if (Math.hypot(gap.x, gap.y) > 1e-12) to.panTo(centre, true);
+  }
+
+  // Where the first pane looks: its centre and the length of a screen px.
+  view() {
+    const { viewport } = this.first.viewer;
+    const width = viewport.getContainerSize().x;
+    if (!width) return null;
+    const centre = viewport.getCenter(true);
+    return { x: centre.x * this.extent, y: centre.y * this.extent, mpp: this.extent / (viewport.getZoom(true) * width) };
+  }
+
+  moveTo(x, y, mpp, immediately = false) {
+    this.leader = this.first;
+    const { viewport } = this.first.viewer;
+    viewport.zoomTo(this.extent / (mpp * viewport.getContainerSize().x), null, immediately);
+    viewport.panTo(new OSD.Point(x / this.extent, y / this.extent), immediately);
+  }
+
+  zoomTo(mpp) {
+    this.leader = this.first;
+    const { viewport } = this.first.viewer;
+    viewport.zoomTo(this.extent / (mpp * viewport.getContainerSize().x));
+  }
+
+  zoomBy(factor) {
+    this.leader = this.first;
+    this.first.viewer.viewport.zoomBy(factor);
+  }
+
+  // By shares of the pane.
+  pan(x, y) {
+    this.leader = this.first;
+    const { viewport } = this.first.viewer;
+    const bounds = viewport.getBounds();
+    viewport.panBy(new OSD.Point(x * bounds.width, y * bounds.height));
+  }
+
+  home() {
+    this.leader = this.first;
+    this.first.viewer.viewport.goHome();
+  }
+}

@@ -1,0 +1,86 @@
+// Annotations and outlines over a pane, in px of level 0; GeoJSON in and out.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function ringPath(ring, close) {
+  return ring.map(([x, y], place) => `${place ? "L" : "M"}${x} ${y}`).join("") + (close ? "Z" : "");
+}
+
+export function geometryPath({ type, coordinates }) {
+  switch (type) {
+    case "Point":
+      return `M${coordinates[0]} ${coordinates[1]}h0`;
+    case "MultiPoint":
+      return coordinates.map(([x, y]) => `M${x} ${y}h0`).join("");
+    case "LineString":
+      return ringPath(coordinates, false);
+    case "MultiLineString":
+      return coordinates.map((line) => ringPath(line, false)).join("");
+    case "Polygon":
+      return coordinates.map((ring) => ringPath(ring, true)).join("");
+    default:
+      return coordinates.flat().map((ring) => ringPath(ring, true)).join("");
+  }
+}
+
+export function kindOf(geometry) {
+  if (geometry.type.endsWith("Point")) return "point";
+  if (geometry.type !== "Polygon" || geometry.coordinates.length !== 1) return "polygon";
+  const ring = geometry.coordinates[0];
+  const square = ring.length === 5 && new Set(ring.map((p) => p[0])).size === 2 && new Set(ring.map((p) => p[1])).size === 2;
+  return square ? "rectangle" : "polygon";
+}
+
+export class Shapes {
+  constructor(pane, width) {
+    this.pane = pane;
+    this.width = width;
+    this.svg = document.createElementNS(SVG, "svg");
+    this.svg.setAttribute("class", "shapes");
+    this.svg.setAttribute("aria-hidden", "true");
+    this.group = this.svg.appendChild(document.createElementNS(SVG, "g"));
+    pane.element.append(this.svg);
+    for (const kind of ["viewport-change", "resize", "open"]) pane.viewer.addHandler(kind, () => this.follow());
+    pane.viewer.world.addHandler("add-item", () => this.follow());
+  }
+
+  follow() {
+    const { viewport } = this.pane.viewer;
+    const corner = viewport.pixelFromPoint(new window.OpenSeadragon.Point(0, 0), true);
+    const edge = viewport.pixelFromPoint(new window.OpenSeadragon.Point(1, 0), true);
+    const scale = (edge.x - corner.x) / this.width;
+    if (Number.isFinite(scale)) this.group.setAttribute("transform", `translate(${corner.x} ${corner.y}) scale(${scale})`);
+  }
+
+  // `drawn`: a list of { geometry, id, classes }.
+  draw(drawn) {
+    const paths = drawn.flatMap(({ geometry, id, classes }) =>
+      [["halo"], []].map((halo) => {
+        const path = document.createElementNS(SVG, "path");
+        const dot = geometry.type.endsWith("Point") ? ["dot"] : [];
+        path.setAttribute("d", geometryPath(geometry));
+        path.setAttribute("class", [...halo, ...dot, ...(halo.length ? [] : classes)].join(" "));
+        if (id && !halo.length) path.dataset.id = id;
+        return path;
+      }),
+    );
+    this.group.replaceChildren(...paths);
+    this.follow();
+  }
+
+  // The topmost annotation at a place (px of level 0); `reach` is how near a point or line has to be.
+  at(x, y, reach, features) {
+    const point = new DOMPoint(x, y);
+    for (const feature of [...features].reverse()) {
+      const { geometry, id } = feature;
+      if (geometry.type.endsWith("Point")) {
+        const points = geometry.type === "Point" ? [geometry.coordinates] : geometry.coordinates;
+        if (points.some(([px, py]) => Math.hypot(px - x, py - y) <= reach)) return id;
+      } else {
+        const path = this.group.querySelector(`path[data-id="${CSS.escape(id)}"]`);
+        if (path?.isPointInFill(point)) return id;
+      }
+    }
+    return null;
+  }
+}

@@ -1,0 +1,308 @@
+// The viewer page: joins the panes, the tools and the keyboard. Every word comes from the page's catalogue.
+
+import { readAddress, writeAddress } from "./address.js";
+import { Annotations } from "./annotations.js";
+import { Readings } from "./readings.js";
+import { Scene } from "./scene.js";
+import { Shapes } from "./shapes.js";
+
+const at = (id) => document.getElementById(id);
+const data = JSON.parse(at("view-data").textContent);
+const { texts } = data;
+const state = readAddress(location.search, data.others);
+const unit = data.mpp ?? 1;
+let pointer = null;
+
+let silence = 0;
+function say(sentence) {
+  at("message").textContent = sentence;
+  at("message").hidden = false;
+  clearTimeout(silence);
+  silence = setTimeout(() => (at("message").hidden = true), 5000);
+}
+
+const readings = new Readings(data, {
+  bar: at("scale").querySelector("i"),
+  length: at("scale").querySelector("b"),
+  position: at("position"),
+  screen: at("screen"),
+  magnifications: document.querySelectorAll("[data-power]"),
+});
+
+let writing = 0;
+function changed() {
+  readings.show(state, pointer);
+  clearTimeout(writing);
+  writing = setTimeout(() => {
+    history.replaceState(null, "", writeAddress(state));
+    at("snapshot").href = snapshotAddress();
+    document.body.dataset.ready = "1";
+  }, 150);
+}
+
+const scene = new Scene(data, state, {
+  first: at("first"),
+  second: at("second"),
+  panes: at("panes"),
+  curtain: at("curtain"),
+  failed: () => say(texts["viewer.failed"]),
+}, changed);
+const shapes = [scene.first, scene.second].map((pane) => new Shapes(pane, data.image.width));
+const annotations = new Annotations(data, shapes, state, {
+  list: at("features"),
+  selected: at("selected"),
+  name: at("feature-name"),
+  saved: at("saved"),
+  reload: at("reload"),
+  drawing(tool) {
+    for (const button of document.querySelectorAll("[data-tool]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+    }
+    at("crosshair").hidden = at("draw-hint").hidden = tool === null;
+    for (const pane of [at("first"), at("second")]) pane.classList.toggle("drawing", tool !== null);
+    if (tool !== null) at("panes").focus();
+  },
+  visit(geometry) {
+    const points = geometry.coordinates.flat(Infinity);
+    const [xs, ys] = [0, 1].map((odd) => points.filter((_, place) => place % 2 === odd));
+    const middle = (values) => ((Math.min(...values) + Math.max(...values)) / 2) * unit;
+    scene.moveTo(middle(xs), middle(ys), state.mpp);
+  },
+}, say);
+
+function snapshotAddress() {
+  const pane = at("first").getBoundingClientRect();
+  const side = (length) => Math.max(16, Math.min(2048, Math.round(length)));
+  const asked = new URLSearchParams({
+    x: state.x, y: state.y, mpp: state.mpp, width: side(pane.width), height: side(pane.height),
+  });
+  if (state.mode !== "single" && state.beside !== null) asked.set("beside", state.beside);
+  return `/api/images/${data.image.id}/snapshot.png?${asked}`;
+}
+
+async function outline() {
+  if (!state.tissue || annotations.outline.length) return;
+  try {
+    const response = await fetch(`/api/images/${data.image.id}/outline`);
+    const content = await response.json();
+    if (!response.ok) say(content.error);
+    else annotations.outline = content.features;
+  } catch {
+    say(texts["fault.offline"]);
+  }
+  annotations.draw();
+}
+
+// Brings the tools in line with the state, then the panes.
+function update() {
+  for (const button of document.querySelectorAll("[data-mode]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
+  }
+  if (at("beside")) {
+    at("beside").value = state.beside;
+    at("blend-row").hidden = state.mode !== "blend";
+    at("blend").value = Math.round(state.blend * 100);
+  }
+  if (at("dab")) {
+    at("dab").checked = state.dab !== null;
+    at("dab-row").hidden = state.dab === null;
+    at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
+  }
+  if (at("tissue")) at("tissue").checked = state.tissue;
+  at("map").checked = state.map;
+  at("annotations").checked = state.annotations;
+  scene.show();
+  annotations.draw();
+  outline();
+  changed();
+}
+
+function setMode(mode) {
+  if (!data.others.length) return;
+  state.mode = mode;
+  update();
+}
+
+function shift(by) {
+  const key = state.mode === "blend" ? "blend" : "split";
+  state[key] = Math.min(1, Math.max(0, state[key] + by));
+  update();
+}
+
+function next() {
+  if (!data.others.length) return;
+  const place = data.others.findIndex((other) => other.id === state.beside);
+  state.beside = data.others[(place + 1) % data.others.length].id;
+  update();
+}
+
+function toggle(key, on = true, off = false) {
+  state[key] = state[key] === off ? on : off;
+  update();
+}
+
+function magnify(power) {
+  if (data.mpp !== null) scene.zoomTo(10 / power);
+}
+
+async function copyLink() {
+  history.replaceState(null, "", writeAddress(state));
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say(texts["viewer.copied"]);
+  } catch {
+    say(texts["viewer.link_here"]);
+  }
+}
+
+function placeAt(pane, pixel) {
+  const world = pane.viewer.viewport.pointFromPixel(pixel, true);
+  annotations.place(world.x * data.image.width, world.y * data.image.width, (10 * state.mpp) / unit);
+}
+
+for (const pane of [scene.first, scene.second]) {
+  pane.viewer.addHandler("canvas-click", (event) => {
+    if (!event.quick) return;
+    at("panes").focus({ preventScroll: true });
+    placeAt(pane, event.position);
+  });
+  pane.viewer.addHandler("canvas-double-click", () => annotations.finish());
+  pane.element.addEventListener("pointermove", (event) => {
+    const box = pane.element.getBoundingClientRect();
+    const pixel = new window.OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
+    const world = pane.viewer.viewport.pointFromPixel(pixel, true);
+    pointer = { x: world.x * scene.extent, y: world.y * scene.extent };
+    readings.show(state, pointer);
+  });
+  pane.element.addEventListener("pointerleave", () => {
+    pointer = null;
+    readings.show(state, pointer);
+  });
+}
+
+const keys = {
+  "+": () => scene.zoomBy(1.5),
+  "=": () => scene.zoomBy(1.5),
+  "-": () => scene.zoomBy(1 / 1.5),
+  "0": () => scene.home(),
+  "1": () => magnify(5),
+  "2": () => magnify(10),
+  "3": () => magnify(20),
+  "4": () => magnify(40),
+  ArrowLeft: () => scene.pan(-0.2, 0),
+  ArrowRight: () => scene.pan(0.2, 0),
+  ArrowUp: () => scene.pan(0, -0.2),
+  ArrowDown: () => scene.pan(0, 0.2),
+  o: () => setMode("single"),
+  s: () => setMode("side"),
+  c: () => setMode("curtain"),
+  b: () => setMode("blend"),
+  n: next,
+  "[": () => shift(-0.05),
+  "]": () => shift(0.05),
+  d: () => data.density.length && toggle("dab", 0.7, null),
+  t: () => data.outline && toggle("tissue"),
+  m: () => toggle("map"),
+  a: () => toggle("annotations"),
+  p: () => annotations.pick("point"),
+  r: () => annotations.pick("rectangle"),
+  g: () => annotations.pick("polygon"),
+  Enter: () => annotations.finish(),
+  Escape: () => (annotations.tool === null ? annotations.choose(null) : annotations.pick(annotations.tool)),
+  Delete: () => annotations.remove(),
+  Backspace: () => annotations.remove(),
+  e: () => at("snapshot").click(),
+  l: copyLink,
+  "?": () => at("keys").showModal(),
+  " ": () => {
+    if (annotations.tool === null) return;
+    const size = scene.first.viewer.viewport.getContainerSize();
+    placeAt(scene.first, new window.OpenSeadragon.Point(size.x / 2, size.y / 2));
+  },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || at("keys").open) return;
+  const { target } = event;
+  if (target.matches("input:not([type=checkbox]), select, textarea")) return;
+  if (target.matches("button, a, summary, input, label") && [" ", "Enter"].includes(event.key)) return;
+  const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+at("curtain").addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -1, End: 1 }[event.key];
+  if (by === undefined) return;
+  event.preventDefault();
+  event.stopPropagation();
+  shift(by);
+});
+at("curtain").addEventListener("pointerdown", (event) => {
+  at("curtain").setPointerCapture(event.pointerId);
+  event.preventDefault();
+  at("curtain").focus();
+});
+at("curtain").addEventListener("pointermove", (event) => {
+  if (!at("curtain").hasPointerCapture(event.pointerId)) return;
+  const box = at("panes").getBoundingClientRect();
+  state.split = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+  update();
+});
+
+const on = (id, kind, action) => at(id)?.addEventListener(kind, action);
+for (const button of document.querySelectorAll("[data-power]")) button.addEventListener("click", () => magnify(Number(button.dataset.power)));
+for (const button of document.querySelectorAll("[data-mode]")) button.addEventListener("click", () => setMode(button.dataset.mode));
+for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => annotations.pick(button.dataset.tool));
+on("fit", "click", () => scene.home());
+on("zoom-in", "click", () => scene.zoomBy(1.5));
+on("zoom-out", "click", () => scene.zoomBy(1 / 1.5));
+on("beside", "change", () => {
+  state.beside = at("beside").value;
+  update();
+});
+on("blend", "input", () => {
+  state.blend = at("blend").value / 100;
+  update();
+});
+on("dab", "change", () => toggle("dab", 0.7, null));
+on("dab-opacity", "input", () => {
+  state.dab = at("dab-opacity").value / 100;
+  update();
+});
+on("tissue", "change", () => toggle("tissue"));
+on("map", "change", () => toggle("map"));
+on("annotations", "change", () => toggle("annotations"));
+on("feature-name", "change", () => annotations.rename(at("feature-name").value.trim()));
+on("delete", "click", () => annotations.remove());
+on("reload", "click", () => annotations.load());
+on("file", "change", async () => {
+  const [file] = at("file").files;
+  if (file) await annotations.read(file);
+  at("file").value = "";
+});
+on("link", "click", copyLink);
+on("keys-button", "click", () => at("keys").showModal());
+on("snapshot", "click", () => (at("snapshot").href = snapshotAddress()));
+on("menu", "click", () => {
+  const wide = document.querySelector(".stage").classList.toggle("wide");
+  at("menu").setAttribute("aria-expanded", String(!wide));
+});
+
+if (at("legend")) {
+  at("legend").append(
+    ...data.dabColours.map(([least, [red, green, blue, alpha]]) => {
+      const row = document.createElement("li");
+      const swatch = row.appendChild(document.createElement("i"));
+      swatch.style.background = `rgb(${red} ${green} ${blue} / ${alpha / 255})`;
+      row.append(String(least));
+      return row;
+    }),
+  );
+}
+
+window.restainView = { scene, state, annotations };
+annotations.load();
+update();
+at("panes").focus({ preventScroll: true });

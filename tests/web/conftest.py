@@ -1,0 +1,137 @@
+"""A folder as a user has it: H&E and stained slides, a registered IHC, pairs, and what does not belong there."""
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restain import NOTICE
+from restain.geometry import Size
+from restain.register import Transform, write_transform
+from restain.slides import Polygon, TileStore, write_geojson, write_ome_tiff
+
+pytest.importorskip("fastapi", reason="the extra web is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+
+from restain.web import create_app  # noqa: E402
+from restain.web.settings import settings  # noqa: E402
+
+SIZE, MPP = Size(1500, 1100), 0.5
+HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
+HOSTILE = "<img src=x onerror=alert(1)>&'\".png"
+LONG = "a_very_long_name_" * 11 + ".png"
+
+
+def picture(height: int, width: int, low: tuple[int, int, int], high: tuple[int, int, int], seed: int) -> np.ndarray:
+    """``(height, width, 3)`` ``uint8``: two ellipses of texture on grey glass."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(low, high, (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
+    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    y, x = np.mgrid[:height, :width]
+    inside = np.zeros((height, width), bool)
+    for cy, cx, ry, rx in ((0.35, 0.3, 0.28, 0.22), (0.6, 0.75, 0.3, 0.18)):
+        inside |= ((y / height - cy) / ry) ** 2 + ((x / width - cx) / rx) ** 2 < 1
+    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+
+
+def write_slide(path: Path, image: np.ndarray, metadata: dict[str, str], mpp: float = MPP) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind, size = ("rgb" if image.ndim == 3 else "dab"), Size(image.shape[1], image.shape[0])
+    with TileStore.open(path.with_name(f"{path.name}.part"), {}, size, 256, kind, quality=95) as store:
+        for row in range(store.grid[0]):
+            for column in range(store.grid[1]):
+                store.put(row, column, image[row * 256 : row * 256 + 256, column * 256 : column * 256 + 256])
+        write_ome_tiff(store, path, mpp=mpp, metadata=metadata)
+        store.discard()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("served") / "slides of block"
+    he = picture(SIZE.height, SIZE.width, (140, 60, 120), (235, 150, 200), 0)
+    brown = picture(SIZE.height, SIZE.width, (90, 50, 20), (220, 190, 170), 1)
+    write_slide(root / HE, he, {"notice": "synthetic tissue; research use only"})
+    made = {"notice": NOTICE, "source": HE, "bundle_hash": "0" * 64}
+    write_slide(root / VIRTUAL, brown, made)
+    density = np.where(brown[..., 2] < 150, np.float32(0.5), np.float32(0))
+    write_slide(root / "virtual/block_1.dab.ome.tiff", density, made)
+    # The IHC slide shows the H&E's px (x, y) at (x + 40, y + 30).
+    moved = np.full((1200, 1600, 3), 240, np.uint8)
+    moved[30 : 30 + SIZE.height, 40 : 40 + SIZE.width] = he
+    write_slide(root / IHC, moved, {"notice": "a chemical stain"})
+    shift = Transform(np.array([[1.0, 0, 40], [0, 1, 30]]), SIZE, Size(1600, 1200), MPP, MPP)
+    write_transform(root / "registration", shift, (HE, Path(IHC).name))
+    Image.fromarray(he[:90, :120]).save(root / "registration" / "overlay.png")
+    square = np.array([(100.0, 100.0), (700.0, 100.0), (700.0, 650.0), (100.0, 650.0)])
+    write_geojson(root / "block_1.tissue.geojson", [Polygon(square)])
+    for stain, seed in (("HE", 2), ("IHC", 3)):
+        (root / "BCI" / stain / "train").mkdir(parents=True)
+        Image.fromarray(picture(256, 256, (60, 60, 60), (220, 200, 220), seed)).save(
+            root / "BCI" / stain / "train" / "00001_train_2+.png"
+        )
+    (root / "odd").mkdir()
+    # A slash cannot stand in a file's name; everything else of a script can.
+    for name in (HOSTILE, LONG):
+        Image.fromarray(he[:90, :120]).save(root / "odd" / name)
+    (root / "odd" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (root / "odd" / "cut.ome.tiff").write_bytes((root / HE).read_bytes()[:3000])
+    outside = root.parent / "outside"
+    outside.mkdir()
+    Image.fromarray(brown[:90, :120]).save(outside / "secret.png")
+    os.symlink(outside / "secret.png", root / "linked.png")
+    os.symlink(outside, root / "linked")
+    return root
+
+
+class Server:
+    """A real server on a free port, in a thread of its own."""
+
+    def __init__(self, folder: Path, state: Path, port: int = 0, **more: bool) -> None:
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
+        self.port = listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            create_app(settings(folder, state, **more)), log_level="error", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def id_of(self, name: str) -> str:
+        return hashlib.sha256(name.encode()).hexdigest()[:20]
+
+    def get(self, path: str, **more: Any) -> Any:
+        return httpx.get(self.url + path, timeout=20, **more)
+
+    def image(self, name: str, path: str, **more: Any) -> Any:
+        return self.get(f"/api/images/{self.id_of(name)}/{path}", **more)
+
+
+@pytest.fixture(scope="session")
+def start(folder: Path) -> Callable[..., Server]:
+    """Starts a further server; its caller stops it."""
+    return lambda state, **more: Server(more.pop("of", folder), state, **more)
+
+
+@pytest.fixture(scope="session")
+def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(folder, tmp_path_factory.mktemp("state"))
+    yield running
+    running.stop()

@@ -1,0 +1,125 @@
+"""What the library finds, and what it takes to belong together."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from restain.web.faults import Fault
+from restain.web.library import Library
+from restain.web.origin import Kind, bare_name, read_origin
+
+HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Library:
+    return Library(folder)
+
+
+def by_name(library: Library) -> dict[str, object]:
+    return {image.name: image for image in library.images()}
+
+
+def test_every_image_is_listed_once_and_overlays_and_links_are_not(library: Library):
+    names = list(by_name(library))
+    assert {HE, VIRTUAL, IHC, "odd/broken.png"} <= set(names)
+    assert len(names) == len(set(names))
+    assert not any("dab" in name or "linked" in name or "secret" in name or "overlay" in name for name in names)
+
+
+def test_a_virtual_stain_knows_its_source_and_the_source_its_versions(library: Library):
+    images = by_name(library)
+    assert images[VIRTUAL].kind is Kind.VIRTUAL
+    assert library.related(images[VIRTUAL]).source.name == HE
+    related = library.related(images[HE])
+    assert [one.name for one in related.virtual] == [VIRTUAL]
+    assert [one.name for one in related.density] == ["virtual/block_1.dab.ome.tiff"]
+    assert images[HE].kind is Kind.HE  # by its stained version; its name does not say
+
+
+def test_a_registration_joins_two_slides(library: Library):
+    ((moving, registered),) = library.related(by_name(library)[HE]).real
+    assert moving.name == IHC
+    assert registered.folder.name == "registration"
+    assert library.related(by_name(library)[IHC]).real == ()
+
+
+def test_a_pair_of_one_name_belongs_together_and_tells_its_level(library: Library):
+    he = by_name(library)["BCI/HE/train/00001_train_2+.png"]
+    ((ihc, registered),) = library.related(he).real
+    assert (ihc.name, registered) == ("BCI/IHC/train/00001_train_2+.png", None)
+    assert (he.origin.level, he.kind, ihc.kind) == ("2+", Kind.HE, Kind.IHC)
+
+
+def test_the_outline_is_offered_for_the_slide_in_whose_px_it_is(library: Library):
+    images = by_name(library)
+    assert library.related(images[HE]).outline.name == "block_1.tissue.geojson"
+    assert library.related(images[VIRTUAL]).outline is None
+
+
+def test_of_two_slides_of_one_name_the_nearest_is_the_source(folder: Path, tmp_path: Path):
+    for patient in ("a", "b"):
+        (tmp_path / patient / "virtual").mkdir(parents=True)
+        shutil.copy(folder / HE, tmp_path / patient / HE)
+    shutil.copy(folder / VIRTUAL, tmp_path / "b" / VIRTUAL)
+    library = Library(tmp_path)
+    assert library.related(by_name(library)[f"b/{VIRTUAL}"]).source.name == f"b/{HE}"
+    assert library.related(by_name(library)[f"a/{HE}"]).virtual == ()
+
+
+def test_an_image_replaced_by_a_link_out_of_the_folder_is_gone(tmp_path: Path):
+    root, secret = tmp_path / "root", tmp_path / "secret.png"
+    root.mkdir()
+    for path in (root / "a.png", secret):
+        Picture.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    library = Library(root)
+    (image,) = library.images()
+    (root / "a.png").unlink()
+    os.symlink(secret, root / "a.png")
+    with pytest.raises(Fault, match="no_image"):
+        library.get(image.id)
+
+
+def test_a_slide_one_of_whose_files_lies_outside_is_passed_over(tmp_path: Path):
+    root, secret = tmp_path / "root", tmp_path / "Data0000.dat"
+    (root / "a").mkdir(parents=True)
+    secret.write_bytes(b"secret")
+    (root / "a.mrxs").write_bytes(b"")
+    os.symlink(secret, root / "a" / "Data0000.dat")
+    (root / "b").mkdir()
+    (root / "b" / "zarr.json").write_text("{}")
+    os.symlink(secret, root / "b" / "c")
+    assert Library(root).images() == []
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path: Path):
+    Picture.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    os.symlink(tmp_path / "a.png", tmp_path / "b.png")
+    assert list(by_name(Library(tmp_path))) == ["a.png", "b.png"]
+
+
+def test_a_changed_file_has_another_stamp(tmp_path: Path):
+    path = tmp_path / "a.png"
+    Picture.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    library = Library(tmp_path)
+    (before,) = library.images()
+    Picture.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
+    os.utime(path, (1, 1))
+    assert library.get(before.id).stamp != before.stamp
+
+
+@pytest.mark.parametrize(
+    ("name", "bare"),
+    [("a.b.ome.tiff", "a.b"), ("a.svs", "a"), ("a.OME.TIF", "a"), ("a.ome.zarr", "a"), ("a.dicom", "a")],
+)
+def test_names_without_suffixes(name: str, bare: str):
+    assert bare_name(Path(name)) == bare
+
+
+def test_an_unreadable_file_has_an_unknown_origin(tmp_path: Path):
+    (tmp_path / "a.tiff").write_bytes(b"II*\0\xff\xff\xff\xff")
+    assert read_origin(tmp_path / "a.tiff", "a.tiff").kind is Kind.PICTURE
