@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import Literal
 
@@ -25,6 +26,11 @@ from restain.models.state_grid import LocalState, State
 from restain.models.streamed import AttentionState
 from restain.models.strips import Strip, Whole, by_strips, strips_of, worthwhile
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
+
+
+class _EnoughError(Exception):
+    """Ends a decoder early: nothing beyond is wanted."""
+
 
 Keys = Callable[[ResidualAttentionBlock, Iterator[Tensor]], State]
 """What an attention block reads from, told the block and the parts of the map that asks, which are made when they are used."""
@@ -153,27 +159,30 @@ class Generator(StainingNetwork):
         return self.head(x, bottleneck, white).cropped(*he.shape[2:])
 
     @property
-    def surveys(self) -> bool:
-        """Whether :meth:`survey` can tell anything: all attention is FAVOR+, and there is some."""
+    def surveyed_blocks(self) -> int:
+        """How many attention blocks :meth:`survey` tells of: all, where all attention is FAVOR+, else none."""
         blocks = [m for m in self.modules() if isinstance(m, ResidualAttentionBlock)]
-        return bool(blocks) and not any(block.exact for block in blocks)
+        return 0 if any(block.exact for block in blocks) else len(blocks)
 
     @torch.no_grad()
-    def survey(self, he: Tensor, context: Sequence[State] | None = None) -> list[AttentionState]:
-        """The states of each attention block, deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
+    def survey(self, he: Tensor, context: Sequence[State] = (), blocks: int | None = None) -> list[AttentionState]:
+        """The states of the first ``blocks`` attention blocks (None: of all), deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
 
         States of several windows can be added (:class:`~restain.models.streamed.AttentionState`) and given to
-        :meth:`forward` as the ``context``. Without a context here attention sees the window alone; with that of an earlier survey
-        it reads from the whole image, as :meth:`forward` will.
+        :meth:`forward` as the ``context``. ``context`` here: what the first blocks read from, so that the states of those that follow
+        are what they are in the whole image; blocks beyond it see the window alone.
         """
         states: list[AttentionState] = []
-        before = None if context is None else iter(context)
+        before = iter(context)
 
         def keys(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> State:
             states.append(_own(block, parts))
-            return states[-1] if before is None else next(before)
+            if len(states) == blocks:
+                raise _EnoughError
+            return next(before, states[-1])
 
-        self._decode(he, keys)
+        with suppress(_EnoughError):
+            self._decode(he, keys)
         return states
 
     def _decode(self, he: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor]:

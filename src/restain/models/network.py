@@ -32,14 +32,19 @@ class StainingNetwork(nn.Module, ABC):
         """Draw new random features, in a network that has some (see the recipe's ``redraw_every``)."""
 
     @property
-    def surveys(self) -> bool:
-        """Whether :meth:`survey` can tell anything and a call takes it as its ``context``."""
-        return False
+    def surveyed_blocks(self) -> int:
+        """How many attention blocks :meth:`survey` tells of, whose states a call takes as its ``context``."""
+        return 0
 
-    def survey(self, he: Tensor, context: Sequence[State] | None = None) -> list[AttentionState]:
+    @property
+    def surveys(self) -> bool:
+        """Whether :meth:`survey` can tell anything."""
+        return self.surveyed_blocks > 0
+
+    def survey(self, he: Tensor, context: Sequence[State] = (), blocks: int | None = None) -> list[AttentionState]:
         """What attention needs to know of ``he``, ``(N, 3, H, W)``, as keys; one state per attention block, which add up.
 
-        ``context``: what its own attention reads from meanwhile; None for ``he`` itself.
+        ``context``: what the first blocks read from meanwhile; the others read from ``he`` itself. ``blocks``: no more than so many.
         """
         return []
 

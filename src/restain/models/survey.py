@@ -38,9 +38,9 @@ class Survey:
     spacing: int | None = None
     """px between nodes that have a state each; None for one state of the whole image, as images of one node have."""
     per_cell: int = 4
-    passes: int = 3
-    """Times that the windows are looked at. In the first their attention sees a window alone; in each later one it reads from what
-    the one before found, so that after as many as there are attention blocks it is that of the whole image."""
+    exact: bool = True
+    """Whether each attention block is surveyed after those below it, with one more look at the windows per block, so that its states
+    are what they are in the whole image; else all in one look, in which attention sees a window alone."""
 
     def __post_init__(self) -> None:
         if self.spacing is not None and self.spacing < self.window:
@@ -79,12 +79,16 @@ class Survey:
         chosen = [window for windows in by_cell.values() for window in _evenly(windows, most)]
         return sorted(chosen, key=lambda window: (window.origin.y, window.origin.x))
 
+    def looks(self, generator: StainingNetwork) -> int:
+        """How often each window is looked at; earlier looks end at their block, so all together cost less than as many calls."""
+        return generator.surveyed_blocks if self.exact else min(1, generator.surveyed_blocks)
+
     def describe(self) -> str:
         """In words, for a result's metadata."""
         found = f"{self.most} of {self.window} px"
         if self.spacing is not None:
             found += f", or {self.per_cell} in each of cells of {self.spacing} px"
-        return f"{found}; {self.passes} passes"
+        return found if self.exact else f"{found}, each by itself"
 
 
 SURVEY = Survey(spacing=4096)
@@ -102,10 +106,11 @@ def look_around(
     size: Size,
     windows: Callable[[int], Iterable[tuple[Region, NDArray[np.uint8]]]],
 ) -> StateGrid | None:
-    """The states of an image of ``size`` after all passes of ``survey``; ``windows`` gives its windows for a pass, from 0 on."""
+    """The states of an image of ``size``; ``windows`` gives its windows for each look (:meth:`Survey.looks`), from 0 on."""
     grid: StateGrid | None = None
-    for number in range(survey.passes):
-        grid = grid_of(generator, survey.lattice(size), windows(number), grid)
+    for number in range(looks := survey.looks(generator)):
+        blocks = number + 1 if looks > 1 else None
+        grid = grid_of(generator, survey.lattice(size), windows(number), grid, blocks)
     return grid
 
 
@@ -114,20 +119,21 @@ def grid_of(
     lattice: Lattice,
     windows: Iterable[tuple[Region, NDArray[np.uint8]]],
     before: StateGrid | None = None,
+    blocks: int | None = None,
 ) -> StateGrid | None:
     """The states of ``windows`` of an H&E image, ``(h, w, 3)`` each, gathered at the nodes near them; None without windows.
 
     Each window counts at a node by the node's bilinear weight in the window's middle. A node's masses are divided by the px that
     it was made from, times those of the first node, so that nodes with more windows weigh no more than others; with one node that
-    changes nothing. Nodes without windows take the state of the nearest that has some. ``before``: what an earlier pass found,
-    which the attention of the windows then reads from.
+    changes nothing. Nodes without windows take the state of the nearest that has some. ``before``: what an earlier look found,
+    which the windows' first attention blocks then read from; ``blocks``: no more than so many are surveyed.
     """
     device = next(generator.parameters()).device
     totals: dict[tuple[int, int], list[AttentionState]] = {}
     pixels: dict[tuple[int, int], float] = {}
     for region, he in windows:
         with torch.inference_mode():
-            states = generator.survey(batch_of(he, device), None if before is None else before.around(region))
+            states = generator.survey(batch_of(he, device), () if before is None else before.around(region), blocks)
         for node, share in lattice.shares(region).items():
             parts = [_times(state, share) for state in states]
             pixels[node] = pixels.get(node, 0.0) + share * region.size.width * region.size.height

@@ -148,7 +148,7 @@ class Restainer:
         windows: list[Region] = []
         if self.survey is not None and len(regions) > 1 and self.generator.surveys:
             windows = self.survey.windows(Size(width, height))
-        looks = len(windows) * (self.survey.passes if self.survey else 0)
+        looks = len(windows) * (self.survey.looks(self.generator) if self.survey else 0)
         steps = looks + len(regions)
 
         def report(done: int) -> None:

@@ -84,13 +84,13 @@ def survey_slide(
     pieces: list[Rgb] = []
     count = 0
 
-    passes = restainer.survey.passes if surveys and restainer.survey is not None else 1
+    looks = restainer.survey.looks(restainer.generator) if surveys and restainer.survey is not None else 1
 
     def looked_at(turn: int) -> Iterator[tuple[Region, Rgb]]:
         nonlocal count
         for number, window in enumerate(windows):
             if progress is not None:
-                progress(turn * len(windows) + number, passes * len(windows))
+                progress(turn * len(windows) + number, looks * len(windows))
             if surveys or number in judged:
                 try:
                     he = slide.read(window, mpp)
