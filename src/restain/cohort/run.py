@@ -18,7 +18,7 @@ from restain.cohort.field import FIELD_UM, FieldReading, read_fields
 from restain.cohort.page import cohort_page
 from restain.cohort.patient import PatientReading, SlideReading
 from restain.cohort.table import Row, read_table
-from restain.data import whole_file
+from restain.data import make_folder, whole_file
 from restain.errors import RestainError
 from restain.evaluate import figures
 from restain.evaluate.reading import Reader
@@ -27,7 +27,6 @@ from restain.optics import dab_density
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
 from restain.stain import FAMILIAR, Restainer, SlideOptions, StainedSlide, slide_name, stain_slide
-from restain.stain.many import make_folder
 
 Progress = Callable[[int, int], None]
 

@@ -148,6 +148,18 @@ def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
         raise RestainError(f"{path}: restain writes .png, .jpg and .tif images, not '{path.suffix}'.")
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of the results.
+
+    Raises:
+        RestainError: if that fails.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to, renamed to ``path`` on success and removed on any failure.

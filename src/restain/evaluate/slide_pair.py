@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import restain
-from restain.data import whole_file, write_png
+from restain.data import make_folder, whole_file, write_png
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.evaluate import stain
@@ -86,10 +86,8 @@ def compare_slides(
     """
     from restain.evaluate.slide_pair_page import write_page
 
-    try:
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
+    make_folder(out)
+    make_folder(out / "pictures")
 
     def tell(start: int, end: int) -> Progress:
         def report(done: int, total: int) -> None:

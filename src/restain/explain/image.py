@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from restain.bundle import Bundle, load_bundle
-from restain.data import image_mpp, read_rgb
+from restain.data import image_mpp, make_folder, read_rgb
 from restain.errors import RestainError
 from restain.explain.attention import AttentionMap
 from restain.explain.attribution import Attribution, Baseline, Calls
@@ -33,7 +33,7 @@ from restain.explain.maps import (
     explain_level,
     window_around,
 )
-from restain.explain.page import make_folder, write_json, write_page
+from restain.explain.page import write_json, write_page
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.explain.tissue import classes_found, per_class
 from restain.geometry import Point

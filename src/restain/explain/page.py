@@ -13,7 +13,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from restain import NOTICE, __version__
 from restain.data import whole_file
-from restain.errors import RestainError
 from restain.explain.figures import AGAINST, ATTENDED, FOR
 
 TITLES = {
@@ -32,18 +31,6 @@ LIMITS = (
     "Attention weights say which tokens are mixed in at a level. A heavily attended place need not change the result.",
     "The figures hold for this window. What lies outside it was not seen.",
 )
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of the results.
-
-    Raises:
-        RestainError: if that fails.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
 
 
 def write_page(out: Path, template: str, values: Mapping[str, Any]) -> Path:

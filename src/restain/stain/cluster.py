@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from restain.bundle import DEFAULT, Bundle, load_bundle
+from restain.data import make_folder
 from restain.errors import RestainError
 from restain.models.survey import SURVEY, Survey
-from restain.stain.many import SUMMARY, Outcome, make_folder, stain_one, write_summary
+from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.restainer import Restainer
 from restain.stain.slide import SlideOptions
 from restain.stain.sources import Source

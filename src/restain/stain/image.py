@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import resize
 
-from restain.data import image_mpp, read_rgb, read_text, write_density, write_rgb
+from restain.data import image_mpp, make_folder, read_rgb, read_text, write_density, write_rgb
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.stain.provenance import FAMILIAR, familiar_text, provenance, same_origin, tell
@@ -31,10 +31,7 @@ def stain_images(
     Raises:
         RestainError: as :func:`stain_image`, or if ``out`` cannot be made. What was finished before stays.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     results = []
     for number, source in enumerate(sources):
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from restain.data import read_text, whole_file
+from restain.data import make_folder, read_text, whole_file
 from restain.errors import RestainError
 from restain.stain.image import stain_image
 from restain.stain.provenance import FAMILIAR
@@ -116,14 +116,6 @@ def stain_many(
         write_summary(out / SUMMARY, outcomes)
         report(1, 1)
     return outcomes
-
-
-def make_folder(out: Path) -> None:
-    """Raises RestainError if the folder cannot be made."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
 
 
 def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from restain.data import whole_file
+from restain.data import make_folder, whole_file
 from restain.errors import RestainError
 from restain.models.heads import StainHead
 from restain.slides import (
@@ -118,10 +118,7 @@ def stain_slide(
         raise RestainError(f"{source}: the result would overwrite its source; choose another output folder.")
     if options.dab and not isinstance(getattr(restainer.generator, "head", None), StainHead):
         raise RestainError(f"{restainer.label}: the model has no stain output, so it gives no DAB density.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     steps, began = _Steps(progress), time.perf_counter()
     with open_slide(source, options.mpp) as slide, ExitStack() as stack:
         if options.strict and slide.faults:
