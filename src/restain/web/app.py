@@ -26,7 +26,7 @@ from restain.web.tiles import Tiles
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for one folder; further rooms (staining, review) add their routers here.
+    """The application for one folder; each room adds its routes, and its page to ``state.rooms``.
 
     Raises:
         RestainError: if the store cannot be opened.
@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         store.close()
 
     app = FastAPI(title="restain", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.rooms = [("nav.library", "/")]
     app.add_middleware(BaseHTTPMiddleware, dispatch=guard(settings.hosts, answer))
     app.include_router(api.routes(library, tiles, store, show_labels=settings.show_labels))
 

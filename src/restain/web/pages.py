@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from restain import __version__
 from restain.web.faults import Fault
+from restain.web.identity import account_of, may_open
 from restain.web.library import Library
 from restain.web.links import Image, Related
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
@@ -40,8 +41,17 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         return f"{request.url.path}?{urlencode([*kept, ('lang', code)])}"
 
     switch = [(code, name, elsewhere(code)) for code, name in LANGUAGES.items() if code != language]
+    account = account_of(request)
+    rooms = [room for room in request.app.state.rooms if may_open(account, room[1])]
     html = _environment.get_template(template).render(
-        t=t, language=language, switch=switch, version=__version__, **values
+        t=t,
+        language=language,
+        switch=switch,
+        version=__version__,
+        account=account,
+        rooms=rooms if len(rooms) > 1 else [],
+        here=request.url.path,
+        **values,
     )
     response = HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Content-Language": language})
     if request.query_params.get("lang") in LANGUAGES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from restain.errors import RestainError
 
 @dataclass(frozen=True)
 class Settings:
-    """``folder`` holds the slides and is only read; ``state`` gets thumbnails and annotations.
+    """``folder`` holds the slides and is only read; ``state`` gets thumbnails, annotations, and what is stained.
+
+    ``model`` is the bundle that stains, ``studies`` the folders of blinded reviews that are open to their readers, ``database``
+    the SQLAlchemy URL of a store in place of the SQLite file in ``state``.
 
     ``hosts`` are the names under which a browser may ask (without port), which keeps a foreign page from reaching a local
     server under a name of its own; ``show_labels``: whether label and macro images, which name patients, are served.
@@ -22,9 +26,20 @@ class Settings:
     state: Path
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     show_labels: bool = False
+    model: Path | None = None
+    studies: tuple[Path, ...] = ()
+    database: str | None = None
 
 
-def settings(folder: Path, state: Path | None = None, *, show_labels: bool = False) -> Settings:
+def settings(
+    folder: Path,
+    state: Path | None = None,
+    *,
+    show_labels: bool = False,
+    model: Path | None = None,
+    studies: Sequence[Path] = (),
+    database: str | None = None,
+) -> Settings:
     """The settings for a folder; where none is given, ``state`` is a folder of the user's own, one for each ``folder``.
 
     Raises:
@@ -40,4 +55,6 @@ def settings(folder: Path, state: Path | None = None, *, show_labels: bool = Fal
         state.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise RestainError(f"{state} cannot be made ({fault.strerror}).") from None
-    return Settings(root, state.resolve(), show_labels=show_labels)
+    return Settings(
+        root, state.resolve(), show_labels=show_labels, model=model, studies=tuple(studies), database=database
+    )

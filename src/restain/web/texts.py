@@ -1,4 +1,4 @@
-"""Every word that a page shows, in two languages, from one catalogue (``texts.json``)."""
+"""Every word that a page shows, in two languages, from one catalogue: ``catalogue/*.json``, a file for each room."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ COOKIE = "language"
 @cache
 def catalogue() -> dict[str, dict[str, str]]:
     """Texts by key, each by language."""
-    content: dict[str, dict[str, str]] = json.loads(
-        resources.files("restain.web").joinpath("texts.json").read_text(encoding="utf-8")
-    )
+    content: dict[str, dict[str, str]] = {}
+    for room in sorted(resources.files("restain.web").joinpath("catalogue").iterdir(), key=lambda file: file.name):
+        texts = json.loads(room.read_text(encoding="utf-8"))
+        if both := content.keys() & texts.keys():
+            raise ValueError(f"{room.name} repeats {min(both)}")
+        content |= texts
     return content
 
 
