@@ -67,6 +67,10 @@ class Region:
         """``(rows, columns)`` for indexing an ``(H, W, ...)`` array."""
         return slice(self.origin.y, self.bottom), slice(self.origin.x, self.right)
 
+    def within(self, other: Region) -> tuple[slice, slice]:
+        """``(rows, columns)`` for indexing an array that holds ``other``, which this region lies in."""
+        return Region(Point(self.origin.x - other.origin.x, self.origin.y - other.origin.y), self.size).slices
+
 
 def um_to_px(um: float, mpp: float) -> int:
     """A length in whole pixels (rounded, at least one).

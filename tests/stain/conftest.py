@@ -52,7 +52,7 @@ def tissue_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.where(inside[..., None], texture, np.uint8(GLASS)).astype(np.uint8)
 
 
-def write_slide(path: Path, rgb: np.ndarray, mpp: float = MPP) -> Path:
+def _write_slide(path: Path, rgb: np.ndarray, mpp: float = MPP) -> Path:
     size = Size(rgb.shape[1], rgb.shape[0])
     with TileStore.open(path.with_suffix(".part"), {}, size, 256, "rgb", quality=95) as store:
         for row in range(store.grid[0]):
@@ -64,15 +64,20 @@ def write_slide(path: Path, rgb: np.ndarray, mpp: float = MPP) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_slide() -> Callable[..., Path]:
+    return _write_slide
+
+
+@pytest.fixture(scope="session")
 def picture() -> np.ndarray:
     return tissue_picture(1100, 1500)
 
 
 @pytest.fixture(scope="session")
 def slide(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slide(tmp_path_factory.mktemp("slides") / "block_1.ome.tiff", picture)
+    return _write_slide(tmp_path_factory.mktemp("slides") / "block_1.ome.tiff", picture)
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slide(tmp_path_factory.mktemp("small") / "small.ome.tiff", tissue_picture(560, 780))
+    return _write_slide(tmp_path_factory.mktemp("small") / "small.ome.tiff", tissue_picture(560, 780))

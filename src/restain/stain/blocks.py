@@ -17,6 +17,7 @@ from restain.slides import Slide, TileStore
 from restain.stain.area import Area
 from restain.stain.pipeline import Pipeline, Seconds
 from restain.stain.restainer import Restainer
+from restain.stain.unlike import UnlikeTiles
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1], then DAB density."""
@@ -63,6 +64,7 @@ class BlockStainer:
             take none.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
         strict: raise at the first tile that cannot be read, in place of keeping a hole.
+        unlike: told of every tile that is read; None where the model does not know its training images.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class BlockStainer:
         stores: Sequence[TileStore],
         *,
         strict: bool,
+        unlike: UnlikeTiles | None = None,
     ) -> None:
         self.slide, self.restainer, self.area, self.stores, self.strict = slide, restainer, area, stores, strict
-        self.context = context
+        self.context, self.unlike = context, unlike
         self.tile = stores[0].tile
         self.mpp = restainer.bundle.card.mpp
         self.glass = glass
@@ -159,10 +162,18 @@ class BlockStainer:
         return Region(Point(left, top), Size(right - left, bottom - top))
 
     def _read(self, block: Block) -> Rgb | RestainError:
+        seen = self._seen(block)
         try:
-            return self.slide.read(self._seen(block), self.mpp)
+            he = self.slide.read(seen, self.mpp)
         except RestainError as fault:
             return fault
+        if self.unlike is not None:
+            for row, column in block.tiles:
+                region = self.region_of(row, column)
+                weight, inside = self.area.weight(region), self.area.inside(region)
+                tissue = weight if inside is None else weight * inside
+                self.unlike.look(row, column, he[region.within(seen)], tissue)
+        return he
 
     def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
         made: dict[int, Planes] = {}
@@ -198,9 +209,7 @@ class BlockStainer:
             return
         seen = self._seen(block)
         for row, column in block.tiles:
-            region = self.region_of(row, column)
-            top, left = region.origin.y - seen.origin.y, region.origin.x - seen.origin.x
-            self._put(row, column, planes[top : top + region.size.height, left : left + region.size.width])
+            self._put(row, column, planes[self.region_of(row, column).within(seen)])
 
     def _put(self, row: int, column: int, planes: Planes) -> None:
         region = self.region_of(row, column)

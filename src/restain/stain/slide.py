@@ -39,6 +39,7 @@ from restain.stain.restainer import Restainer
 from restain.stain.seams import measure_seams
 from restain.stain.sources import slide_name
 from restain.stain.survey import places, survey_slide
+from restain.stain.unlike import COLOUR, NAME, UnlikeTiles
 
 Format = Literal["ome-tiff", "dicom"]
 
@@ -63,12 +64,16 @@ class SlideOptions:
 
 @dataclass(frozen=True)
 class StainedSlide:
-    """The files of a result, and what was measured (see :func:`stain_slide`); ``kept`` where they were there already."""
+    """The files of a result, and what was measured (see :func:`stain_slide`); ``kept`` where they were there already.
+
+    ``unlike``: outlines of tiles unlike the training images; None where the model does not know those.
+    """
 
     source: Path
     path: Path
     dab: Path | None
     tissue: Path
+    unlike: Path | None
     report: Path
     figures: dict[str, Any]
     kept: bool
@@ -87,10 +92,10 @@ def stain_slide(
 
     Writes, NAME being :func:`~restain.stain.sources.slide_name`: ``NAME.ome.tiff`` (or the folder ``NAME.dicom``), the
     virtual IHC slide over the H&E slide's whole extent at the model's mpp; ``NAME.dab.ome.tiff`` where the DAB density is
-    asked for; ``NAME.tissue.geojson``, what was taken for tissue; and ``NAME.stain.json`` with the provenance and these
-    figures: ``tissue_mm2``, ``glass`` (RGB), ``megapixels`` that went through the network, ``megapixels_per_second``,
+    asked for; ``NAME.tissue.geojson``, what was taken for tissue; ``NAME.unlike.geojson``, where the H&E is unlike the
+    training images, if the model knows them; and ``NAME.stain.json`` with the provenance and these figures: ``tissue_mm2``, ``glass`` (RGB), ``megapixels`` that went through the network, ``megapixels_per_second``,
     ``seconds`` (:class:`~restain.stain.pipeline.Seconds`), ``seams`` (:class:`~restain.stain.seams.Seams` with their
-    ``ratio``; None without borders in tissue), ``holes`` (``x, y, width, height, reason`` in px of the result) and
+    ``ratio``; None without borders in tissue), ``unlike`` (:meth:`~restain.stain.unlike.UnlikeTiles.figures`, or None), ``holes`` (``x, y, width, height, reason`` in px of the result) and
     ``slide_faults``. Times and megapixels are of the last run, if a job was killed and went on.
 
     Pixels without tissue get the colour of the H&E slide's glass, on which tissue is rendered as well where the model has
@@ -113,6 +118,7 @@ def stain_slide(
     options = options or SlideOptions()
     name, suffix = slide_name(source), ".dicom" if options.format == "dicom" else ".ome.tiff"
     target, tissue, report = (out / f"{name}{end}" for end in (suffix, ".tissue.geojson", ".stain.json"))
+    unlike = None if restainer.bundle.familiarity is None else out / f"{name}.unlike.geojson"
     dab = out / f"{name}.dab.ome.tiff" if options.dab else None
     if target.resolve() == source.resolve():
         raise RestainError(f"{source}: the result would overwrite its source; choose another output folder.")
@@ -128,7 +134,7 @@ def stain_slide(
         text = provenance(source, _made_by(restainer, options, slide.mpp), steps.part(20))
         if (before := _finished(report, text)) is not None and target.exists() and (dab is None or dab.is_file()):
             tell(source, {FAMILIAR: before.get(FAMILIAR, "")}, warn)
-            return StainedSlide(source, target, dab, tissue, report, before, kept=True)
+            return StainedSlide(source, target, dab, tissue, unlike, report, before, kept=True)
         warn = warn or _silent
         for fault_found in slide.faults:
             warn(f"{source}: {fault_found}")
@@ -150,16 +156,24 @@ def stain_slide(
         ]
         looking = time.perf_counter()
         survey = survey_slide(slide, restainer, windows, stores[0].folder, identity, steps.part(100))
-        stainer = BlockStainer(slide, restainer, area, found.glass, survey.context, stores, strict=options.strict)
+        tiles = None
+        if restainer.bundle.familiarity is not None:
+            tiles = UnlikeTiles(stores[0].folder / "unlike.jsonl", stores[0].grid, restainer.bundle.familiarity)
+        stainer = BlockStainer(
+            slide, restainer, area, found.glass, survey.context, stores, strict=options.strict, unlike=tiles
+        )
         stainer.seconds.survey = time.perf_counter() - looking
         stainer.run(steps.part(800))
 
         text |= {FAMILIAR: survey.familiar}
         tell(source, text, warn)
         figures = _figures(text, stainer, found, slide, stores[0])
+        figures["unlike"] = None if tiles is None else tiles.figures()
         if figures["holes"]:
             warn(f"{source}: {len(figures['holes'])} tiles could not be read and are marked holes in {target}.")
         write_geojson(tissue, to_polygons(found.mask, found.mpp, slide.mpp))
+        if tiles is not None and unlike is not None:
+            write_geojson(unlike, tiles.outlines(TILE, size, mpp, slide.mpp), NAME, COLOUR)
         for store, path, share in zip(stores, (target, dab), (40, 20), strict=False):
             assert path is not None
             write = write_dicom if path.suffix == ".dicom" else write_ome_tiff
@@ -170,7 +184,7 @@ def stain_slide(
             partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
         for store in stores:
             store.discard()
-    return StainedSlide(source, target, dab, tissue, report, figures, kept=False)
+    return StainedSlide(source, target, dab, tissue, unlike, report, figures, kept=False)
 
 
 def _made_by(restainer: Restainer, options: SlideOptions, slide_mpp: float) -> dict[str, str]:

@@ -1,0 +1,117 @@
+"""Where a slide is unlike the training images: a score for each tile, kept as the tiles come, and outlines of what is above the limit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restain.data.images import Rgb
+from restain.errors import RestainError
+from restain.geometry import Size
+from restain.models.appearance import TILE as SEEN
+from restain.models.familiarity import Familiarity
+from restain.slides import Polygon, to_polygons
+
+LEAST_TISSUE = 0.25
+"""Share of tissue below which a piece is not judged."""
+
+NAME = "Unlike the training images"
+COLOUR = (230, 120, 0)
+
+_FINER = 8
+
+
+class UnlikeTiles:
+    """Scores of a slide's tiles (see :mod:`restain.models.familiarity`; above 1 is unlike), as lines of a file that grows.
+
+    Of each tile its fullest piece of 256 px is looked at, since more costs more than it tells. What was written before a kill is
+    read again; safe from many threads.
+
+    Args:
+        path: of the lines; made where there is none.
+        grid: rows and columns of tiles.
+        familiarity: the model's.
+
+    Raises:
+        RestainError: if the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, grid: tuple[int, int], familiarity: Familiarity) -> None:
+        self.path, self.familiarity = path, familiarity
+        self.scores = np.full(grid, np.nan, np.float32)
+        self._lock = threading.Lock()
+        try:
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+        except OSError as fault:
+            raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+        for line in lines:
+            try:
+                row, column, score = json.loads(line)
+                self.scores[row, column] = score
+            except (ValueError, TypeError, IndexError):
+                # The last line of a process that was killed while it wrote.
+                continue
+
+    def look(self, row: int, column: int, he: Rgb, tissue: NDArray[np.float32]) -> None:
+        """Judge a tile: ``(h, w, 3)`` H&E at the model's mpp, and ``(h, w)`` how much of each pixel is tissue.
+
+        Raises:
+            RestainError: if the line cannot be written.
+        """
+        if not np.isnan(self.scores[row, column]) or (piece := fullest(tissue)) is None:
+            return
+        # Rounded as in the file, so that it does not matter which tiles were judged before a kill.
+        score = round(self.familiarity.judge(he[piece]).score, 4)
+        with self._lock:
+            self.scores[row, column] = score
+            try:
+                with open(self.path, "a", encoding="ascii") as file:
+                    # A line end before as well: what stands there may have been torn.
+                    file.write(f"\n[{row}, {column}, {score}]\n")
+            except OSError as fault:
+                raise RestainError(f"{self.path} cannot be written ({fault.strerror}).") from None
+
+    def figures(self) -> dict[str, Any]:
+        """``judged`` tiles, ``unlike`` those above the limit, ``median`` score of the judged (None without any)."""
+        judged = self.scores[~np.isnan(self.scores)]
+        median = float(np.median(judged)) if judged.size else None
+        return {"judged": int(judged.size), "unlike": int((judged > 1).sum()), "median": median}
+
+    def outlines(self, tile: int, size: Size, mpp: float, slide_mpp: float) -> list[Polygon]:
+        """Outlines of the tiles above the limit, in px of the slide's level 0.
+
+        Args:
+            tile: side in px.
+            size: of the result in px, at which outlines end.
+            mpp: of both.
+            slide_mpp: of level 0.
+        """
+        border = np.array([size.width, size.height], np.float64) * mpp / slide_mpp
+        # An outline cuts the corners of a mask's pixels, which in whole tiles would show.
+        fine = np.kron(self.scores > 1, np.ones((_FINER, _FINER), bool))
+        found = to_polygons(fine, tile * mpp / _FINER, slide_mpp)
+        return [
+            Polygon(np.minimum(one.exterior, border), tuple(np.minimum(h, border) for h in one.holes)) for one in found
+        ]
+
+
+def fullest(tissue: NDArray[np.float32]) -> tuple[slice, slice] | None:
+    """The piece of 256 px, or what there is, with most tissue, the middle one first; None if it holds hardly any.
+
+    Args:
+        tissue: ``(h, w)`` in [0, 1].
+    """
+    height, width = tissue.shape
+    if min(height, width) < SEEN // 2:
+        return None
+    tops, lefts = ({length // 2, 0, length} for length in (max(0, height - SEEN), max(0, width - SEEN)))
+    middle = max(0, height - SEEN) // 2, max(0, width - SEEN) // 2
+    places = sorted({(top, left) for top in tops for left in lefts}, key=lambda place: place != middle)
+    pieces = [(slice(top, top + SEEN), slice(left, left + SEEN)) for top, left in places]
+    best = max(pieces, key=lambda piece: float(tissue[piece].mean()))
+    return best if tissue[best].mean() >= LEAST_TISSUE else None
