@@ -57,8 +57,11 @@ def test_a_pair_of_one_name_belongs_together_and_tells_its_level(library: Librar
 
 def test_the_outline_is_offered_for_the_slide_in_whose_px_it_is(library: Library):
     images = by_name(library)
-    assert library.related(images[HE]).outline.name == "block_1.tissue.geojson"
-    assert library.related(images[VIRTUAL]).outline is None
+    assert {which: path.name for which, path in library.related(images[HE]).outlines.items()} == {
+        "tissue": "block_1.tissue.geojson",
+        "unlike": "block_1.unlike.geojson",
+    }
+    assert library.related(images[VIRTUAL]).outlines == {}
 
 
 def test_of_two_slides_of_one_name_the_nearest_is_the_source(folder: Path, tmp_path: Path):

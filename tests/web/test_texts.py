@@ -14,7 +14,7 @@ TEMPLATES = sorted((WEB / "templates").rglob("*.j2"))
 SCRIPTS = sorted((WEB / "static").glob("*.js"))
 SHOWN = {"title", "alt", "aria-label", "placeholder", "aria-description", "aria-roledescription"}
 # Names of keys on a keyboard, as they are printed there.
-KEYS = {"Enter", "Esc", "Delete", *"OSCBNDTMAPRGEL"}
+KEYS = {"Enter", "Esc", "Delete", *"OSCBNDTUMAPRGEL"}
 
 
 class Words(HTMLParser):
@@ -123,5 +123,5 @@ def test_the_switch_is_stronger_than_the_browser_and_is_remembered(server):
         assert "切片" in browser.get("/?lang=zh").text
         assert 'lang="zh-Hans"' in browser.get("/").text
         assert "没有此图像" in browser.get("/view/nothing").text
-        assert "没有此图像" in browser.get("/api/images/nothing/outline").json()["error"]
+        assert "没有此图像" in browser.get("/api/images/nothing/outlines/tissue").json()["error"]
         assert 'lang="zh-Hans"' in browser.get("/?lang=xx").text

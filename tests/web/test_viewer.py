@@ -237,6 +237,14 @@ def test_keys_switch_layouts_and_overlays(open_page, server):
     page.wait_for_selector("path.tissue")
     assert colour(page, "#first", *place) != before
     assert page.locator("#legend li").count() == 4
+    explained = page.get_by_text("trust the virtual stain least there")
+    assert not explained.is_visible()
+    page.keyboard.press("u")
+    page.wait_for_selector("path.unlike")
+    assert explained.is_visible()
+    page.wait_for_url("**unlike=1**")
+    page.keyboard.press("u")
+    page.wait_for_selector("path.unlike", state="detached")
     page.keyboard.press("m")
     assert not page.locator(".navigator").is_visible()
     page.keyboard.press("?")

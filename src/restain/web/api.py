@@ -46,9 +46,9 @@ def routes(library: Library, tiles: Tiles, store: Store, *, show_labels: bool) -
         data = tiles.density(library.get(identity), _whole(level), _whole(column), _whole(row))
         return _picture(data, "image/png")
 
-    @router.get("/outline")
-    def outline(identity: str) -> Response:
-        path = library.related(library.get(identity)).outline
+    @router.get("/outlines/{which}")
+    def outline(identity: str, which: str) -> Response:
+        path = library.related(library.get(identity)).outlines.get(which)
         if path is None:
             raise Fault(404, "fault.no_outline")
         try:

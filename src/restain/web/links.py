@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from restain.web.origin import Kind, Origin, Registered, outline_of, same_size
+from restain.web.origin import OUTLINES, Kind, Origin, Registered, outline_of, same_size
 
 PAIR_FOLDERS = (("HE", "IHC"), ("trainA", "trainB"), ("valA", "valB"), ("testA", "testB"))
 """Where sets of pairs (BCI, MIST) keep the two images of one name."""
@@ -37,7 +37,7 @@ class Related:
     virtual: tuple[Image, ...]
     real: tuple[tuple[Image, Registered | None], ...]
     density: tuple[Image, ...]
-    outline: Path | None
+    outlines: Mapping[str, Path]
 
     @property
     def others(self) -> tuple[Image, ...]:
@@ -76,13 +76,18 @@ class Links:
         density = [one for shown in (image, *virtual) for one in self._density(shown)]
         # An outline is in px of the H&E slide, also where it lies beside what was made of it.
         beside = () if image.kind is Kind.VIRTUAL else (image, *virtual)
-        outlines = [found for one in beside if (found := outline_of(one.path)) is not None and allowed(found)]
+        outlines = {
+            what: found
+            for what in reversed(OUTLINES)
+            for one in reversed(beside)
+            if (found := outline_of(one.path, what)) is not None and allowed(found)
+        }
         return Related(
             self.images.get(self._sources[image.id].id) if image.id in self._sources else None,
             tuple(virtual),
             tuple(self._real(image)),
             tuple(density),
-            outlines[0] if outlines else None,
+            outlines,
         )
 
     def _real(self, image: Image) -> list[tuple[Image, Registered | None]]:

@@ -100,10 +100,14 @@ def read_registrations(transforms: list[Path]) -> list[Registered]:
     return found
 
 
-def outline_of(path: Path) -> Path | None:
-    """The tissue outline beside an image: ``NAME.tissue.geojson``, as ``restain stain`` and ``restain tissue`` name it."""
+OUTLINES = ("tissue", "unlike")
+"""What is outlined beside an image, ``NAME.tissue.geojson``: tissue, and where it is unlike the model's training images."""
+
+
+def outline_of(path: Path, what: str) -> Path | None:
+    """The outline beside an image, as ``restain stain`` and ``restain tissue`` name it; ``what`` is of :data:`OUTLINES`."""
     names = dict.fromkeys((path.stem, bare_name(path)))
-    return next((one for name in names if (one := path.with_name(f"{name}.tissue.geojson")).is_file()), None)
+    return next((one for name in names if (one := path.with_name(f"{name}.{what}.geojson")).is_file()), None)
 
 
 def bare_name(path: Path) -> str:

@@ -125,7 +125,7 @@ def viewer_page(
         "others": others,
         "density": density,
         "dabColours": [[least, list(colour)] for least, colour in DAB_COLOURS],
-        "outline": related.outline is not None,
+        "outlines": list(related.outlines),
         "texts": all_texts(language),
         "language": language,
     }

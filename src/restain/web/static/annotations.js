@@ -12,7 +12,7 @@ export class Annotations {
     this.elements = elements;
     this.say = say;
     this.features = [];
-    this.outline = [];
+    this.outlines = { tissue: [], unlike: [] };
     this.version = 0;
     this.chosen = null;
     this.tool = null;
@@ -160,7 +160,9 @@ export class Annotations {
   }
 
   draw() {
-    const drawn = this.state.tissue ? this.outline.map(({ geometry }) => ({ geometry, classes: ["tissue"] })) : [];
+    const drawn = Object.entries(this.outlines).flatMap(([which, features]) =>
+      this.state[which] ? features.map(({ geometry }) => ({ geometry, classes: [which] })) : [],
+    );
     if (this.state.annotations) {
       for (const { geometry, id } of this.features) {
         drawn.push({ geometry, id, classes: id === this.chosen ? ["chosen"] : [] });

@@ -80,13 +80,13 @@ function snapshotAddress() {
   return `/api/images/${data.image.id}/snapshot.png?${asked}`;
 }
 
-async function outline() {
-  if (!state.tissue || annotations.outline.length) return;
+async function outline(which) {
+  if (!state[which] || !data.outlines.includes(which) || annotations.outlines[which].length) return;
   try {
-    const response = await fetch(`/api/images/${data.image.id}/outline`);
+    const response = await fetch(`/api/images/${data.image.id}/outlines/${which}`);
     const content = await response.json();
     if (!response.ok) say(content.error);
-    else annotations.outline = content.features;
+    else annotations.outlines[which] = content.features;
   } catch {
     say(texts["fault.offline"]);
   }
@@ -109,11 +109,16 @@ function update() {
     at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
   }
   if (at("tissue")) at("tissue").checked = state.tissue;
+  if (at("unlike")) {
+    at("unlike").checked = state.unlike;
+    at("unlike-row").hidden = !state.unlike;
+  }
   at("map").checked = state.map;
   at("annotations").checked = state.annotations;
   scene.show();
   annotations.draw();
-  outline();
+  outline("tissue");
+  outline("unlike");
   changed();
 }
 
@@ -201,7 +206,8 @@ const keys = {
   "[": () => shift(-0.05),
   "]": () => shift(0.05),
   d: () => data.density.length && toggle("dab", 0.7, null),
-  t: () => data.outline && toggle("tissue"),
+  t: () => data.outlines.includes("tissue") && toggle("tissue"),
+  u: () => data.outlines.includes("unlike") && toggle("unlike"),
   m: () => toggle("map"),
   a: () => toggle("annotations"),
   p: () => annotations.pick("point"),
@@ -272,6 +278,7 @@ on("dab-opacity", "input", () => {
   update();
 });
 on("tissue", "change", () => toggle("tissue"));
+on("unlike", "change", () => toggle("unlike"));
 on("map", "change", () => toggle("map"));
 on("annotations", "change", () => toggle("annotations"));
 on("feature-name", "change", () => annotations.rename(at("feature-name").value.trim()));
