@@ -1,7 +1,7 @@
 """A phantom data set on disk: BCI's layout, with the truth beside it.
 
 ``OUT/{HE,IHC}/{train,test}/NNNNN_{train,test}_{0,1+,2+,3+}.png`` are the pairs (lossless),
-``OUT/truth/{train,test}/*.tif`` the true DAB densities (see :func:`read_truth`), ``OUT/truth/cells.csv``
+``OUT/truth/{train,test}/*.tif`` the true DAB densities (:mod:`restain.phantom.truth`), ``OUT/truth/cells.csv``
 every cell, and ``OUT/phantom.json`` what was asked for and how each pair was made. A pair depends on the
 parameters, the seed and its index alone; its truth file is written last, so that a pair is whole when its
 truth file exists, and an interrupted run resumes.
@@ -24,23 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.phantom.cells import Floats
 from restain.phantom.from_he import find_pictures, read_picture
-from restain.phantom.pair import PhantomPair, make_pair, pair_from_picture
+from restain.phantom.pair import make_pair, pair_from_picture
 from restain.phantom.scanned import make_scanned_pair
+from restain.phantom.truth import NOTE, read_record, truth_file
 
-OD_PER_COUNT = 1e-4
-"""Optical density per count of a truth file's ``uint16``."""
 LEAST_FIELD_UM = 45.0
 """A pair shows at least this much tissue, in µm, so that it holds enough cells to have a level."""
-NOTE = "Synthetic tissue made by restain. The HER2 rule is invented; nothing here is, or was stained as, real IHC."
 CELL_COLUMNS = ("name", "x_px", "y_px", "cell_class", "her2_score", "membrane_completeness", "membrane_dab_od")
 
 
@@ -186,38 +182,6 @@ def write_phantom(
         raise RestainError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-def read_truth(path: Path) -> Floats:
-    """Read the true DAB density of a phantom pair: ``(H, W)`` ``float32``, in OD units, aligned with the IHC
-    image.
-
-    Raises:
-        RestainError: if the file is missing or is not a truth file.
-    """
-    return np.asarray(_open_truth(path, lambda page: page.asarray()), dtype=np.float32) * np.float32(OD_PER_COUNT)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read how a pair was made (stain vectors, white, misalignment, cells) from its truth file.
-
-    Raises:
-        RestainError: if the file is missing or is not a truth file.
-    """
-    return dict(_open_truth(path, lambda page: json.loads(page.description)))
-
-
-def _open_truth(path: Path, read: Callable[[Any], Any]) -> Any:
-    try:
-        with tifffile.TiffFile(path) as tif:
-            page: Any = tif.pages[0]
-            if json.loads(page.description)["od_per_count"] != OD_PER_COUNT:
-                raise KeyError("od_per_count")
-            return read(page)
-    except FileNotFoundError as error:
-        raise RestainError(f"{path} does not exist.") from error
-    except (OSError, ValueError, LookupError, TypeError, tifffile.TiffFileError) as error:
-        raise RestainError(f"{path} is not a truth file of a phantom.") from error
-
-
 def _check(
     pairs: int,
     size: int,
@@ -358,24 +322,7 @@ def _write_pair(job: _Job) -> None:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=1)
         _replace(job.out / stain / job.split / f"{name}.png", buffer.getvalue())
-    _replace(job.out / "truth" / job.split / f"{name}.tif", _truth_file(name, job.mpp, pair))
-
-
-def _truth_file(name: str, mpp: float, pair: PhantomPair) -> bytes:
-    record = {
-        "unit": "DAB density in OD units",
-        "od_per_count": OD_PER_COUNT,
-        "note": NOTE,
-        "name": name,
-        "mpp": mpp,
-        "level": pair.level.text,
-        **pair.record,
-        "cells": list(pair.cells.rows()),
-    }
-    counts = np.clip(np.rint(pair.dab / OD_PER_COUNT), 0, 65535).astype(np.uint16)
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, counts, compression="zlib", predictor=True, description=json.dumps(record), metadata=None)
-    return buffer.getvalue()
+    _replace(job.out / "truth" / job.split / f"{name}.tif", truth_file(name, job.mpp, pair))
 
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:
@@ -410,4 +357,4 @@ def _replace(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-__all__ = ["OD_PER_COUNT", "PhantomSummary", "read_record", "read_truth", "write_phantom"]
+__all__ = ["PhantomSummary", "write_phantom"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.phantom.dataset import read_record
 from restain.phantom.pair import grow_pair_tissue
 from restain.phantom.tissue import Tissue
+from restain.phantom.truth import read_record
 
 _NAME = re.compile(r"(\d{5})_(train|test)_(0|1\+|2\+|3\+)")
 _TOLERANCE_PX = 0.02

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from restain.data.images import write_png
-from restain.errors import RestainError
+from restain.data.images import make_folder, write_png
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.optics import glass_white, optical_density
 from restain.slides.geojson import to_polygons, write_geojson
@@ -177,10 +176,7 @@ def write_tissue(
         picture, mask_mpp = overview(slide, MASK_MPP, progress)
     found = tissue_of(picture, mask_mpp)
     polygons = to_polygons(found.mask, found.mpp, slide_mpp)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out} cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     outline, drawing = out / f"{path.stem}.tissue.geojson", out / f"{path.stem}.tissue.png"
     write_geojson(outline, polygons, colour=OUTLINE)
     write_png(drawing, draw_outline(picture, found), {"source": path.name}, found.mpp)
