@@ -1,6 +1,6 @@
 """How far off is a registration? Phantom pairs with known deformation, and a rat kidney with landmarks, in one run.
 
-    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER]
+    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER] [--verdict SEEDS]
         [--hisalign-python PYTHON]
 
 A piece of phantom tissue on glass is stained as H&E and as IHC; the IHC section is turned, mirrored, shifted, scaled and
@@ -15,9 +15,14 @@ landmarks, which registration never sees) is left out where its folder is not gi
   is given; ``bci_agreement_true``, and ``bci_agreement_wrong`` of each H&E with the next pair's IHC; ``bci_refused_true`` and
   ``bci_accepted_wrong`` count the errors. The same with ``mist_``.
 - ``kidney_median_px``, ``kidney_p95_px`` (and ``..._affine_...``, ``..._unregistered_...``).
+- With ``--verdict``: ``verdict`` says, for each kind of pair, how many true ones were refused and how many wrong ones accepted, each
+  ``[errors, pairs, low, high]`` with the 95 % Wilson interval of the rate, and all agreements. The kinds are phantom sections on glass (so many
+  seeds, each also with the next one's IHC), the same with the finer structure of the IHC from other tissue, as in neighbouring sections, phantom
+  patches, and, where their folders are given, tiles of the kidney and the patches of BCI and MIST, each with every other. The limits were set on
+  half of all seeds, tiles and patches; only the other half is used here (``--set`` for the first).
 - With ``--hisalign-python``, the Python of an environment that has hisalign: ``hisalign_median_um`` and ``hisalign_p95_um`` within the
   curve, and ``kidney_hisalign_...``: the same pairs and points, so the same errors. ``hisalign_failed`` says why there are none.
-  ``mirrored`` marks pairs that are mirrored, which hisalign does not look for.
+  Pairs marked ``mirrored`` are given to hisalign mirrored back, because it does not look for that.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +64,14 @@ KIDNEY_MPP = 4.6
 """About what a pixel of the kidney is, for hisalign, which wants to be told."""
 BUMP_UM = 150.0
 """Standard deviation of the bumps of the elastic field."""
+GLASS = 246
+VERDICT_SIDE, VERDICT_MPP = 384, 2.5
+KIDNEY = ("Rat-Kidney_HE", "Rat-Kidney_PanCytokeratin")
 
 
-def pair(side: int, mpp: float, rms_um: float, seed: int) -> tuple[Rgb, Rgb, Field, NDArray[np.bool_]]:
+def pair(
+    side: int, mpp: float, rms_um: float, seed: int, bump_um: float = BUMP_UM
+) -> tuple[Rgb, Rgb, Field, NDArray[np.bool_]]:
     """Fixed and moving picture, ``(side, side, 3)``; for each moving pixel the fixed point (x, y) that it shows; the lost piece."""
     tissue = make_pair(seed, 0, Her2Level.TWO, size=side, mpp=mpp)
     rows, columns = np.mgrid[:side, :side] / side - 0.5
@@ -67,7 +79,7 @@ def pair(side: int, mpp: float, rms_um: float, seed: int) -> tuple[Rgb, Rgb, Fie
     island = (columns / 0.36) ** 2 + ((rows + wave) / 0.30) ** 2 < 1
     lost = (columns - 0.25) ** 2 + (rows - 0.15) ** 2 < 0.08**2
     he, ihc = (
-        np.rint(246 + ndimage.gaussian_filter(shown.astype(float), 0.7)[..., None] * (rgb - 246.0))
+        np.rint(GLASS + ndimage.gaussian_filter(shown.astype(float), 0.7)[..., None] * (rgb - float(GLASS)))
         for rgb, shown in ((tissue.he, island), (tissue.ihc, island & ~lost))
     )
     angle, scale = math.radians(40.0 * seed), 1 / 1.02
@@ -77,13 +89,13 @@ def pair(side: int, mpp: float, rms_um: float, seed: int) -> tuple[Rgb, Rgb, Fie
     source = np.stack([x, y], axis=-1) @ matrix.T + (side / 2 - matrix @ (side / 2, side / 2)) + (12.0, -9.0)
     if rms_um > 0:
         noise = np.random.default_rng(seed).standard_normal((2, side, side))
-        field = ndimage.gaussian_filter(noise, (0, BUMP_UM / mpp, BUMP_UM / mpp), mode="wrap")
+        field = ndimage.gaussian_filter(noise, (0, bump_um / mpp, bump_um / mpp), mode="wrap")
         field *= rms_um / mpp / np.sqrt((field**2).sum(axis=0).mean())
         at = source[..., ::-1].transpose(2, 0, 1) - 0.5
         moved = [ndimage.map_coordinates(field[i], at, order=1, mode="nearest") for i in (0, 1)]
         source = source + np.stack(moved, axis=-1)
     at = source[..., ::-1].transpose(2, 0, 1) - 0.5
-    moving = np.stack([ndimage.map_coordinates(ihc[..., i], at, order=1, cval=246) for i in range(3)], axis=-1)
+    moving = np.stack([ndimage.map_coordinates(ihc[..., i], at, order=1, cval=GLASS) for i in range(3)], axis=-1)
     return he.astype(np.uint8), np.rint(moving).astype(np.uint8), source, lost
 
 
@@ -102,8 +114,10 @@ def tre(points: Field, there: Field, source: Field, mpp: float) -> tuple[float, 
     return float(np.median(error) * mpp), float(np.percentile(error, 95) * mpp)
 
 
-def hisalign(python: Path, fixed: Rgb, moving: Rgb, points: Field, mpp: float) -> Field:
+def hisalign(python: Path, fixed: Rgb, moving: Rgb, points: Field, mpp: float, mirrored: bool = False) -> Field:
     """``points`` of the fixed picture carried to the moving one by hisalign in its own environment.
+
+    It does not look for mirrored sections, so it is given them mirrored back.
 
     Raises:
         RuntimeError: if it fails, with its last line.
@@ -111,13 +125,14 @@ def hisalign(python: Path, fixed: Rgb, moving: Rgb, points: Field, mpp: float) -
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("fixed.png", "moving.png", "points.npy", "out.npy")]
         write_png(files[0], fixed)
-        write_png(files[1], moving)
+        write_png(files[1], np.ascontiguousarray(moving[:, ::-1]) if mirrored else moving)
         np.save(files[2], points)
         command = [str(python), str(Path(__file__).with_name("hisalign_points.py")), *map(str, files), str(mpp)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-        return np.asarray(np.load(files[3]))
+        there = np.asarray(np.load(files[3]))
+        return there * (-1, 1) + (moving.shape[1], 0) if mirrored else there
 
 
 def landmarks(path: Path) -> NDArray[np.float64]:
@@ -125,9 +140,8 @@ def landmarks(path: Path) -> NDArray[np.float64]:
 
 
 def kidney(folder: Path, peer: Path | None) -> dict[str, object]:
-    names = ("Rat-Kidney_HE", "Rat-Kidney_PanCytokeratin")
-    fixed, moving = (read_rgb(folder / f"{name}.jpg") for name in names)
-    one, other = (landmarks(folder / f"{name}.csv") for name in names)
+    fixed, moving = (read_rgb(folder / f"{name}.jpg") for name in KIDNEY)
+    one, other = (landmarks(folder / f"{name}.csv") for name in KIDNEY)
     found = register_images(fixed, moving)
     results: dict[str, object] = {}
     carried = {"unregistered_": one, "affine_": found.affine.forward(one), "": found.transform.forward(one)}
@@ -175,9 +189,7 @@ def patches(folders: tuple[Path, Path], name: str) -> dict[str, object]:
                 found = register_images(he, other, PATCH_MPP)
             except RestainError as fault:
                 refused[true] += 1
-                # A picture without tissue is refused with another sentence, and agrees with nothing.
-                said = re.search(r"agreement (-?[\d.]+)", str(fault))
-                agreements[true].append(None if said is None else float(said[1]))
+                agreements[true].append(said_agreement(fault))
             else:
                 agreements[true].append(found.agreement)
                 if true:
@@ -194,6 +206,111 @@ def patches(folders: tuple[Path, Path], name: str) -> dict[str, object]:
     }
 
 
+def neighbour(ihc: Rgb, other: Rgb, shared_um: float, mpp: float) -> Rgb:
+    """A section whose structure is that of ``ihc`` down to ``shared_um`` and that of ``other`` below, where there is tissue."""
+    densities = [optical_density(rgb, GLASS) for rgb in (ihc, other)]
+    coarse = [ndimage.gaussian_filter(od, (shared_um / mpp, shared_um / mpp, 0)) for od in densities]
+    seen = ndimage.gaussian_filter((densities[0].sum(axis=-1) > 0.08).astype(float), 3)[..., None]
+    mixed = np.maximum(coarse[0] + (densities[1] - coarse[1]) * seen, 0)
+    return np.clip(np.rint(GLASS * 10**-mixed), 0, 255).astype(np.uint8)
+
+
+def verdict_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb, Rgb, float | None]]:
+    """Pairs of one half: kind, whether true, H&E, IHC, mpp."""
+    half = 0 if options.set else 1
+    seeds = [seed for seed in range(200, 200 + 2 * options.verdict) if seed // 2 % 2 == half]
+    found: dict[str, list[tuple[Rgb, Rgb]]] = {"section": [], "neighbour": [], "phantom patch": []}
+    for seed in seeds:
+        rng = np.random.default_rng([seed, 7])
+        rms, bump = float(rng.choice([0, 10, 20, 40])), float(rng.choice([100, 150, 250]))
+        he, ihc, _, _ = pair(VERDICT_SIDE, VERDICT_MPP, rms, seed, bump)
+        other = make_pair(seed + 1000, 0, Her2Level.TWO, size=VERDICT_SIDE, mpp=VERDICT_MPP).ihc
+        found["section"].append((he, ihc))
+        found["neighbour"].append((he, neighbour(ihc, other, (10, 20)[seed // 4 % 2], VERDICT_MPP)))
+        patch = make_pair(seed, 1, Her2Level.TWO, size=512, mpp=2 * PATCH_MPP, misalign_um=5.0 * (seed // 2 % 3))
+        found["phantom patch"].append((patch.he, patch.ihc))
+    for kind, pictures in found.items():
+        mpp = 2 * PATCH_MPP if kind == "phantom patch" else VERDICT_MPP
+        for number, (he, ihc) in enumerate(pictures):
+            yield kind, True, he, ihc, mpp
+            if number > 0:
+                yield kind, False, he, pictures[number - 1][1], mpp
+    real: dict[str, list[tuple[Rgb, Rgb]]] = {"kidney tile": [], "real patch": []}
+    if options.kidney is not None:
+        one, other = (read_rgb(options.kidney / f"{name}.jpg") for name in KIDNEY)
+        tiles = [(row, column) for row in range(2) for column in range(3)]
+        real["kidney tile"] = [(_tile(one, at), _tile(other, at)) for at in tiles if sum(at) % 2 == half]
+    numbered = [
+        (he / name, ihc / name)
+        for he, ihc in patch_folders(options).values()
+        for name in sorted(path.name for path in he.iterdir())
+    ]
+    real["real patch"] = [(read_rgb(he), read_rgb(ihc)) for he, ihc in numbered[half::2]]
+    for kind, pictures in real.items():
+        mpp = None if kind == "kidney tile" else PATCH_MPP
+        for i, (he, _) in enumerate(pictures):
+            for j, (_, ihc) in enumerate(pictures):
+                yield kind, i == j, he, ihc, mpp
+
+
+def _tile(rgb: Rgb, at: tuple[int, int]) -> Rgb:
+    height, width = rgb.shape[0] // 2, rgb.shape[1] // 3
+    return rgb[at[0] * height : (at[0] + 1) * height, at[1] * width : (at[1] + 1) * width].copy()
+
+
+def wilson(errors: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a rate."""
+    if of == 0:
+        return 0.0, 1.0
+    z, rate = 1.96, errors / of
+    middle, half = rate + z * z / (2 * of), z * math.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
+    return max(0.0, (middle - half) / (1 + z * z / of)), min(1.0, (middle + half) / (1 + z * z / of))
+
+
+def verdicts(options: argparse.Namespace) -> dict[str, object]:
+    """Errors of the verdict, kind by kind."""
+    agreements: dict[str, dict[bool, list[float | None]]] = {}
+    wrong: Counter[tuple[str, bool]] = Counter()
+    for kind, true, he, ihc, mpp in verdict_pairs(options):
+        agreed, accepted = told(he, ihc, mpp)
+        agreements.setdefault(kind, {True: [], False: []})[true].append(agreed)
+        wrong[kind, true] += accepted is not true
+        print(kind, "true" if true else "wrong", agreed, "accepted" if accepted else "refused", flush=True)
+    return {
+        kind: {
+            "refused_true": [wrong[kind, True], len(found[True]), *wilson(wrong[kind, True], len(found[True]))],
+            "accepted_wrong": [wrong[kind, False], len(found[False]), *wilson(wrong[kind, False], len(found[False]))],
+            "agreement_true": found[True],
+            "agreement_wrong": found[False],
+        }
+        for kind, found in agreements.items()
+    }
+
+
+def told(he: Rgb, ihc: Rgb, mpp: float | None) -> tuple[float | None, bool]:
+    """The agreement of a pair (None where one shows no tissue), and whether it is registered."""
+    try:
+        return register_images(he, ihc, mpp).agreement, True
+    except RestainError as fault:
+        return said_agreement(fault), False
+
+
+def said_agreement(fault: RestainError) -> float | None:
+    """The agreement of a refused pair; None for a picture without tissue, which is refused with another sentence."""
+    said = re.search(r"agreement (-?[\d.]+)", str(fault))
+    return None if said is None else float(said[1])
+
+
+def patch_folders(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
+    """H&E and IHC folders of the real patches that are given."""
+    given = {}
+    if options.bci is not None:
+        given["bci"] = (options.bci / "HE" / "test", options.bci / "IHC" / "test")
+    if options.mist is not None:
+        given["mist"] = (options.mist / "valA", options.mist / "valB")
+    return given
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -202,6 +319,8 @@ def main() -> None:
     parser.add_argument("--kidney", type=Path, help="folder of the rat kidney's pictures and landmarks")
     parser.add_argument("--bci", type=Path, help="folder with HE/test and IHC/test of BCI")
     parser.add_argument("--mist", type=Path, help="folder with valA and valB of MIST")
+    parser.add_argument("--verdict", type=int, default=0, help="seeds of phantom pairs by which the verdict is judged")
+    parser.add_argument("--set", action="store_true", help="judge the verdict on the half that its limits were set on")
     parser.add_argument("--hisalign-python", type=Path, help="Python of an environment that has hisalign")
     options = parser.parse_args()
     side, mpp = (512, 2.0) if options.quick else (1536, 1.0)
@@ -217,7 +336,7 @@ def main() -> None:
         carried = {"": found.transform.forward(points), "affine_": found.affine.forward(points)}
         if options.hisalign_python is not None:
             try:
-                carried["hisalign_"] = hisalign(options.hisalign_python, he, moving, points, mpp)
+                carried["hisalign_"] = hisalign(options.hisalign_python, he, moving, points, mpp, one["mirrored"])
             except RuntimeError as fault:
                 one["hisalign_failed"] = str(fault)
         for label, there in carried.items():
@@ -233,10 +352,10 @@ def main() -> None:
     }
     if options.kidney is not None:
         result |= kidney(options.kidney, options.hisalign_python)
-    if options.bci is not None:
-        result |= patches((options.bci / "HE" / "test", options.bci / "IHC" / "test"), "bci")
-    if options.mist is not None:
-        result |= patches((options.mist / "valA", options.mist / "valB"), "mist")
+    for name, folders in patch_folders(options).items():
+        result |= patches(folders, name)
+    if options.verdict:
+        result["verdict"] = verdicts(options)
     print(json.dumps(result))
 
 

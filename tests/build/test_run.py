@@ -191,6 +191,29 @@ def test_the_manifest_as_parquet(pair: SlidePair, tmp_path: Path, monkeypatch: p
         build_dataset([pair], tmp_path, SETTINGS, parquet=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is held on Windows")
+def test_two_do_not_build_in_one_folder(pair: SlidePair, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    # The other process stops where it tells its progress for the first time, until its input ends.
+    other = f"""
+import sys
+from pathlib import Path
+from restain.build import Grid, Settings, SlidePair, build_dataset
+from restain.her2 import Her2Level
+pair = SlidePair(Path({str(pair.he)!r}), Path({str(pair.ihc)!r}), Her2Level.THREE, "P1", "A")
+build_dataset([pair], Path({str(out)!r}), Settings(Grid(1.0, 192)), progress=lambda *_: (print(flush=True), sys.stdin.read(), exit()))
+"""
+    with subprocess.Popen([sys.executable, "-c", other], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        before = files(out)
+        with pytest.raises(RestainError, match=f"{re.escape(str(out))} is in use by another restain build"):
+            build_dataset([pair], out, SETTINGS)
+        assert files(out) == before
+        process.communicate()
+    assert not build_dataset([pair], out, SETTINGS).failed
+
+
 @pytest.mark.parametrize("when", ["measured/he.jsonl", "HE/train/00001_train_3+.png"])
 def test_killed_and_called_again_it_ends_with_the_same_files(when: str, pair: SlidePair, tmp_path: Path) -> None:
     out, whole = tmp_path / "killed", tmp_path / "whole"

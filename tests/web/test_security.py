@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from restain.errors import RestainError
-from restain.web.serve import check_host
+from restain.web.serve import allowed_hosts, serve
 from restain.web.settings import settings
 
 HE = "block_1.ome.tiff"
@@ -65,7 +65,9 @@ def test_a_tile_out_of_range_is_refused(server, tile: str):
 
 def test_a_host_of_another_name_is_not_answered(server):
     # DNS rebinding: a foreign page whose name points to this machine.
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example:80", ""):
+    # What follows a slash or a question mark would be taken for the address that is asked for.
+    odd = ("127.0.0.1/static", "127.0.0.1?", "127.0.0.1#", "evil@127.0.0.1", "[::1", "127.0.0.1:x")
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example:80", "", *odd):
         assert raw(server, "/", Host=host)[0] == 400
     for host in ("127.0.0.1", "localhost:9", "[::1]:8000"):
         assert raw(server, "/", Host=host)[0] == 200
@@ -182,15 +184,29 @@ def test_a_huge_declared_picture_is_refused(start, tmp_path: Path):
         running.stop()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", "", "127.0.0.1.evil.example"])
-def test_an_address_that_others_reach_is_refused(host: str):
-    with pytest.raises(RestainError, match="no accounts"):
-        check_host(host)
+@pytest.mark.parametrize("host", ["192.168.1.4", "example.org", "127.0.0.1.evil.example", "fe80::1"])
+def test_an_address_that_others_reach_is_refused_without_accounts(host: str, folder: Path, tmp_path: Path):
+    with pytest.raises(RestainError, match="restain accounts add"):
+        serve(folder, host=host, port=0, state=tmp_path)
 
 
-def test_a_loopback_address_is_taken():
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "a b", "host:80", "http://host", "host/path"])
+def test_an_address_that_is_none_to_ask_for_is_refused(host: str):
+    with pytest.raises(RestainError, match="--host"):
+        allowed_hosts(host, [])
+
+
+def test_loopback_is_this_machine_alone_unless_others_are_let_in():
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
-        check_host(host)
+        names, reached = allowed_hosts(host, [])
+        assert host in names
+        assert not reached
+    assert allowed_hosts("127.0.0.1", ["Stain.Hospital.example"]) == (
+        ("127.0.0.1", "localhost", "::1", "stain.hospital.example"),
+        True,
+    )
+    assert allowed_hosts("127.0.0.1", [], behind_proxy=True)[1]
+    assert "0.0.0.0" not in allowed_hosts("0.0.0.0", ["192.168.1.4"])[0]
 
 
 def test_the_command_refuses_in_one_sentence(folder: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ import numpy as np
 from restain.build.refine import Box, local_transform
 from restain.build.rules import Candidate
 from restain.build.survey import Grid, Survey, matrix_of
-from restain.data import read_text, write_png
+from restain.data import make_folder, read_text, write_png
 from restain.data.images import Rgb
 from restain.data.layouts import SPLITS, Split, image_files
 from restain.errors import RestainError
@@ -130,14 +130,6 @@ def remove_stale(out: Path, wanted: Iterable[Path]) -> None:
         for partial in (out / stain).rglob(".*.part"):
             # Left by a process that was killed while it wrote.
             partial.unlink(missing_ok=True)
-
-
-def make_folder(path: Path) -> None:
-    """Raises RestainError if the folder cannot be made."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be made ({fault.strerror}).") from None
 
 
 def _pictures(out: Path) -> list[Path]:

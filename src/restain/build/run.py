@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import restain
-from restain.build.cut import Patch, check_is_ours, cut_pair, make_folder, paths_of, remove_stale
+from restain.build.cut import Patch, check_is_ours, cut_pair, paths_of, remove_stale
+from restain.build.lock import held
 from restain.build.manifest import check_parquet, pair_weight, write_csv, write_parquet
 from restain.build.rules import (
     BALANCE,
@@ -28,7 +29,7 @@ from restain.build.rules import (
 from restain.build.split import PARTS, split_patients
 from restain.build.survey import Grid, Survey, survey_pair
 from restain.build.table import SlidePair, check_pairs
-from restain.data import whole_file
+from restain.data import make_folder, whole_file
 from restain.data.layouts import Split
 from restain.errors import RestainError
 from restain.stain import slide_name
@@ -137,7 +138,8 @@ def build_dataset(
         What was built. A slide pair that cannot be read, does not match or leaves no patch is ``failed`` and stops no other.
 
     Raises:
-        RestainError: if the settings or the pairs as a set are at fault, or a file of the data set cannot be written.
+        RestainError: if the settings or the pairs as a set are at fault, another process builds into ``out``, or a file of the
+            data set cannot be written.
     """
     settings = settings or Settings()
     settings.grid.check()
@@ -151,13 +153,14 @@ def build_dataset(
     for sentence in split_notes(splits, settings):
         warn(sentence)
     make_folder(out)
-    check_is_ours(out)
-    job = _Job(pairs, [splits[pair.person] for pair in pairs], settings, out, progress, warn)
-    surveys = job.survey()
-    patches = job.judge(surveys)
-    if not dry_run:
-        job.cut(surveys, patches)
-    return job.report(surveys, patches, dry_run=dry_run, parquet=parquet, command=command)
+    with held(out):
+        check_is_ours(out)
+        job = _Job(pairs, [splits[pair.person] for pair in pairs], settings, out, progress, warn)
+        surveys = job.survey()
+        patches = job.judge(surveys)
+        if not dry_run:
+            job.cut(surveys, patches)
+        return job.report(surveys, patches, dry_run=dry_run, parquet=parquet, command=command)
 
 
 def names_of(pairs: Sequence[SlidePair]) -> list[str]:

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 import restain
-from restain.build.cut import PairReader, Patch, make_folder
+from restain.build.cut import PairReader, Patch
 from restain.build.rules import BALANCE, RULES, UNREADABLE
 from restain.build.survey import Survey
-from restain.data import whole_file
+from restain.data import make_folder, whole_file
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.evaluate.pages import environment

@@ -11,11 +11,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from restain import RestainError, __version__
-from restain.cli import build, data, evaluation, explaining, register, review, serving, slides, staining, training
+from restain.cli import (
+    accounts,
+    build,
+    data,
+    evaluation,
+    explaining,
+    register,
+    review,
+    serving,
+    slides,
+    staining,
+    training,
+)
 from restain.cli.console import app, err_console, out_console, plain
 from restain.errors import Interrupted
 
 __all__ = [
+    "accounts",
     "app",
     "build",
     "data",

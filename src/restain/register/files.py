@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import whole_file
+from restain.data.images import make_folder, whole_file
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.register.transform import Lattice, Transform
@@ -37,10 +37,7 @@ def write_transform(folder: Path, transform: Transform, names: tuple[str, str] =
     Raises:
         RestainError: if a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{folder} cannot be made ({fault.strerror}).") from None
+    make_folder(folder)
     content: dict[str, Any] = {
         "format": FORMAT,
         "maps": "px of the fixed slide's level 0 to px of the moving slide's; the first pixel's corner is (0, 0)",
@@ -82,16 +79,7 @@ def read_transform(path: Path, *, inverse: bool = False) -> Transform:
     """
     if path.is_dir():
         path = path / TRANSFORM_FILE
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-    except UnicodeDecodeError:
-        raise RestainError(
-            f"{path} is not text; a transform is JSON or rows of numbers (pickled files are never opened)."
-        ) from None
+    text = text_of(path, "is not text; a transform is JSON or rows of numbers (pickled files are never opened)")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -105,6 +93,22 @@ def read_transform(path: Path, *, inverse: bool = False) -> Transform:
         return transform.inverted() if inverse else transform
     except ValueError as fault:
         raise RestainError(f"{path}: {fault}.") from None
+
+
+def text_of(path: Path, otherwise: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        RestainError: if it cannot be read; if it is not UTF-8, its path and ``otherwise``.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise RestainError(f"{path} does not exist.") from None
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+    except UnicodeDecodeError:
+        raise RestainError(f"{path} {otherwise}.") from None
 
 
 def _side(name: str, size: Size | None, mpp: float | None) -> dict[str, Any]:

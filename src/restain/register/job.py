@@ -90,6 +90,7 @@ def describe(found: Registration, fixed: Slide, moving: Slide) -> dict[str, Any]
             {
                 "mpp": one.raster.mpp,
                 "block_px": one.raster.block,
+                "smoothing_px": one.raster.smoothing,
                 "blocks": len(one.misfit),
                 "standing": one.standing,
                 "accepted": one.accepted,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from restain.geometry import Point, Region, Size
 from restain.register.blocks import Match, best_shifts, correlations, standing
-from restain.register.structure import MARGIN_PX, Look, channels
+from restain.register.structure import MARGIN_PX, SMOOTHING_PX, Look, channels
 from restain.register.transform import Points, Transform
 from restain.register.warp import read_mirrored, warp_region
 from restain.slides.mask import TissueMask
@@ -36,12 +36,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Raster:
-    """Where blocks are matched: every ``stride`` px at ``mpp``, their side and search in px at ``mpp``."""
+    """Where blocks are matched: every ``stride`` px at ``mpp``, their side and search in px at ``mpp``.
+
+    ``smoothing`` is that of their channels: the less, the finer the detail that decides.
+    """
 
     mpp: float
     block: int
     reach: int
     stride: int
+    smoothing: float = SMOOTHING_PX
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ def _surfaces(
     left, top = (int(v) - margin for v in centres.min(axis=0))
     right, bottom = (int(v) + margin for v in centres.max(axis=0))
     region = Region(Point(left, top), Size(right - left, bottom - top))
-    one = channels(read_mirrored(fixed.slide, region, raster.mpp), fixed.look)
-    other = channels(warp_region(moving.slide, transform, region, raster.mpp, outside=None), moving.look)
+    one = channels(read_mirrored(fixed.slide, region, raster.mpp), fixed.look, raster.smoothing)
+    laid = warp_region(moving.slide, transform, region, raster.mpp, outside=None)
+    other = channels(laid, moving.look, raster.smoothing)
     return correlations(one, other, centres - (left, top), raster.block, raster.reach)

@@ -13,6 +13,7 @@ import numpy as np
 
 from restain.data.images import whole_file
 from restain.errors import RestainError
+from restain.register.files import text_of
 from restain.register.transform import Points, Transform
 
 GEOMETRIES = ("geometry", "nucleusGeometry")
@@ -37,14 +38,7 @@ def map_file(source: Path, transform: Transform, out: Path, *, inverse: bool = F
         RestainError: if the file cannot be read or is neither, a coordinate is not a finite number, a point has no
             counterpart because the transform folds there, or the result cannot be written.
     """
-    try:
-        text = source.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise RestainError(f"{source} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{source} cannot be read ({fault.strerror}).") from None
-    except UnicodeDecodeError:
-        raise RestainError(f"{source} is neither GeoJSON nor CSV (it is not UTF-8 text).") from None
+    text = text_of(source, "is neither GeoJSON nor CSV (it is not UTF-8 text)")
     count = 0
 
     def move(points: Points) -> Points:

@@ -70,12 +70,12 @@ def matter(rgb: Rgb, look: Look) -> Floats:
     return np.asarray(1 - np.exp(-total / (SATURATION * look.density)), dtype=np.float32)
 
 
-def channels(rgb: Rgb, look: Look) -> Floats:
-    """``(2, H, W)``: locally normalised *matter* and *hematoxylin* of ``(H, W, 3)`` RGB."""
+def channels(rgb: Rgb, look: Look, smoothing: float = SMOOTHING_PX) -> Floats:
+    """``(2, H, W)``: locally normalised *matter* and *hematoxylin* of ``(H, W, 3)`` RGB; ``smoothing`` as :data:`SMOOTHING_PX`."""
     total, hematoxylin = _densities(rgb, look.glass)
     seen = 1 - np.exp(-total / (SATURATION * look.density))
     stained = hematoxylin / look.hematoxylin
-    return np.stack([_normalised(seen, MATTER_FLOOR), _normalised(stained, HEMATOXYLIN_FLOOR)])
+    return np.stack([_normalised(seen, MATTER_FLOOR, smoothing), _normalised(stained, HEMATOXYLIN_FLOOR, smoothing)])
 
 
 def _densities(rgb: Rgb, glass: Floats) -> tuple[Floats, Floats]:
@@ -84,8 +84,8 @@ def _densities(rgb: Rgb, glass: Floats) -> tuple[Floats, Floats]:
     return np.maximum(od.sum(axis=-1), 0), np.maximum(hematoxylin, 0)
 
 
-def _normalised(plane: Floats, floor: float) -> Floats:
-    smooth = ndimage.gaussian_filter(plane, SMOOTHING_PX)
+def _normalised(plane: Floats, floor: float, smoothing: float) -> Floats:
+    smooth = ndimage.gaussian_filter(plane, smoothing)
     mean = _windowed(smooth)
     variance = _windowed(smooth * smooth) - mean * mean
     return np.asarray((smooth - mean) / np.sqrt(np.maximum(variance, 0) + floor**2), dtype=np.float32)

@@ -17,9 +17,9 @@ from restain.register.coarse import Coarse, is_patch
 from restain.register.level import Raster, Section, Shifts
 from restain.register.transform import Transform
 
-LEAST_AGREEMENT = 0.6
-"""Pairs whose agreement is below this are refused. See docs/register.md for the pairs it was set on."""
-LEAST_AS_THEY_LIE = 0.4
+LEAST_AGREEMENT = 0.8
+"""Pairs whose agreement is below this are refused. See docs/register.md for the pairs it was set on, and those it was tried on."""
+LEAST_AS_THEY_LIE = 0.5
 """The same for patches that lie on each other about as they come: someone has matched them, and the best of all orientations and
 shifts needs more to be believed than the one that was expected."""
 LEAST_BLOCKS = 6

@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sql
 
 from restain.data.images import image_size
+from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.review import store as db
@@ -57,7 +58,7 @@ def create_study(
     return Study(store)
 
 
-def _write(store: db.Store, definition: StudyDefinition, sizes: list[Size], common: Size, now: datetime) -> None:
+def _write(store: Database, definition: StudyDefinition, sizes: list[Size], common: Size, now: datetime) -> None:
     with store.write() as connection:
         if connection.execute(sql.select(db.STUDY.c.id)).first() is not None:
             raise RestainError(f"{store.where} holds a study already; give another folder.")

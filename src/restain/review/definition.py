@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.review.faults import NoAnswer
 
 
 class Modality(StrEnum):
@@ -116,14 +117,15 @@ class Question(_Strict):
         """The value as it is stored.
 
         Raises:
-            RestainError: if it is no answer to this question.
+            NoAnswer: if it is none to this question.
         """
         if self.kind is Kind.TEXT:
-            if len(value) > LONGEST_TEXT or "\x00" in value:
-                raise RestainError(f"An answer to '{self.name}' is text of at most {LONGEST_TEXT} characters.")
+            # Half a surrogate pair, which JSON can spell, is no text.
+            if len(value) > LONGEST_TEXT or "\x00" in value or any("\ud800" <= one <= "\udfff" for one in value):
+                raise NoAnswer(f"An answer to '{self.name}' is text of at most {LONGEST_TEXT} characters.")
             return value
         if value not in self.choices:
-            raise RestainError(f"'{value[:40]}' is no answer to '{self.name}'; answers are {', '.join(self.choices)}.")
+            raise NoAnswer(f"'{value[:40]}' is no answer to '{self.name}'; answers are {', '.join(self.choices)}.")
         return value
 
 
@@ -187,11 +189,11 @@ class StudyDefinition(_Strict):
         return {image.case: image.level for image in self.images if image.level is not None}
 
     def question(self, name: str) -> Question:
-        """Raises RestainError if there is no such question."""
+        """Raises NoAnswer if there is no such question."""
         for question in self.questions:
             if question.name == name:
                 return question
-        raise RestainError(f"The study does not ask '{name[:40]}'.")
+        raise NoAnswer(f"The study does not ask '{name[:40]}'.")
 
     def named(self, kind: Kind) -> str | None:
         """The name of the question of this kind, if it is asked."""

@@ -8,9 +8,11 @@ nothing either.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +22,18 @@ import sqlalchemy as sql
 from PIL import Image
 
 from restain.data.images import image_size, read_rgb
+from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.review import store as db
 from restain.review.definition import Modality, Question, StudyDefinition, parse_definition
+from restain.review.faults import AnsweredSince, ItemClosed, NoSuchItem
 
 MOST_PIXELS = 100_000_000
 """Pixels of an image that :meth:`Study.picture` decodes whole; larger ones are slides, read region by region."""
+
+NOT_THERE = "There is no such item for this reader."
+CLOSED = "This item is closed; its answers can no longer be changed."
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class _Showing:
 class Study:
     """An open study; a context manager. Several processes and machines may hold it open at once."""
 
-    def __init__(self, store: db.Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
         with store.read() as connection:
             row = connection.execute(sql.select(db.STUDY)).first()
@@ -150,7 +157,20 @@ class Study:
     def readers(self) -> tuple[str, ...]:
         return self.definition.readers
 
-    def next_item(self, reader: str, now: datetime | None = None) -> Item | None:
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of all images, in no order that a reader sees."""
+        with self._store.read() as connection:
+            return tuple(Path(path) for path in connection.execute(sql.select(db.IMAGES.c.path)).scalars())
+
+    @property
+    def id(self) -> str:
+        """A name for addresses. It follows from the tokens, so it is the same wherever the folder lies and tells nothing."""
+        with self._store.read() as connection:
+            tokens = connection.execute(sql.select(db.ITEMS.c.token).order_by(db.ITEMS.c.id)).scalars()
+            return hashlib.sha256("\n".join(tokens).encode()).hexdigest()[:20]
+
+    def next_item(self, reader: str, now: datetime | None = None, without: Collection[str] = ()) -> Item | None:
         """What the reader is to see now; the same again until it is complete. ``None``: finished, or waiting for the washout.
 
         The first session is read to its end before the second begins. An image whose case the reader saw in the other
@@ -159,6 +179,7 @@ class Study:
         Args:
             reader: a name of the study.
             now: with a time zone; the clock's time where it is not given. It is what the washout is held against.
+            without: tokens to pass over for now, since their images cannot be shown; they stay open.
 
         Raises:
             RestainError: if the study has no such reader.
@@ -167,7 +188,8 @@ class Study:
         with self._store.write() as connection:
             showings = self._showings(connection, reader)
             now = _onward(now, showings)
-            found = next((one for one in self._open(showings) if self._due(one, showings) <= now), None)
+            left = [one for one in self._open(showings) if one.token not in without]
+            found = next((one for one in left if self._due(one, showings) <= now), None)
             if found is None:
                 return None
             self._look(connection, found, now)
@@ -185,6 +207,22 @@ class Study:
             self._look(connection, found, _onward(moment(now), showings))
         return self._item(found, len(showings))
 
+    def offered(self, reader: str) -> tuple[str, ...]:
+        """Tokens of the session at hand (the last, where all is read) that the reader was offered and can change, in order.
+
+        Raises:
+            RestainError: if the study has no such reader.
+        """
+        with self._store.read() as connection:
+            showings = self._showings(connection, reader)
+        left = self._open(showings)
+        session = left[0].session if left else max(one.session for one in showings)
+        return tuple(
+            one.token
+            for one in showings
+            if one.session == session and one.offered is not None and not _closed(one, showings)
+        )
+
     def record(
         self,
         reader: str,
@@ -193,8 +231,12 @@ class Study:
         value: str,
         now: datetime | None = None,
         seconds: float | None = None,
-    ) -> None:
+        *,
+        replaces: Collection[str | None] | None = None,
+    ) -> dict[str, str]:
         """Keep an answer; when this returns it is on the disk. A further answer to the same question is kept beside the first and counts.
+
+        The answer that counts already is not kept again, so whoever heard nothing may send it once more.
 
         Args:
             reader: a name of the study.
@@ -203,19 +245,33 @@ class Study:
             value: one of its choices, or text.
             now: with a time zone; the clock's time where it is not given.
             seconds: how long the reader looked, where the page measured; else the time since the item was shown.
+            replaces: answers that the caller knows of, ``None`` for no answer: where another one counts, given on another
+                machine, this one is late and refused. Not given: it replaces any.
+
+        Returns:
+            All answers to the item that count now.
 
         Raises:
-            RestainError: if the token is none of the reader's, the item is closed since they saw the case in the other
-                modality, or the value is no answer to the question. Nothing is kept then.
+            RestainError: :class:`NoSuchItem` if the token is none of the reader's, :class:`ItemClosed` if they saw the case
+                in the other modality since, :class:`NoAnswer` if the value is no answer to the question,
+                :class:`AnsweredSince`. Nothing is kept then.
         """
         now, value = moment(now), self.definition.question(question).check(value)
         with self._store.write() as connection:
             showings = self._showings(connection, reader)
             found, now = self._find(showings, token), _onward(now, showings)
+            counts = found.answers.get(question)
+            if counts == value:
+                # They saw the image all the same, which the washout counts from.
+                self._look(connection, found, now)
+                return dict(found.answers)
+            if replaces is not None and counts not in replaces:
+                raise AnsweredSince(f"'{question}' was answered elsewhere since; the later answer counts.")
             if seconds is None and found.seen is not None:
                 seconds = max(0.0, (now - found.seen).total_seconds())
             values = {"item_id": found.id, "question": question, "value": value, "at": written(now), "seconds": seconds}
             connection.execute(db.ANSWERS.insert().values(**values))
+        return found.answers | {question: value}
 
     def progress(self, reader: str, now: datetime | None = None) -> Progress:
         """Raises RestainError if the study has no such reader."""
@@ -232,10 +288,23 @@ class Study:
         Raises:
             RestainError: as :meth:`item` does.
         """
+        if reader not in self._readers:
+            raise RestainError(f"The study has no reader '{reader[:80]}'.")
+        # Asked for with every tile, so not by way of all showings.
+        images = db.ITEMS.join(db.IMAGES)
+        own = (db.ITEMS.c.reader_id == self._readers[reader]) & db.ITEMS.c.offered.is_not(None)
+        sought = sql.select(db.ITEMS.c.position, db.IMAGES).select_from(images).where(own, db.ITEMS.c.token == token)
         with self._store.read() as connection:
-            found = self._find(self._showings(connection, reader), token)
-        left, top = (found.size.width - self.size.width) // 2, (found.size.height - self.size.height) // 2
-        return found.path, Region(Point(left, top), self.size)
+            # A database may refuse to compare what no token can hold.
+            found = connection.execute(sought).first() if token.isascii() and token.isprintable() else None
+            if found is None:
+                raise NoSuchItem(NOT_THERE)
+            other = (db.IMAGES.c.case_id == found.case_id) & (db.IMAGES.c.modality != found.modality)
+            since = own & other & (db.ITEMS.c.position > found.position)
+            if connection.execute(sql.select(db.ITEMS.c.id).select_from(images).where(since).limit(1)).first():
+                raise ItemClosed(CLOSED)
+        left, top = (found.width - self.size.width) // 2, (found.height - self.size.height) // 2
+        return Path(found.path), Region(Point(left, top), self.size)
 
     def picture(self, reader: str, token: str) -> bytes:
         """The image behind a token as PNG of the study's size, without any metadata.
@@ -320,9 +389,9 @@ class Study:
     def _find(self, showings: list[_Showing], token: str) -> _Showing:
         found = next((one for one in showings if secrets.compare_digest(one.token.encode(), token.encode())), None)
         if found is None or found.offered is None:
-            raise RestainError("There is no such item for this reader.")
-        if any(one.offered is not None and one.position > found.position for one in _opposites(found, showings)):
-            raise RestainError("This item is closed; its answers can no longer be changed.")
+            raise NoSuchItem(NOT_THERE)
+        if _closed(found, showings):
+            raise ItemClosed(CLOSED)
         return found
 
     def _item(self, showing: _Showing, total: int) -> Item:
@@ -341,6 +410,11 @@ def _onward(now: datetime, showings: list[_Showing]) -> datetime:
 
 def _opposites(showing: _Showing, showings: list[_Showing]) -> list[_Showing]:
     return [one for one in showings if one.case == showing.case and one.modality is not showing.modality]
+
+
+def _closed(showing: _Showing, showings: list[_Showing]) -> bool:
+    opposites = _opposites(showing, showings)
+    return any(one.offered is not None and one.position > showing.position for one in opposites)
 
 
 def _showing(row: Any) -> _Showing:

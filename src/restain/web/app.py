@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -15,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from restain.web import api, pages
+from restain.web import api, pages, reading
+from restain.web.accounts import routes as accounts
+from restain.web.accounts.gate import Gate
 from restain.web.faults import Fault
 from restain.web.library import Library
+from restain.web.reading import Pictures, Studies
 from restain.web.security import guard
 from restain.web.settings import Settings
 from restain.web.store import Store
@@ -29,22 +33,45 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for one folder; each room adds its routes, and its page to ``state.rooms``.
 
     Raises:
-        RestainError: if the store cannot be opened.
+        RestainError: if the store cannot be opened; if others reach the server, and there is no account.
     """
-    library = Library(settings.folder)
+    library = Library(settings.folder, {name: settings.state / name for name in ("uploads", "stained")})
     tiles = Tiles(library, settings.state)
-    store = Store(settings.state)
+    studies, pictures = Studies(settings.studies), Pictures()
+    store = Store(settings.state, settings.database)
+    gate = Gate(store.database, needed=settings.accounts)
+
+    staining = None
+    if settings.models:
+        # Not without a model: what reads bundles takes seconds to load.
+        from restain.web.staining.room import Staining
+
+        staining = Staining(settings, library, tiles, store.database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if staining is not None:
+            staining.queue.start()
         yield
+        if staining is not None:
+            await run_in_threadpool(staining.queue.stop)
         tiles.close()
+        pictures.close()
+        studies.close()
         store.close()
 
     app = FastAPI(title="restain", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.rooms = [("nav.library", "/")]
-    app.add_middleware(BaseHTTPMiddleware, dispatch=guard(settings.hosts, answer))
+    app.add_middleware(BaseHTTPMiddleware, dispatch=guard(settings.hosts, gate, answer))
+    app.include_router(accounts.routes(gate))
     app.include_router(api.routes(library, tiles, store, show_labels=settings.show_labels))
+
+    if staining is not None:
+        app.state.rooms.append(("nav.staining", "/stain"))
+        app.include_router(staining.routes())
+    app.include_router(reading.routes(studies, pictures, settings.folder))
+    if settings.studies:
+        app.state.rooms.append(("nav.review", "/review"))
 
     @app.get("/")
     def library_page(request: Request) -> Response:

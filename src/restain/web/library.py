@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +27,14 @@ FRESH_S = 2.0
 
 
 class Library:
-    """The images of a folder; safe from many threads. Links out of the folder are passed over, at listing and at reading."""
+    """The images of a folder; safe from many threads. Links out of the folder are passed over, at listing and at reading.
 
-    def __init__(self, root: Path) -> None:
+    ``more``: further folders, by the first part of the names that their images get.
+    """
+
+    def __init__(self, root: Path, more: Mapping[str, Path] | None = None) -> None:
         self.root = root.resolve()
+        self._roots = {"": self.root} | {f"{name}/": path.resolve() for name, path in (more or {}).items()}
         self._origins = Origins()
         self._lock = threading.Lock()
         self._images: dict[str, Image] = {}
@@ -64,12 +68,15 @@ class Library:
                 self._images[identity] = image
         return image
 
+    def refresh(self) -> None:
+        """Look into the folders now: something came or went."""
+        with self._lock:
+            self._scan()
+
     def holds(self, path: Path) -> bool:
-        """Whether a path, its links followed, is in the folder; for a slide of several files, all of them."""
+        """Whether a path, its links followed, is in the folders; for a slide of several files, all of them."""
         try:
-            if not path.resolve(strict=True).is_relative_to(self.root):
-                return False
-            return all(one.resolve(strict=True).is_relative_to(self.root) for one in _companions(path))
+            return self._inside(path) and all(self._inside(one) for one in _companions(path))
         except (OSError, RuntimeError):
             return False
 
@@ -79,15 +86,20 @@ class Library:
             links = self._links
         return links.related(image, self.holds)
 
+    def _inside(self, path: Path) -> bool:
+        found = path.resolve(strict=True)
+        return any(found.is_relative_to(root) for root in self._roots.values())
+
     def _scan(self) -> None:
         found: dict[str, Image] = {}
         self.truncated = False
         transforms: list[Path] = []
-        for path in self._walk(transforms):
+        places = ((first, path) for first in self._roots for path in self._walk(first, transforms))
+        for first, path in places:
             if len(found) >= MOST:
                 self.truncated = True
                 break
-            name = path.relative_to(self.root).as_posix()
+            name = first + path.relative_to(self._roots[first]).as_posix()
             try:
                 stamp = _stamp(path)
             except Fault:
@@ -99,10 +111,13 @@ class Library:
         self._images = self._links.images
         self._scanned = time.monotonic()
 
-    def _walk(self, transforms: list[Path]) -> Iterator[Path]:
-        for folder, folders, files in os.walk(self.root):
+    def _walk(self, first: str, transforms: list[Path]) -> Iterator[Path]:
+        root = self._roots[first]
+        others = [other for other in self._roots.values() if other != root]
+        for folder, folders, files in os.walk(root):
             here = Path(folder)
-            depth = len(here.relative_to(self.root).parts)
+            depth = len(here.relative_to(root).parts)
+            folders[:] = [name for name in folders if here / name not in others]
             slides = {name for name in folders if not name.startswith(".") and is_slide_folder(here / name)}
             folders[:] = sorted(
                 name for name in folders if depth < DEEPEST and name not in slides and not name.startswith(".")

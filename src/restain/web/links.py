@@ -103,6 +103,8 @@ class Links:
         return list(found.values())
 
     def _source(self, image: Image) -> Image | None:
+        if image.origin.place is not None:
+            return self._by_place.get(image.origin.place)
         if image.origin.source is None:
             return None
         return self._nearest(image.origin.source, image.path.parent, without=(Kind.VIRTUAL, Kind.DENSITY, Kind.IHC))

@@ -32,13 +32,14 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Origin:
     """``source`` is the file name of a virtual stain's H&E; ``level`` the HER2 level that the name gives; ``facts`` what
-    restain wrote of a result's making."""
+    restain wrote of a result's making; ``place`` the name of a virtual stain's H&E in the library, where the job says it."""
 
     kind: Kind
     source: str | None = None
     level: str | None = None
     synthetic: bool = False
     facts: tuple[tuple[str, str], ...] = ()
+    place: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def read_origin(path: Path, name: str) -> Origin:
         return Origin(Kind.DENSITY, text.get("source"))
     notice = text.get("notice", "")
     if notice.startswith(NOTICE) or "bundle_hash" in text:
-        return Origin(Kind.VIRTUAL, text.get("source"), level, facts=tuple(sorted(text.items())))
+        place = _place(path) if name.startswith("stained/") else None
+        return Origin(Kind.VIRTUAL, text.get("source"), level, facts=tuple(sorted(text.items())), place=place)
     stem, parts = path.name.lower(), {part.lower() for part in name.split("/")[:-1]}
     kind = Kind.PICTURE
     if parts & {"ihc", "trainb", "valb", "testb"} or re.match(r"ihc([._-]|$)", stem):
@@ -84,6 +86,13 @@ def read_origin(path: Path, name: str) -> Origin:
     elif parts & {"he", "traina", "vala", "testa"} or re.match(r"he([._-]|$)", stem):
         kind = Kind.HE
     return Origin(kind, level=level, synthetic="synthetic" in notice, facts=tuple(sorted(text.items())))
+
+
+def _place(path: Path) -> str | None:
+    """What the job that made an image says of its source (:mod:`restain.web.staining.queue`)."""
+    job = _json(path.with_name("job.json"))
+    place = job.get("image") if isinstance(job, dict) else None
+    return place if isinstance(place, str) else None
 
 
 def read_registrations(transforms: list[Path]) -> list[Registered]:

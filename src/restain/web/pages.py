@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from restain import __version__
+from restain.web.accounts.forms import form_token, session_cookie
 from restain.web.faults import Fault
 from restain.web.identity import account_of, may_open
 from restain.web.library import Library
@@ -49,6 +50,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         switch=switch,
         version=__version__,
         account=account,
+        form_of_account=form_token(request.cookies.get(session_cookie(request))) if account.name else "",
         rooms=rooms if len(rooms) > 1 else [],
         here=request.url.path,
         **values,

@@ -10,23 +10,28 @@ from pathlib import Path
 
 from restain.errors import RestainError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 @dataclass(frozen=True)
 class Settings:
     """``folder`` holds the slides and is only read; ``state`` gets thumbnails, annotations, and what is stained.
 
-    ``model`` is the bundle that stains, ``studies`` the folders of blinded reviews that are open to their readers, ``database``
-    the SQLAlchemy URL of a store in place of the SQLite file in ``state``.
+    ``models`` are the bundles that stain, ``upload_bytes`` the most that an upload may have, ``studies`` the folders of
+    blinded reviews that are open to their readers, ``database`` the SQLAlchemy URL of a store in place of the SQLite file in ``state``.
 
     ``hosts`` are the names under which a browser may ask (without port), which keeps a foreign page from reaching a local
-    server under a name of its own; ``show_labels``: whether label and macro images, which name patients, are served.
+    server under a name of its own; ``accounts``: whether one is demanded even where none was made yet, because others reach the
+    server; ``show_labels``: whether label and macro images, which name patients, are served.
     """
 
     folder: Path
     state: Path
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    hosts: tuple[str, ...] = LOOPBACK
+    accounts: bool = False
     show_labels: bool = False
-    model: Path | None = None
+    models: tuple[Path, ...] = ()
+    upload_bytes: int = 2 << 30
     studies: tuple[Path, ...] = ()
     database: str | None = None
 
@@ -35,8 +40,10 @@ def settings(
     folder: Path,
     state: Path | None = None,
     *,
+    hosts: tuple[str, ...] = LOOPBACK,
+    accounts: bool = False,
     show_labels: bool = False,
-    model: Path | None = None,
+    models: Sequence[Path] = (),
     studies: Sequence[Path] = (),
     database: str | None = None,
 ) -> Settings:
@@ -56,5 +63,12 @@ def settings(
     except OSError as fault:
         raise RestainError(f"{state} cannot be made ({fault.strerror}).") from None
     return Settings(
-        root, state.resolve(), show_labels=show_labels, model=model, studies=tuple(studies), database=database
+        root,
+        state.resolve(),
+        hosts=hosts,
+        accounts=accounts,
+        show_labels=show_labels,
+        models=tuple(models),
+        studies=tuple(studies),
+        database=database,
     )

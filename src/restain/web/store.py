@@ -1,4 +1,4 @@
-"""What the server remembers: annotations. SQLite in the state folder; SQLAlchemy, so that another database can follow."""
+"""What the server remembers of its own: annotations here; accounts and the queue of stainings use the same database."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from restain.errors import RestainError
+from restain.database import Database
 from restain.web.faults import Fault
 
-_tables = sql.MetaData()
-_annotations = sql.Table(
+FILE = "restain.sqlite"
+MIGRATIONS = "restain.web.migrations"
+
+ANNOTATIONS = sql.Table(
     "annotations",
-    _tables,
+    sql.MetaData(),
     sql.Column("image", sql.String(64), primary_key=True),
     sql.Column("name", sql.Text, nullable=False),
     sql.Column("version", sql.Integer, nullable=False),
@@ -37,19 +39,20 @@ class Annotations:
 
 
 class Store:
-    """Annotations by image. A save is on disk when it returns, and names the version that it replaces."""
+    """Annotations by image. A save is on disk when it returns, and names the version that it replaces.
 
-    def __init__(self, state: Path) -> None:
-        self.path = state / "restain.sqlite"
-        self._engine = sql.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 10})
-        try:
-            _tables.create_all(self._engine)
-        except sql.exc.SQLAlchemyError as fault:
-            raise RestainError(f"{self.path} cannot be used as the server's store ({type(fault).__name__}).") from None
+    ``database`` is a SQLite file in ``state``, or what ``url`` names; other rooms keep their tables in it.
+
+    Raises:
+        RestainError: if it cannot be opened, or was written by a newer restain.
+    """
+
+    def __init__(self, state: Path, url: str | None = None) -> None:
+        self.database = Database.in_file(state / FILE, MIGRATIONS) if url is None else Database(url, MIGRATIONS)
 
     def annotations(self, image: str) -> Annotations:
-        with self._engine.connect() as connection:
-            row = connection.execute(sql.select(_annotations).where(_annotations.c.image == image)).first()
+        with self.database.read() as connection:
+            row = connection.execute(sql.select(ANNOTATIONS).where(ANNOTATIONS.c.image == image)).first()
         return Annotations(0, []) if row is None else Annotations(row.version, json.loads(row.features))
 
     def save(self, image: str, name: str, features: list[dict[str, Any]], version: int) -> Annotations:
@@ -64,18 +67,18 @@ class Store:
             "changed": datetime.now(UTC).isoformat(timespec="seconds"),
             "features": json.dumps(features),
         }
-        here = _annotations.c.image == image
+        here = ANNOTATIONS.c.image == image
         try:
-            with self._engine.begin() as connection:
+            with self.database.write() as connection:
                 if version == 0:
-                    connection.execute(_annotations.insert().values(image=image, **values))
+                    connection.execute(ANNOTATIONS.insert().values(image=image, **values))
                 else:
-                    seen = here & (_annotations.c.version == version)
-                    if connection.execute(_annotations.update().where(seen).values(**values)).rowcount != 1:
+                    seen = here & (ANNOTATIONS.c.version == version)
+                    if connection.execute(ANNOTATIONS.update().where(seen).values(**values)).rowcount != 1:
                         raise Fault(409, "fault.changed")
         except sql.exc.IntegrityError:
             raise Fault(409, "fault.changed") from None
         return Annotations(version + 1, features)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.database.close()

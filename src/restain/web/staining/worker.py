@@ -1,0 +1,86 @@
+"""The process of one job: ``python -m restain.web.staining.worker JOB.json``.
+
+It says what it does in lines of JSON on standard output, and ends when its standard input closes, which the system does
+when the server dies: nobody would know of it any more, and the next server goes on with its tiles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from restain.errors import RestainError
+
+TILE = 1536
+"""Side in px of the blocks, as ``restain stain`` has it."""
+NICE = 10
+"""So much the worker gives way to the viewer."""
+
+
+def main(job: Path) -> None:
+    """Stain as the file ``job`` says; the last line is ``{"done": true}`` or ``{"failed": sentence}``."""
+    out = sys.stdout
+    # Whatever a library prints must not be taken for a line of ours.
+    sys.stdout = sys.stderr
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    if sys.platform != "win32":
+        os.nice(NICE)
+
+    def say(**what: object) -> None:
+        out.write(json.dumps(what) + "\n")
+        out.flush()
+
+    try:
+        stain(json.loads(job.read_bytes()), job.parent, say)
+        say(done=True)
+    except RestainError as fault:
+        say(failed=str(fault))
+    except MemoryError:
+        say(failed="fault.job_memory")
+
+
+def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
+    """Stain the source of ``job`` (see :func:`restain.web.staining.queue.written`) into the folder ``out``."""
+    import torch
+
+    from restain.bundle import load_bundle
+    from restain.geometry import Point, Region, Size
+    from restain.models.heads import StainHead
+    from restain.stain import Restainer, SlideOptions, stain_slide
+    from restain.stain.area import rectangle
+
+    torch.set_num_threads(job["threads"])
+    bundle = load_bundle(Path(job["model"]))
+    roi = None
+    if job["region"] is not None:
+        x, y, width, height = job["region"]
+        roi = (rectangle(Region(Point(x, y), Size(width, height))),)
+    white = None
+    head = getattr(bundle.generator, "head", None)
+    if job["everywhere"] and isinstance(head, StainHead):
+        # Where no tissue is told from glass, the image need not show any: its brightest tissue would be taken for it.
+        white = (255 * torch.sigmoid(head.white.colour.detach().flatten())).tolist()
+    restainer = Restainer(bundle, tile=TILE, white=white, engine="auto")
+    stain_slide(
+        Path(job["source"]),
+        out,
+        restainer,
+        SlideOptions(job["mpp"], job["dab"], roi, job["everywhere"]),
+        progress=lambda done, total: say(progress=done, of=total),
+        warn=lambda sentence: say(warning=sentence),
+    )
+
+
+def _end_with_server() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,152 @@
+// Answers on their way: kept in the browser until the server has them on its disk, and sent once and in order.
+
+const PAUSES = [1, 2, 4, 8, 15, 30];
+const PATIENCE = 15_000;
+
+// Where the browser keeps nothing, answers wait in memory alone.
+const shelf = {
+  put(key, content) {
+    try {
+      localStorage.setItem(key, content);
+    } catch {
+      // Full or forbidden.
+    }
+  },
+  remove(key) {
+    try {
+      localStorage.removeItem(key);
+    } catch {
+      // Forbidden.
+    }
+  },
+  all(prefix) {
+    try {
+      return Object.entries(localStorage).filter(([key]) => key.startsWith(prefix));
+    } catch {
+      return [];
+    }
+  },
+};
+
+export class Refused extends Error {
+  constructor(status, why) {
+    super(why);
+    this.status = status;
+  }
+}
+
+// One request. Throws Refused where the server said no, and whatever fetch throws where it said nothing.
+export async function ask(path, method, content) {
+  const response = await fetch(path, {
+    method,
+    body: JSON.stringify(content),
+    headers: { "Content-Type": "application/json" },
+    redirect: "error",
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  const given = await response.json();
+  if (!response.ok) throw new Refused(response.status, given.error);
+  return given;
+}
+
+// Whether asking again can help without anybody doing something.
+export const passing = (fault) => !(fault instanceof Refused) || fault.status >= 500 || fault.status === 429;
+
+export class Keeper {
+  // `tell(state, fault)`: "saving", "saved", "away" (asks again by itself), "refused" (somebody must do something),
+  // "dropped" (an answer was not taken); `took(token, answers)`: what counts now.
+  constructor(prefix, address, tell, took) {
+    this.prefix = prefix;
+    this.address = address;
+    this.tell = tell;
+    this.took = took;
+    this.waiting = new Map();
+    this.tries = 0;
+    this.busy = null;
+    this.timer = 0;
+    for (const [key, content] of shelf.all(prefix)) this.waiting.set(key, JSON.parse(content));
+    const wake = () => this.flush(true);
+    window.addEventListener("online", wake);
+    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && wake());
+  }
+
+  get empty() {
+    return this.waiting.size === 0;
+  }
+
+  // Answers to an item that the server does not have yet.
+  of(token) {
+    const own = [...this.waiting.values()].filter((one) => one.token === token);
+    return Object.fromEntries(own.map((one) => [one.question, one.value]));
+  }
+
+  // `counts`: the answer that the server is known to have; null for none.
+  put(token, question, value, counts, seconds) {
+    const key = `${this.prefix}${token}.${question}`;
+    const before = this.waiting.get(key);
+    // What was under way may have arrived, so the server may have either.
+    const replaces = before ? [...before.replaces, before.value] : [counts];
+    const answer = { token, question, value, replaces: [...new Set(replaces)], seconds };
+    this.waiting.set(key, answer);
+    shelf.put(key, JSON.stringify(answer));
+    this.flush(true);
+  }
+
+  forget(key, answer) {
+    if (this.waiting.get(key) !== answer) return;
+    this.waiting.delete(key);
+    shelf.remove(key);
+  }
+
+  // Sends what waits. Ends when nothing does, or when the server is away; then it is tried again later.
+  flush(now = false) {
+    if (now) this.tries = 0;
+    clearTimeout(this.timer);
+    this.busy ??= this.send().finally(() => {
+      this.busy = null;
+    });
+    return this.busy;
+  }
+
+  async send() {
+    let dropped = false;
+    if (!this.empty) this.tell("saving");
+    while (!this.empty) {
+      const [key, answer] = this.waiting.entries().next().value;
+      const { token, question, value, replaces, seconds } = answer;
+      try {
+        const path = `${this.address}/${token}/answers/${question}`;
+        const { answers } = await ask(path, "PUT", { value, replaces, seconds });
+        this.tries = 0;
+        this.forget(key, answer);
+        this.took(token, answers);
+      } catch (fault) {
+        if (!(fault instanceof Refused) || ![400, 409, 410].includes(fault.status)) {
+          this.tell(passing(fault) ? "away" : "refused", fault);
+          this.later();
+          return;
+        }
+        // No asking again would change it: another answer counts, the item is closed, or it is none.
+        this.forget(key, answer);
+        dropped = true;
+        await this.late(token, fault);
+      }
+    }
+    if (!dropped) this.tell("saved");
+  }
+
+  async late(token, fault) {
+    try {
+      this.took(token, (await ask(`${this.address}/${token}/open`, "POST", {})).answers);
+    } catch {
+      // A closed item; its answers stand.
+    }
+    this.tell("dropped", fault);
+  }
+
+  later() {
+    const pause = PAUSES[Math.min(this.tries, PAUSES.length - 1)];
+    this.tries += 1;
+    this.timer = setTimeout(() => this.flush(), pause * 1000);
+  }
+}

@@ -1,0 +1,173 @@
+// A job: its tiles over the H&E as they are made, how far it is, and what became of it.
+
+import { listenToKeys, showPane } from "./stain-pane.js";
+
+const at = (id) => document.getElementById(id);
+const data = JSON.parse(at("view-data").textContent);
+const { texts } = data;
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const address = `/api/stain/jobs/${data.job.id}`;
+const TILE = 512;
+const view = data.image ? showPane(data) : null;
+let job = data.job;
+let over = null;
+let loading = null;
+let wanted = null;
+
+const opacity = () => (at("shown").checked ? at("opacity").value / 100 : 0);
+
+function source(size, url) {
+  return { width: size.width, height: size.height, tileSize: TILE, minLevel: 0, maxLevel: size.top, getTileUrl: url };
+}
+
+function newest() {
+  if (job.result) {
+    const { id, stamp } = job.result;
+    return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `/api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
+  }
+  if (!job.live?.there) return null;
+  const { there } = job.live;
+  return { key: `live ${there}`, source: source(job.live, (level, x, y) => `${address}/tiles/${level}/${x}/${y}.webp?v=${there}`) };
+}
+
+// The newer layer replaces the older when its tiles are there, so that nothing flickers.
+function lay() {
+  if (!view) return;
+  const next = newest();
+  label(next !== null);
+  if (!next || loading || wanted === next.key) return;
+  loading = wanted = next.key;
+  const { viewer } = view.pane;
+  viewer.addTiledImage({
+    tileSource: next.source,
+    x: 0,
+    y: 0,
+    width: 1,
+    opacity: opacity(),
+    success({ item }) {
+      const swap = () => {
+        if (over) viewer.world.removeItem(over);
+        over = item;
+        loading = null;
+        document.body.dataset.layer = next.key;
+        lay();
+      };
+      if (item.getFullyLoaded()) swap();
+      else item.addOnceHandler("fully-loaded-change", swap);
+    },
+    error() {
+      loading = wanted = null;
+    },
+  });
+}
+
+function label(virtual) {
+  const parts = [{ text: [texts[`kind.${data.image.kind}`], data.image.name].join(" · "), virtual: false, share: virtual ? 0.4 : 1 }];
+  if (virtual) parts.push({ text: texts.notice, virtual: true, share: 0.6 });
+  view.pane.label(parts, texts.notice, virtual);
+}
+
+function timeLeft(seconds) {
+  if (seconds === null) return "";
+  if (seconds < 90) return fill(texts["stain.seconds_left"], { count: Math.max(1, seconds) });
+  if (seconds < 5400) return fill(texts["stain.minutes_left"], { count: Math.round(seconds / 60) });
+  return fill(texts["stain.hours_left"], { count: (seconds / 3600).toFixed(1) });
+}
+
+function show() {
+  const over = ["done", "failed", "cancelled"].includes(job.state);
+  document.body.dataset.state = job.state;
+  at("state").textContent = job.stateText;
+  at("phase").textContent = job.phase;
+  at("done").value = job.state === "done" ? 1000 : job.done;
+  at("tiles-done").textContent = job.live?.all ? fill(texts["stain.tiles"], job.live) : "";
+  at("time-left").textContent = job.state === "running" ? timeLeft(job.left) : "";
+  at("why").textContent = job.message;
+  at("why").hidden = !job.message;
+  at("cancel").hidden = over;
+  at("resume").hidden = at("kept").hidden = !["failed", "cancelled"].includes(job.state);
+  at("remove").hidden = !over;
+  at("layer").hidden = !job.result && !job.live?.there;
+  at("taking").hidden = !job.files.length;
+  if (job.view) at("open").href = job.view;
+  for (const link of document.querySelectorAll("[data-file]")) link.hidden = !job.files.includes(link.dataset.file);
+  at("care").hidden = !job.warnings.length;
+  at("warnings").replaceChildren(
+    ...job.warnings.map((sentence) => {
+      const row = document.createElement("li");
+      row.className = "reason";
+      row.textContent = sentence;
+      return row;
+    }),
+  );
+  at("measured").hidden = !job.figures.length;
+  at("figures").replaceChildren(
+    ...job.figures.flatMap(([name, value]) =>
+      [["dt", name], ["dd", value]].map(([kind, text]) => {
+        const cell = document.createElement(kind);
+        cell.textContent = text;
+        return cell;
+      }),
+    ),
+  );
+  lay();
+}
+
+function refuse(sentence) {
+  at("refused").textContent = sentence;
+  at("refused").hidden = !sentence;
+}
+
+let waiting = 0;
+async function look() {
+  clearTimeout(waiting);
+  try {
+    const answer = await fetch(address, { cache: "no-store" });
+    const content = await answer.json();
+    at("message").hidden = true;
+    if (answer.ok) {
+      job = content;
+      show();
+    } else if (answer.status === 404) {
+      location.assign("/stain");
+      return;
+    }
+  } catch {
+    at("message").textContent = texts["stain.offline"];
+    at("message").hidden = false;
+  }
+  // A job that is over may be resumed in another window.
+  const often = { running: 700, waiting: 1500 }[job.state] ?? 5000;
+  waiting = setTimeout(look, often);
+}
+
+async function ask(path, method) {
+  refuse("");
+  try {
+    const answer = await fetch(address + path, { method });
+    if (!answer.ok) refuse((await answer.json()).error);
+    return answer.ok;
+  } catch {
+    refuse(texts["fault.offline"]);
+    return false;
+  } finally {
+    look();
+  }
+}
+
+at("cancel").addEventListener("click", () => ask("/cancel", "POST"));
+at("resume").addEventListener("click", () => ask("/resume", "POST"));
+at("remove").addEventListener("click", () => {
+  at("sure").returnValue = "keep";
+  at("sure").showModal();
+});
+at("sure").addEventListener("close", async () => {
+  if (at("sure").returnValue === "delete" && (await ask("", "DELETE"))) location.assign("/stain");
+});
+for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => over?.setOpacity(opacity()));
+// A laptop that was asleep looks at once.
+document.addEventListener("visibilitychange", () => document.hidden || look());
+addEventListener("online", look);
+if (view) listenToKeys(view.scene);
+show();
+look();

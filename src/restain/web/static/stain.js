@@ -1,0 +1,147 @@
+// The staining page: an upload, and the list of jobs.
+
+const at = (id) => document.getElementById(id);
+const data = JSON.parse(at("view-data").textContent);
+const { texts } = data;
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+let sending = null;
+
+function refuse(sentence) {
+  at("refused").textContent = sentence;
+  at("refused").hidden = !sentence;
+}
+
+function say(sentence) {
+  at("sending-text").textContent = sentence;
+}
+
+function send(file) {
+  if (!file || sending) return;
+  refuse("");
+  if (file.size > data.mostBytes) {
+    refuse(fill(texts["stain.size_known"], { name: file.name, most: data.mostText }));
+    return;
+  }
+  if (!data.suffixes.some((suffix) => file.name.toLowerCase().endsWith(suffix))) {
+    refuse(fill(texts["fault.upload_kind"], { name: file.name, kinds: data.suffixes.join(" ") }));
+    return;
+  }
+  const asked = new XMLHttpRequest();
+  sending = asked;
+  at("sending").hidden = false;
+  const end = (sentence) => {
+    sending = null;
+    at("sending").hidden = true;
+    say("");
+    refuse(sentence);
+  };
+  asked.upload.addEventListener("progress", ({ loaded, total }) => {
+    const done = Math.floor((100 * loaded) / Math.max(1, total));
+    at("sent").value = done;
+    say(fill(texts[done < 100 ? "stain.uploading" : "stain.checking"], { name: file.name, done }));
+  });
+  asked.addEventListener("load", () => {
+    let answer = {};
+    try {
+      answer = JSON.parse(asked.responseText);
+    } catch {
+      answer = { error: texts["fault.upload_cut"] };
+    }
+    if (asked.status === 201) location.assign(`/stain?image=${answer.image}`);
+    else end(answer.error);
+  });
+  asked.addEventListener("error", () => end(texts["fault.upload_cut"]));
+  asked.addEventListener("abort", () => end(texts["stain.stopped"]));
+  asked.open("POST", `/api/stain/uploads?name=${encodeURIComponent(file.name)}`);
+  asked.send(file);
+}
+
+at("file").addEventListener("change", () => {
+  send(at("file").files[0]);
+  at("file").value = "";
+});
+at("stop").addEventListener("click", () => sending?.abort());
+
+// Anywhere on the page: a file that misses the frame would replace the page.
+for (const kind of ["dragenter", "dragover"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    at("drop").classList.add("over");
+  });
+}
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) at("drop").classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  at("drop").classList.remove("over");
+  send(event.dataTransfer.files[0]);
+});
+
+for (const button of document.querySelectorAll("[data-remove]")) {
+  button.addEventListener("click", () => {
+    at("sure-text").textContent = fill(texts["stain.own_sure"], { name: button.dataset.name });
+    at("sure").dataset.of = button.dataset.remove;
+    at("sure").returnValue = "keep";
+    at("sure").showModal();
+  });
+}
+at("sure").addEventListener("close", async () => {
+  if (at("sure").returnValue !== "delete") return;
+  try {
+    const answer = await fetch(`/api/stain/uploads/${at("sure").dataset.of}`, { method: "DELETE" });
+    if (answer.ok) location.reload();
+    else refuse((await answer.json()).error);
+  } catch {
+    refuse(texts["fault.offline"]);
+  }
+});
+
+function row(job) {
+  const line = document.createElement("li");
+  line.dataset.state = job.state;
+  const link = line.appendChild(document.createElement("a"));
+  link.href = `/stain/${job.id}`;
+  link.textContent = job.name;
+  line.appendChild(document.createElement("span")).textContent = job.stateText;
+  const end = line.appendChild(document.createElement("span"));
+  if (job.state === "running") {
+    const bar = end.appendChild(document.createElement("progress"));
+    bar.max = job.total;
+    bar.value = job.done;
+    bar.setAttribute("aria-label", texts["stain.progress"]);
+  } else {
+    end.className = "soft small";
+    end.textContent = [new Date(job.created).toLocaleString(document.documentElement.lang), job.owner].filter(Boolean).join(" · ");
+  }
+  if (job.message) {
+    const why = line.appendChild(document.createElement("span"));
+    why.className = job.state === "failed" ? "why reason" : "why soft small";
+    why.textContent = job.message;
+  }
+  return line;
+}
+
+let shown = "";
+function list(jobs) {
+  const now = JSON.stringify(jobs);
+  if (now === shown) return;
+  shown = now;
+  const focused = document.activeElement?.getAttribute("href");
+  at("jobs").replaceChildren(...jobs.map(row));
+  at("no-jobs").hidden = jobs.length > 0;
+  if (focused?.startsWith("/stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+async function again() {
+  try {
+    const answer = await fetch("/api/stain/jobs", { cache: "no-store" });
+    if (answer.ok) list((await answer.json()).jobs);
+  } catch {
+    // The next look may succeed.
+  }
+  setTimeout(again, 2000);
+}
+
+list(data.jobs);
+setTimeout(again, 2000);
