@@ -19,7 +19,9 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from restain.cli import app as commands
 from restain.errors import RestainError
 from restain.web import create_app
 from restain.web.accounts import passwords
@@ -27,6 +29,7 @@ from restain.web.accounts.forms import local
 from restain.web.accounts.roster import Roster
 from restain.web.accounts.throttle import FORGOTTEN, FREE, LONGEST, MOST, Throttle
 from restain.web.identity import NOBODY, READERS_PLACES, SOMEBODY_HERE, Account, Role, may_open
+from restain.web.serve import check_tls
 from restain.web.settings import settings
 from restain.web.store import FILE, Store
 
@@ -622,34 +625,54 @@ def test_others_are_served_only_where_there_is_an_account(folder, tmp_path):
     create_app(settings(folder, tmp_path, accounts=True))
 
 
-def command(*words: str, typed: str = "") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "restain", *words],
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-    )
+def command(*words: str, typed: str = ""):
+    return CliRunner().invoke(commands, ["accounts", *words], input=typed)
 
 
 def test_accounts_are_made_listed_and_removed_on_the_command_line(tmp_path):
     slides, state = tmp_path / "slides", tmp_path / "state"
     slides.mkdir()
     where = (str(slides), "--state", str(state))
-    made = command("accounts", "add", *where, "Anna", "--role", "owner", "--password-stdin", typed=f"{PASSWORD}\n")
-    assert (made.returncode, made.stdout) == (0, "Anna can sign in as owner.\n")
-    refused = command("accounts", "add", *where, "bo", "--role", "reader", "--password-stdin", typed="short\n")
-    assert refused.returncode == 2
-    assert refused.stderr == "error: A password has at least 10 characters.\n"
-    hidden = command("accounts", "password", *where, "anna")
-    assert hidden.returncode == 2
-    assert "--password-stdin" in hidden.stderr
-    listed = command("accounts", "list", *where)
+    made = command("add", *where, "Anna", "--role", "owner", "--password-stdin", typed=f"{PASSWORD}\n")
+    assert (made.exit_code, made.stdout) == (0, "Anna can sign in as owner.\n")
+    refused = command("add", *where, "bo", "--role", "reader", "--password-stdin", typed="short\n")
+    assert isinstance(refused.exception, RestainError)
+    assert str(refused.exception) == "A password has at least 10 characters."
+    hidden = command("password", *where, "anna")
+    assert "--password-stdin" in str(hidden.exception)
+    listed = command("list", *where)
     assert listed.stdout.split()[:2] == ["Anna", "owner"]
     assert PASSWORD not in listed.stdout
-    assert command("accounts", "remove", *where, "anna").returncode == 0
-    assert "no accounts" in command("accounts", "list", *where).stderr
+    assert command("remove", *where, "anna").exit_code == 0
+    assert command("list", *where).stdout == ""
+
+
+def test_the_command_asks_for_the_password_twice_without_showing_it(tmp_path):
+    pty = pytest.importorskip("pty", reason="this system has no terminals")
+    (tmp_path / "slides").mkdir()
+    words = ["accounts", "add", "slides", "Anna", "--role", "owner", "--state", "state"]
+    here, there = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "restain", *words],
+        cwd=tmp_path,
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        start_new_session=True,
+    )
+    os.close(there)
+    shown = b""
+    # The space comes when the terminal no longer shows what is typed.
+    for prompt in (b"Password: ", b"Again: "):
+        while prompt not in shown:
+            shown += os.read(here, 1000)
+        os.write(here, f"{PASSWORD}\n".encode())
+    while b"can sign in" not in shown:
+        shown += os.read(here, 1000)
+    process.wait()
+    os.close(here)
+    assert process.returncode == 0
+    assert PASSWORD.encode() not in shown
 
 
 @pytest.fixture
@@ -699,18 +722,17 @@ def test_over_tls_the_cookie_is_secure(serving, tmp_path):
         assert browser.get("/account").status_code == 200
 
 
-def test_a_certificate_that_cannot_be_used_is_told(folder, tmp_path):
-    wrong = tmp_path / "wrong.pem"
+def test_a_certificate_that_cannot_be_used_is_told(tmp_path):
+    wrong, none = tmp_path / "wrong.pem", tmp_path / "none.pem"
     wrong.write_text("no certificate")
-    for words in (
-        ("--tls-certificate", str(wrong)),
-        ("--tls-certificate", str(tmp_path / "none.pem")),
-        ("--tls-key", str(wrong)),
+    for certificate, key, why in (
+        (wrong, None, "cannot be used for TLS"),
+        (wrong, none, "none.pem is not a file"),
+        (none, None, "is not a file"),
+        (None, wrong, "needs --tls-certificate"),
     ):
-        said = command("serve", str(folder), "--port", "0", "--state", str(tmp_path), *words)
-        assert said.returncode == 2
-        assert len(said.stderr.strip().splitlines()) == 1
-        assert "ertificate" in said.stderr
+        with pytest.raises(RestainError, match=why):
+            check_tls(certificate, key)
 
 
 def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):

@@ -224,8 +224,10 @@ def test_a_chemical_and_a_virtual_image_are_answered_alike(served, trial):
 def test_the_scale_is_shown_only_where_all_images_have_the_same(tmp_path):
     folder = tmp_path / "mixed"
     trial = make_study(folder)
+    studies = Studies([trial])
+    assert studies.scale(studies.all()[0]) == pytest.approx(0.5, rel=1e-3)
+    studies.close()
     with Study.open(trial) as study:
-        assert Studies([trial]).scale(Studies([trial]).all()[0]) == pytest.approx(0.5, rel=1e-3)
         path = next(one for one in study.paths if one.name.startswith(MODALITIES["virtual"]))
     with Image.open(path) as picture:
         write_png(path, np.asarray(picture.convert("RGB")), mpp=0.25)

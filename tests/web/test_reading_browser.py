@@ -203,6 +203,25 @@ def test_without_network_answers_wait_in_the_browser_even_if_the_page_is_closed(
     assert page.locator("input[value='3+']").is_checked()
 
 
+def test_whoever_is_signed_out_loses_nothing(machine, served, trial):
+    context = machine(served, "anna")
+    page = begin(context, served)
+    context.clear_cookies()
+    page.keyboard.press("2")
+    page.get_by_text("You are signed out").wait_for()
+    sign_in(context, served.url, "bo")
+    # Another reader at the same browser sends nothing of it.
+    other = begin(context, served)
+    assert other.evaluate("window.restainReview.keeper.empty")
+    context.clear_cookies()
+    sign_in(context, served.url, "anna")
+    page.evaluate("window.restainReview.keeper.flush(true)")
+    page.wait_for_function("() => window.restainReview.state.counts.her2 === '2+'")
+    assert answers_of(trial, "anna") == [("her2", "2+")]
+    assert answers_of(trial, "bo") == []
+    machine.faults[:] = [fault for fault in machine.faults if "401" not in fault and "404" not in fault]
+
+
 def test_on_another_machine_the_reader_goes_on_at_the_same_item(machine, served, trial):
     one = begin(machine(served, "anna"), served)
     one.keyboard.press("1")

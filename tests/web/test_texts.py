@@ -94,7 +94,14 @@ def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
     families = "|".join(sorted({key.split(".")[0] for key in known if "." in key}))
     asked = set(re.findall(rf"[\"'`]((?:{families})\.[a-z_.]+[a-z_])[\"'`]", code)) - {"viewer.js"}
     assert asked <= known
-    built = {key for key in known if re.match(r"kind\.|viewer\.mode\.|viewer\.(point|rectangle|polygon)$", key)}
+    built = {
+        key
+        for key in known
+        if re.match(
+            r"kind\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|rectangle|polygon)$",
+            key,
+        )
+    }
     plain = {key for key in known if "." not in key}
     assert known - asked - built - plain == set()
 

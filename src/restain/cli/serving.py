@@ -26,8 +26,13 @@ def serve(
     ] = False,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Bundle that stains from the browser; 'default' for the shipped one; may be repeated."),
+        typer.Option(
+            "--model", help="Bundle that stains from the browser; 'default' for the shipped one; may be repeated."
+        ),
     ] = None,
+    upload_gib: Annotated[
+        float, typer.Option(min=0.01, help="The most that an uploaded image may have, in GiB.")
+    ] = 2.0,
     study: Annotated[
         list[Path] | None,
         typer.Option("--study", help="Folder of a blinded review that is open to its readers; may be repeated."),
@@ -68,6 +73,7 @@ def serve(
         state=state,
         show_labels=show_labels,
         models=[DEFAULT if one == "default" else Path(one) for one in model or ()],
+        upload_bytes=int(upload_gib * (1 << 30)),
         studies=study or (),
         database=database,
         allow_hosts=allow_host or (),

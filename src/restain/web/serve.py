@@ -23,6 +23,7 @@ def serve(
     state: Path | None = None,
     show_labels: bool = False,
     models: Sequence[Path] = (),
+    upload_bytes: int = 2 << 30,
     studies: Sequence[Path] = (),
     database: str | None = None,
     allow_hosts: Sequence[str] = (),
@@ -41,6 +42,7 @@ def serve(
         state: for thumbnails and annotations; see :func:`restain.web.settings.settings`.
         show_labels: serve label and macro images, which can name a patient.
         models: bundles that stain; without one there is no staining page.
+        upload_bytes: the most that an uploaded image may have.
         studies: folders of blinded reviews that are open to their readers.
         database: SQLAlchemy URL of the store, in place of the SQLite file in ``state``.
         allow_hosts: names or addresses, without port, under which browsers ask, beside ``host``.
@@ -68,6 +70,7 @@ def serve(
         database=database,
         show_labels=show_labels,
         models=models,
+        upload_bytes=upload_bytes,
         studies=studies,
     )
     check_tls(tls_certificate, tls_key)

@@ -44,6 +44,7 @@ def settings(
     accounts: bool = False,
     show_labels: bool = False,
     models: Sequence[Path] = (),
+    upload_bytes: int = 2 << 30,
     studies: Sequence[Path] = (),
     database: str | None = None,
 ) -> Settings:
@@ -69,6 +70,7 @@ def settings(
         accounts=accounts,
         show_labels=show_labels,
         models=tuple(models),
+        upload_bytes=upload_bytes,
         studies=tuple(studies),
         database=database,
     )

@@ -30,8 +30,6 @@ from restain.web.identity import account_of, home
 
 AT_ONCE, WAITING = 2, 20
 """Passwords that are checked at a time, each in 64 MB, and requests that wait for that."""
-
-
 T = TypeVar("T")
 
 

@@ -19,7 +19,7 @@ from restain.web.reading.studies import Open, Studies, name_in, told_to_readers
 from restain.web.texts import all_texts, language_of, text
 
 ASKED = {
-    Kind.HER2: "review.ask_her2",
+    Kind.HER2: "review.ask_level",
     Kind.ORIGIN: "review.ask_origin",
     Kind.QUALITY: "review.ask_quality",
     Kind.TEXT: "review.ask_text",

@@ -54,8 +54,12 @@ class LiveTiles:
         Raises:
             Fault: 404, if there is no such tile.
         """
-        size = self.view.size
-        if size is None or self.view.tile != TILE:
+        if self.view.size is None:
+            self.view.refresh()
+        if (size := self.view.size) is None:
+            # The job was finished, or begun anew, since the browser heard of its tiles.
+            return _encoded(np.zeros((1, 1, 4), np.uint8))
+        if self.view.tile != TILE:
             raise Fault(404, "fault.no_tile")
         grid = Grid(size, 1.0)
         region = grid.region(level, column, row)

@@ -34,6 +34,7 @@ SPEC = "job.json"
 LOOKS_S = 0.5
 """Between two looks whether a running job was cancelled."""
 IDLE_S = 2.0
+AT_ONCE_S = 0.5
 LOOK, SURVEY, STAIN = 40, 140, 940
 """Where the phases of :func:`~restain.stain.slide.stain_slide` end, of 1000."""
 
@@ -50,19 +51,21 @@ class Running:
     marks: list[tuple[float, int]] = field(default_factory=list)
 
     def step(self, done: int, total: int) -> None:
-        """Note the progress; the rate is that of the blocks, whose first report counts what was there before."""
+        """Note the progress. Glass and tiles that were there before come at once, and say nothing of the rate."""
         self.done, self.total = done, total
         if SURVEY <= done <= STAIN and (not self.marks or self.marks[-1][1] != done):
-            self.marks.append((time.monotonic(), done))
-            del self.marks[1:-200]
+            now = time.monotonic()
+            if self.marks and now - self.marks[0][0] < AT_ONCE_S:
+                self.marks.clear()
+            self.marks.append((now, done))
 
     @property
     def seconds_left(self) -> int | None:
         """About how long it takes still; None while too little is known."""
-        if len(self.marks) < 3:
+        if len(self.marks) < 2:
             return None
-        (began, first), (now, last) = self.marks[1] if len(self.marks) > 3 else self.marks[0], self.marks[-1]
-        return round((now - began) / (last - first) * (self.total - self.done)) if last > first else None
+        (began, first), (now, last) = self.marks[0], self.marks[-1]
+        return round((now - began) / (last - first) * (self.total - last))
 
 
 class Queue:

@@ -29,7 +29,7 @@ from restain.web.staining.live import MEDIA
 from restain.web.staining.queue import LOOK, STAIN, SURVEY, Queue
 from restain.web.staining.uploads import SUFFIXES, Uploads
 from restain.web.texts import all_texts, catalogue, language_of, text
-from restain.web.tiles import Tiles
+from restain.web.tiles import Tiles, View
 
 PER_PAGE = 12
 STAINABLE = (Kind.HE, Kind.PICTURE)
@@ -144,7 +144,7 @@ class Staining:
         pages = max(1, -(-len(found) // PER_PAGE))
         asked = request.query_params.get("page", "1")
         number = min(max(1, int(asked) if asked.isdecimal() and len(asked) < 8 else 1), pages)
-        cards = []
+        cards: list[tuple[Image, View | None]] = []
         for image in found[(number - 1) * PER_PAGE : number * PER_PAGE]:
             try:
                 cards.append((image, self.tiles.view(image)))
@@ -317,7 +317,9 @@ def _region(values: Any, width: int, height: int) -> list[int]:
     Raises:
         Fault: 400, if it is none, or holds nothing of the image.
     """
-    numbers = [values.get(key) if isinstance(values, dict) else None for key in ("x", "y", "width", "height")]
+    numbers: list[Any] = [
+        values.get(key) if isinstance(values, dict) else None for key in ("x", "y", "width", "height")
+    ]
     if not all(
         isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e9 for v in numbers
     ):

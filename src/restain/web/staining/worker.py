@@ -16,6 +16,9 @@ from typing import Any
 
 from restain.errors import RestainError
 
+if sys.platform != "win32":
+    import fcntl
+
 TILE = 1536
 """Side in px of the blocks, as ``restain stain`` has it."""
 NICE = 10
@@ -30,6 +33,11 @@ def main(job: Path) -> None:
     threading.Thread(target=_end_with_server, daemon=True).start()
     if sys.platform != "win32":
         os.nice(NICE)
+
+    # Another one, of a server that just died, may live for a moment more.
+    lock = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
+    if sys.platform != "win32":
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
     def say(**what: object) -> None:
         out.write(json.dumps(what) + "\n")
@@ -77,7 +85,8 @@ def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
 
 
 def _end_with_server() -> None:
-    while sys.stdin.buffer.read(4096):
+    # Unbuffered: at the end of the interpreter nobody may hold the lock of a buffer.
+    while os.read(0, 4096):
         pass
     os._exit(3)
 

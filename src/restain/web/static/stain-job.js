@@ -84,6 +84,7 @@ function show() {
   at("time-left").textContent = job.state === "running" ? timeLeft(job.left) : "";
   at("why").textContent = job.message;
   at("why").hidden = !job.message;
+  at("why").className = job.state === "failed" ? "reason" : "small";
   at("cancel").hidden = over;
   at("resume").hidden = at("kept").hidden = !["failed", "cancelled"].includes(job.state);
   at("remove").hidden = !over;
@@ -151,7 +152,7 @@ async function ask(path, method) {
     refuse(texts["fault.offline"]);
     return false;
   } finally {
-    look();
+    if (method !== "DELETE") look();
   }
 }
 
@@ -162,7 +163,10 @@ at("remove").addEventListener("click", () => {
   at("sure").showModal();
 });
 at("sure").addEventListener("close", async () => {
-  if (at("sure").returnValue === "delete" && (await ask("", "DELETE"))) location.assign("/stain");
+  if (at("sure").returnValue !== "delete") return;
+  clearTimeout(waiting);
+  if (await ask("", "DELETE")) location.assign("/stain");
+  else look();
 });
 for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => over?.setOpacity(opacity()));
 // A laptop that was asleep looks at once.

@@ -111,12 +111,12 @@ function row(job) {
     bar.value = job.done;
     bar.setAttribute("aria-label", texts["stain.progress"]);
   } else {
-    end.className = "soft small";
+    end.className = "when";
     end.textContent = [new Date(job.created).toLocaleString(document.documentElement.lang), job.owner].filter(Boolean).join(" · ");
   }
   if (job.message) {
     const why = line.appendChild(document.createElement("span"));
-    why.className = job.state === "failed" ? "why reason" : "why soft small";
+    why.className = job.state === "failed" ? "reason" : "why";
     why.textContent = job.message;
   }
   return line;

@@ -1,0 +1,167 @@
+"""Staining in a real browser: an image is dropped, a region drawn, tiles come, and the result is taken away."""
+
+import io
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from restain import NOTICE
+from restain.bundle import save_bundle
+from restain.models.generator import Generator
+from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+
+
+def tissue(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    coarse = rng.integers((140, 60, 120), (235, 150, 200), (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
+    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    y, x = np.mgrid[:height, :width]
+    inside = ((y / height - 0.5) / 0.46) ** 2 + ((x / width - 0.5) / 0.46) ** 2 < 1
+    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    root = tmp_path_factory.mktemp("stained") / "slides"
+    root.mkdir()
+    Image.fromarray(tissue(300, 400)).save(root / "block.png", dpi=(50_800, 50_800))
+    Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
+    torch.manual_seed(0)
+    generator = GeneratorRecipe(width=8, depth=2)
+    recipe = Recipe(name="quick", mpp=0.5, generator=generator, expression=ExpressionRecipe(width=4))
+    quick = root.parent / "quick"
+    save_bundle(quick, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
+    server = start(tmp_path_factory.mktemp("state"), of=root, models=[quick])
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Any]:
+    """A page in which nothing may be logged as an error or asked of another host."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    page.on(
+        "request",
+        lambda one: None if one.url.startswith(("http://127.0.0.1", "blob:", "data:")) else faults.append(one.url),
+    )
+    page.faults = faults
+    yield page
+    context.close()
+    assert faults == []
+
+
+def drop(page, name: str, data: bytes) -> None:
+    """As a file manager does it."""
+    page.evaluate(
+        """([name, bytes]) => {
+            const moved = new DataTransfer();
+            moved.items.add(new File([new Uint8Array(bytes)], name));
+            for (const kind of ["dragenter", "dragover", "drop"]) {
+                document.getElementById("drop").dispatchEvent(new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true }));
+            }
+        }""",
+        [name, list(data)],
+    )
+
+
+def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Path):
+    buffer = io.BytesIO()
+    Image.fromarray(tissue(900, 1200)).save(buffer, "PNG", compress_level=9)
+    page.goto(f"{staining.url}/stain")
+    drop(page, "notes.txt", b"no image")
+    assert "no ending that is taken" in page.locator("#refused").inner_text()
+    drop(page, "dropped.png", buffer.getvalue())
+    page.wait_for_url("**/stain?image=*")
+    page.wait_for_selector("body[data-ready]")
+    page.locator("#mpp").fill("0.5")
+    page.get_by_label("A rectangle").check()
+    page.get_by_role("button", name="Draw it").click()
+    box = page.locator("#first").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(middle[0] - 150, middle[1] - 100)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 150, middle[1] + 100, steps=5)
+    page.mouse.up()
+    assert page.locator("#draw").get_attribute("aria-pressed") == "false"
+    assert page.locator("#width").input_value() != ""
+    assert page.locator("svg.shapes path.chosen").count() == 1
+    page.get_by_label("Write the DAB density too").check()
+    page.get_by_label("Stain everything").uncheck()
+    page.get_by_role("button", name="Start staining").click()
+    page.wait_for_url(re.compile(r"/stain/[0-9a-f]+$"))
+    page.wait_for_selector("body[data-state=done]")
+    page.wait_for_selector("body[data-layer^=result]")
+    assert page.locator(".strip.virtual").inner_text() == "Virtual stain, research use only"
+    assert page.locator("#first .corner").is_visible()
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="Virtual slide (OME-TIFF)").click()
+    taken.value.save_as(tmp_path / "taken.ome.tiff")
+    assert taken.value.suggested_filename == "dropped.ome.tiff"
+    with tifffile.TiffFile(tmp_path / "taken.ome.tiff") as tiff:
+        assert tiff.pages[0].shape == (900, 1200, 3)
+        assert NOTICE in tiff.ome_metadata
+    page.get_by_role("link", name="Open in the viewer").click()
+    page.wait_for_url("**/view/**")
+    page.wait_for_selector("body[data-ready]")
+    assert "dropped.ome.tiff" in page.locator("#second .strip.virtual").inner_text()
+
+
+def test_tiles_come_while_it_runs_and_cancel_and_resume_are_there(page, staining):
+    page.goto(f"{staining.url}/?q=large")
+    page.get_by_role("link", name="Stain this").click()
+    page.locator("#mpp").fill("0.5")
+    page.get_by_label("Stain everything").uncheck()
+    page.get_by_role("button", name="Start staining").click()
+    page.wait_for_url(re.compile(r"/stain/[0-9a-f]+$"))
+    page.wait_for_selector("body[data-layer^=live]")
+    assert page.locator(".strip.virtual").is_visible()
+    assert re.search(r"[1-9]\d* of \d+ tiles", page.locator("#tiles-done").inner_text())
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_selector("body[data-state=cancelled]")
+    page.wait_for_selector("body[data-layer^=live]")
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_selector("body[data-state=done]")
+    page.wait_for_selector("body[data-layer^=result]")
+    page.get_by_role("button", name="Delete this job").click()
+    page.locator("#sure").get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/stain")
+    page.wait_for_load_state("networkidle")
+
+
+def test_a_region_is_drawn_with_the_keyboard_alone(page, staining):
+    page.goto(f"{staining.url}/stain?image={staining.id_of('block.png')}")
+    page.wait_for_selector("body[data-ready]")
+    page.locator("#panes").focus()
+    page.keyboard.press("r")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => Number(document.getElementById('position').textContent.match(/[0-9.]+/)) > 110")
+    page.keyboard.press("Space")
+    assert page.locator("#draw").get_attribute("aria-pressed") == "false"
+    assert float(page.locator("#width").input_value()) > 5
