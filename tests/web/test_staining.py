@@ -190,7 +190,7 @@ def test_a_slide_that_fails_says_why_without_its_place(staining, served: Path):
     job = add(staining, "glass.png").json()["id"]
     now = wait(staining.url, job, over)
     assert now["state"] == "failed"
-    assert "no tissue was found" in now["message"]
+    assert "No tissue was found" in now["message"]
     assert str(served) not in now["message"]
     assert ask(staining.url, "POST", f"/api/stain/jobs/{job}/resume").status_code == 200
     assert wait(staining.url, job, over)["state"] == "failed"

@@ -243,6 +243,9 @@ class Queue:
                     pipe.close()
         if last is None:
             return State.FAILED, "fault.job_died"
+        if "--everywhere" in str(last.get("failed")):
+            # The page has no options of a command line.
+            return State.FAILED, "fault.job_tissue"
         if "failed" in last:
             return State.FAILED, self.tidied(job, str(last["failed"]))
         return State.DONE, ""

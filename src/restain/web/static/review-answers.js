@@ -60,11 +60,12 @@ export class Keeper {
     this.address = address;
     this.tell = tell;
     this.took = took;
-    this.waiting = new Map();
     this.tries = 0;
     this.busy = null;
     this.timer = 0;
-    for (const [key, content] of shelf.all(prefix)) this.waiting.set(key, JSON.parse(content));
+    // The browser lists them in an order of its own.
+    const kept = shelf.all(prefix).map(([key, content]) => [key, JSON.parse(content)]);
+    this.waiting = new Map(kept.sort(([, one], [, other]) => one.at - other.at));
     const wake = () => this.flush(true);
     window.addEventListener("online", wake);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && wake());
@@ -86,7 +87,8 @@ export class Keeper {
     const before = this.waiting.get(key);
     // What was under way may have arrived, so the server may have either.
     const replaces = before ? [...before.replaces, before.value] : [counts];
-    const answer = { token, question, value, replaces: [...new Set(replaces)], seconds };
+    const at = performance.timeOrigin + performance.now();
+    const answer = { token, question, value, replaces: [...new Set(replaces)], seconds, at };
     this.waiting.set(key, answer);
     shelf.put(key, JSON.stringify(answer));
     this.flush(true);
