@@ -4,14 +4,14 @@
 
 A slide of texture (16384 px a side, 8192 with ``--quick``) is served. Every reader moves once a second and asks for the four
 tiles of 512 px that come into view, one after the other: first tiles that nobody has asked for before, each once, then the
-same tiles again, which the server holds by then. Afterwards readers save annotations, the server is killed (SIGKILL) in
-the middle and started again. Readers and server share the machine's cores. Prints one JSON object last:
+same tiles again, which the server holds by then. All are signed in. Afterwards four readers answer a blinded review, the server is killed
+(SIGKILL) in the middle and started again. Readers and server share the machine's cores. Prints one JSON object last:
 
 - ``p95_uncached_ms``, ``p95_cached_ms``: 95th percentile of the time from a request to its whole answer; ``p50_...`` the median.
 - ``tiles_uncached``, ``tiles_cached``: how many were asked for; ``failed``: how many were not answered with 200.
 - ``rss_growth_ratio``: the server's resident memory at the end of the cached part to that at the end of the uncached one, and
   ``rss_mb`` at the end.
-- ``lost_answers``: annotations whose save was confirmed before the kill and that are not there after it; ``kept_answers``.
+- ``lost_answers``: answers that were confirmed before the kill and are not there after it; ``kept_answers``; ``doubled_answers``.
 - ``load``: the machine's load average before the run, over its cores; above 0 something else was running too.
 """
 
@@ -28,18 +28,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 
+from restain.data import write_png
 from restain.geometry import Size
+from restain.review import Study, create_study, parse_definition
 from restain.slides import TileStore, write_ome_tiff
+from restain.web.accounts.roster import Roster
 from restain.web.grid import TILE, Grid
+from restain.web.identity import Role
+from restain.web.store import Store
 
 NAME = "slide.ome.tiff"
 MPP = 0.25
+OWNER, READERS, PASSWORD = "olga", ("anna", "bo", "chi", "dan"), "brown membranes all around"
+IMAGES = 400
 
 
 def main() -> None:
@@ -53,6 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, state = Path(name) / "slides", Path(name) / "state"
         folder.mkdir()
+        make_accounts(state)
         make_slide(folder / NAME, side)
         with Server(folder, state) as server:
             grid = Grid(Size(side, side), MPP)
@@ -62,7 +72,9 @@ def main() -> None:
             middle = server.rss()
             cached, also = pan(server, options.readers, places[: 12 * options.readers], seconds)
             end = server.rss()
-        kept, lost = killed_in_the_middle(folder, state, options.readers)
+        images = Path(name) / "images"
+        images.mkdir()
+        kept, lost, doubled = killed_in_the_middle(folder, state, make_study(images))
     result = {
         "p50_uncached_ms": percentile(uncached, 50),
         "p95_uncached_ms": percentile(uncached, 95),
@@ -75,12 +87,21 @@ def main() -> None:
         "rss_mb": round(end / 2**20),
         "kept_answers": kept,
         "lost_answers": lost,
+        "doubled_answers": doubled,
         "readers": options.readers,
         "side": side,
         "cores": os.cpu_count(),
         "load": round(load, 2),
     }
     print(json.dumps(result))
+
+
+def make_accounts(state: Path) -> None:
+    state.mkdir()
+    store = Store(state)
+    for name, role in {OWNER: Role.OWNER, **dict.fromkeys(READERS, Role.READER)}.items():
+        Roster(store.database).add(name, role, PASSWORD)
+    store.close()
 
 
 def make_slide(path: Path, side: int) -> None:
@@ -101,14 +122,27 @@ def make_slide(path: Path, side: int) -> None:
 class Server:
     """`restain serve` in a process of its own, on a free port."""
 
-    def __init__(self, folder: Path, state: Path) -> None:
+    def __init__(self, folder: Path, state: Path, study: Path | None = None) -> None:
         command = [sys.executable, "-m", "restain", "serve", str(folder), "--state", str(state), "--port", "0"]
+        command += [] if study is None else ["--study", str(study)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "400"})
         assert self.process.stdout is not None
         found = re.search(r"http://[\d.:]+", line := self.process.stdout.readline())
         if found is None:
             raise SystemExit(f"the server did not start: {line}")
         self.url = found[0]
+
+    @contextmanager
+    def signed_in(self, name: str) -> Iterator[httpx.Client]:
+        with httpx.Client(timeout=60, headers={"Origin": self.url}) as client:
+            self._sign_in(client, name)
+            yield client
+
+    def _sign_in(self, client: httpx.Client, name: str) -> None:
+        form = re.search(r'name="form" value="(\w+)"', client.get(f"{self.url}/account/sign-in").text)
+        given = {"name": name, "password": PASSWORD, "form": form[1] if form else ""}
+        if client.post(f"{self.url}/account/sign-in", data=given).status_code != 303:
+            raise SystemExit(f"{name} could not sign in.")
 
     def image(self, path: str) -> str:
         return f"{self.url}/api/images/{hashlib.sha256(NAME.encode()).hexdigest()[:20]}/{path}"
@@ -120,8 +154,10 @@ class Server:
     def __enter__(self) -> Server:
         # The first request of all lists the folder.
         try:
-            httpx.get(self.url, timeout=60).raise_for_status()
-        except httpx.HTTPError:
+            with self.signed_in(OWNER) as client:
+                client.get(self.url).raise_for_status()
+                self.cookies = dict(client.cookies)
+        except BaseException:
             self.process.kill()
             raise
         return self
@@ -139,7 +175,7 @@ def pan(server: Server, readers: int, places: list[str], seconds: float) -> tupl
     def read(number: int) -> None:
         mine = places[number::readers]
         start = time.perf_counter() + number / readers
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=60, cookies=server.cookies) as client:
             for move in range(max(1, round(seconds))):
                 time.sleep(max(0.0, start + move - time.perf_counter()))
                 for step in range(4):
@@ -152,41 +188,58 @@ def pan(server: Server, readers: int, places: list[str], seconds: float) -> tupl
     return [one for each in times for one in each], sum(failed)
 
 
-def killed_in_the_middle(folder: Path, state: Path, readers: int) -> tuple[int, int]:
-    """Annotations that were confirmed and are there after a kill, and those that are not."""
-    server = Server(folder, state)
-    confirmed: set[str] = set()
+def make_study(folder: Path) -> Path:
+    """A study of small images, enough of them that no reader comes to the end before the kill."""
+    rng = np.random.default_rng(1)
+    images = []
+    for number in range(IMAGES):
+        path = folder / f"{number}.png"
+        write_png(path, rng.integers(0, 255, (64, 64, 3)).astype(np.uint8), {}, mpp=MPP)
+        images.append({"path": path, "case": f"case {number}", "modality": "chemical", "level": "1+"})
+    asked = {"title": "Benchmark", "questions": ["her2", "origin"], "readers": list(READERS), "images": images}
+    create_study(parse_definition(asked, "benchmark"), folder / "study").close()
+    return folder / "study"
+
+
+def killed_in_the_middle(folder: Path, state: Path, study: Path) -> tuple[int, int, int]:
+    """Answers that were confirmed and are there after a kill, those that are not, and those that are there twice."""
+    server = Server(folder, state, study)
+    with Study.open(study) as opened:
+        study_id = opened.id
+    place = f"{server.url}/api/review/{study_id}"
+    confirmed: set[tuple[str, str, str]] = set()
     lock = threading.Lock()
 
     def answer(number: int) -> None:
-        with httpx.Client(timeout=20, headers={"Origin": server.url}) as client:
-            try:
-                for count in range(1000):
-                    name = f"{number}-{count}"
-                    feature = {
-                        "geometry": {"type": "Point", "coordinates": [number, count]},
-                        "properties": {},
-                        "id": name,
-                    }
-                    # Many hands on one image: read, add, save, and again where another was faster.
-                    while True:
-                        seen = client.get(server.image("annotations")).json()
-                        seen["features"].append(feature)
-                        if client.put(server.image("annotations"), json=seen).status_code == 200:
-                            break
-                    with lock:
-                        confirmed.add(name)
-            except (httpx.HTTPError, ValueError):
-                return
+        name = READERS[number]
+        try:
+            with server.signed_in(name) as client:
+                while "token" in (item := client.post(f"{place}/next", json={}).json()):
+                    for question, value in (("her2", "2+"), ("origin", "virtual")):
+                        given = {"value": value, "replaces": [None], "seconds": 1.0}
+                        kept = client.put(f"{place}/{item['token']}/answers/{question}", json=given)
+                        if kept.status_code == 200:
+                            with lock:
+                                confirmed.add((name, item["token"], question))
+        except (httpx.HTTPError, ValueError):
+            return
 
-    killer = threading.Timer(4.0, lambda: os.kill(server.process.pid, signal.SIGKILL))
+    killer = threading.Timer(6.0, lambda: os.kill(server.process.pid, signal.SIGKILL))
     killer.start()
-    run(answer, min(readers, 4))
+    run(answer, len(READERS))
     killer.join()
     server.process.wait(20)
-    with Server(folder, state) as again:
-        there = {one["id"] for one in httpx.get(again.image("annotations")).json()["features"]}
-    return len(confirmed & there), len(confirmed - there)
+    # Through the server again, as a reader's browser would look.
+    with Server(folder, state, study) as again:
+        there = set()
+        for name in READERS:
+            with again.signed_in(name) as client:
+                for token in {token for reader, token, _ in confirmed if reader == name}:
+                    answers = client.post(f"{again.url}/api/review/{study_id}/{token}/open", json={}).json()["answers"]
+                    there |= {(name, token, question) for question in answers}
+    with Study.open(study) as opened:
+        given = Counter((one.reader, one.case, one.question) for one in opened.answers())
+    return len(confirmed & there), len(confirmed - there), sum(count > 1 for count in given.values())
 
 
 def run(work: object, readers: int) -> None:
