@@ -298,20 +298,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RestainError(f"--set {override}: '{text}' is not a YAML value.") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """A YAML file of keys and values; an empty file has none. ``what`` names its kind in faults: recipe, study.
+
+    Raises:
+        RestainError: if the file cannot be read, is not text, not YAML, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as fault:
-        raise RestainError(f"{path}: the recipe cannot be read ({fault.strerror}).") from None
+        raise RestainError(f"{path}: the {what} cannot be read ({fault.strerror}).") from None
     except UnicodeDecodeError:
-        raise RestainError(f"{path}: the recipe is not a text file.") from None
+        raise RestainError(f"{path}: the {what} is not a text file.") from None
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise RestainError(f"{path}: the recipe is not valid YAML{where}.") from None
+        raise RestainError(f"{path}: the {what} is not valid YAML{where}.") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise RestainError(f"{path}: a recipe is a mapping of keys to values.")
+        raise RestainError(f"{path}: a {what} is a mapping of keys to values.")
     return values
 
 
@@ -325,7 +330,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    values = _read(path)
+    values = read_mapping(path, "recipe")
     base = values.pop("extends", None)
     if base is None:
         return values

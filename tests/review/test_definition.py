@@ -76,7 +76,7 @@ def test_faults_are_told_in_one_sentence(change, words):
 
 def test_files_that_are_no_study_are_told(tmp_path, study_file):
     path = tmp_path / "s.yaml"
-    for text, words in (("a: [", "not valid YAML"), ("- a", "a mapping"), ("", "a mapping")):
+    for text, words in (("a: [", "not valid YAML"), ("- a", "a mapping"), ("", "title: Field required")):
         path.write_text(text)
         with pytest.raises(RestainError, match=words):
             read_definition(path)

@@ -8,11 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.recipe import read_mapping
 from restain.review.faults import NoAnswer
 
 
@@ -206,19 +206,7 @@ def read_definition(path: Path) -> StudyDefinition:
     Raises:
         RestainError: if the file cannot be read, is no YAML, is at fault, or names an image that is not there.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise RestainError(f"{path}: the study cannot be read ({fault.strerror}).") from None
-    except UnicodeDecodeError:
-        raise RestainError(f"{path}: the study is not a text file.") from None
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise RestainError(f"{path}: the study is not valid YAML{where}.") from None
-    if not isinstance(values, dict):
-        raise RestainError(f"{path}: a study is a mapping of keys to values.")
-    study = parse_definition(values, str(path))
+    study = parse_definition(read_mapping(path, "study"), str(path))
     folder = path.resolve().parent
     for image in study.images:
         if not (folder / image.path).exists():

@@ -43,6 +43,13 @@ from restain.stain.unlike import COLOUR, NAME, UnlikeTiles
 
 Format = Literal["ome-tiff", "dicom"]
 
+LOOKED, SURVEYED, STAINED = 40, 140, 940
+"""Thousandths of a job's progress at which the look at the slide, the survey and the staining end; then files are written."""
+
+
+class NoTissue(RestainError):  # noqa: N818  (as RestainError)
+    """There is nothing to be stained where it was looked for."""
+
 
 @dataclass(frozen=True)
 class SlideOptions:
@@ -131,7 +138,7 @@ def stain_slide(
             raise RestainError(f"{source}: {' '.join(slide.faults)}")
         mpp = restainer.bundle.card.mpp
         size = slide.size_at(mpp)
-        text = provenance(source, _made_by(restainer, options, slide.mpp), steps.part(20))
+        text = provenance(source, _made_by(restainer, options, slide.mpp), steps.part(LOOKED // 2))
         if (before := _finished(report, text)) is not None and target.exists() and (dab is None or dab.is_file()):
             tell(source, {FAMILIAR: before.get(FAMILIAR, "")}, warn)
             return StainedSlide(source, target, dab, tissue, unlike, report, before, kept=True)
@@ -139,14 +146,14 @@ def stain_slide(
         for fault_found in slide.faults:
             warn(f"{source}: {fault_found}")
 
-        found = tissue_mask(slide, progress=steps.part(20))
+        found = tissue_mask(slide, progress=steps.part(LOOKED - LOOKED // 2))
         if not options.everywhere and not found.mask.any():
-            raise RestainError(f"{source}: no tissue was found; --everywhere stains the whole slide.")
+            raise NoTissue(f"{source}: no tissue was found; --everywhere stains the whole slide.")
         shown = everywhere(slide.size_at(found.mpp), found) if options.everywhere else found
         area = Area(shown, slide.mpp, mpp, options.roi)
         windows = places(slide, restainer, area)
         if not windows:
-            raise RestainError(f"{source}: the region of interest holds no tissue.")
+            raise NoTissue(f"{source}: the region of interest holds no tissue.")
         identity = {key: value for key, value in text.items() if key != "created"}
         stores = [
             stack.enter_context(
@@ -155,7 +162,7 @@ def stain_slide(
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
         looking = time.perf_counter()
-        survey = survey_slide(slide, restainer, windows, stores[0].folder, identity, steps.part(100))
+        survey = survey_slide(slide, restainer, windows, stores[0].folder, identity, steps.part(SURVEYED - LOOKED))
         tiles = None
         if restainer.bundle.familiarity is not None:
             tiles = UnlikeTiles(stores[0].folder / "unlike.jsonl", stores[0].grid, restainer.bundle.familiarity)
@@ -163,7 +170,7 @@ def stain_slide(
             slide, restainer, area, found.glass, survey.context, stores, strict=options.strict, unlike=tiles
         )
         stainer.seconds.survey = time.perf_counter() - looking
-        stainer.run(steps.part(800))
+        stainer.run(steps.part(STAINED - SURVEYED))
 
         text |= {FAMILIAR: survey.familiar}
         tell(source, text, warn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 
 from fastapi import APIRouter, Request
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from restain.geometry import Point, Region, Size
 from restain.web.annotations import MOST_BYTES, checked
+from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.labels import label_image
 from restain.web.library import Library
@@ -38,12 +38,12 @@ def routes(library: Library, tiles: Tiles, store: Store, *, show_labels: bool) -
     @router.get("/tiles/{level}/{column}/{row}.jpg")
     def tile(identity: str, level: str, column: str, row: str, on: str | None = None) -> Response:
         base = None if on is None else library.get(on)
-        data = tiles.tile(library.get(identity), _whole(level), _whole(column), _whole(row), base)
+        data = tiles.tile(library.get(identity), whole(level), whole(column), whole(row), base)
         return _picture(data, "image/jpeg")
 
     @router.get("/density/{level}/{column}/{row}.png")
     def density(identity: str, level: str, column: str, row: str) -> Response:
-        data = tiles.density(library.get(identity), _whole(level), _whole(column), _whole(row))
+        data = tiles.density(library.get(identity), whole(level), whole(column), whole(row))
         return _picture(data, "image/png")
 
     @router.get("/outlines/{which}")
@@ -109,7 +109,7 @@ def routes(library: Library, tiles: Tiles, store: Store, *, show_labels: bool) -
         beside: str | None = None,
     ) -> Response:
         image = library.get(identity)
-        middle_x, middle_y, fine = (_number(one) for one in (x, y, mpp))
+        middle_x, middle_y, fine = (number(one) for one in (x, y, mpp))
         size = Size(_side(width), _side(height))
         data = _snapshot(image, beside, (middle_x, middle_y), size, fine, language_of(request))
         name = _plain(f"{bare_name(image.path)}.view.png")
@@ -149,27 +149,11 @@ def _picture(data: bytes, media: str) -> Response:
     return Response(data, media_type=media, headers={"Cache-Control": _KEEP})
 
 
-def _whole(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-        raise Fault(404, "fault.no_tile")
-    return int(value)
-
-
-def _number(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not abs(number) < 1e9:
-        raise Fault(400, "fault.number")
-    return number
-
-
 def _side(value: str) -> int:
-    number = _number(value)
-    if not 16 <= number <= MOST_SIDE:
+    length = number(value)
+    if not 16 <= length <= MOST_SIDE:
         raise Fault(400, "fault.snapshot_size", most=MOST_SIDE)
-    return int(number)
+    return int(length)
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from restain.review import Item, Study
+from restain.web.asked import whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
 from restain.web.reading.pictures import Pictures
@@ -74,7 +74,7 @@ def api_routes(studies: Studies, pictures: Pictures) -> APIRouter:
     @router.get("/{token}/tiles/{level}/{column}/{row}.jpg")
     def tile(request: Request, identity: str, token: str, level: str, column: str, row: str) -> Response:
         study, reader = mine(request, identity)
-        data = pictures.tile(study, reader, token, _whole(level), _whole(column), _whole(row))
+        data = pictures.tile(study, reader, token, whole(level), whole(column), whole(row))
         return Response(data, media_type="image/jpeg", headers=_HEADERS)
 
     return router
@@ -118,9 +118,3 @@ def _texts(value: object, *, or_none: bool = False) -> bool:
 
 def _seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_LOOK
-
-
-def _whole(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-        raise Fault(404, "fault.no_tile")
-    return int(value)

@@ -20,6 +20,7 @@ from typing import IO, Any
 from restain.bundle import Card
 from restain.data import whole_file
 from restain.errors import RestainError
+from restain.stain.slide import STAINED, SURVEYED
 from restain.stain.sources import slide_name
 from restain.web.faults import Fault
 from restain.web.library import Library
@@ -35,8 +36,6 @@ LOOKS_S = 0.5
 """Between two looks whether a running job was cancelled."""
 IDLE_S = 2.0
 AT_ONCE_S = 0.5
-LOOK, SURVEY, STAIN = 40, 140, 940
-"""Where the phases of :func:`~restain.stain.slide.stain_slide` end, of 1000."""
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Running:
     def step(self, done: int, total: int) -> None:
         """Note the progress. Glass and tiles that were there before come at once, and say nothing of the rate."""
         self.done, self.total = done, total
-        if SURVEY <= done <= STAIN and (not self.marks or self.marks[-1][1] != done):
+        if SURVEYED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
             now = time.monotonic()
             if self.marks and now - self.marks[0][0] < AT_ONCE_S:
                 self.marks.clear()
@@ -243,9 +242,6 @@ class Queue:
                     pipe.close()
         if last is None:
             return State.FAILED, "fault.job_died"
-        if "--everywhere" in str(last.get("failed")):
-            # The page has no options of a command line.
-            return State.FAILED, "fault.job_tissue"
         if "failed" in last:
             return State.FAILED, self.tidied(job, str(last["failed"]))
         return State.DONE, ""

@@ -15,7 +15,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from restain.bundle import read_card
 from restain.database import Database
-from restain.web.api import _number, _whole
+from restain.stain.slide import LOOKED, STAINED, SURVEYED
+from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
 from restain.web.library import Library
@@ -26,7 +27,7 @@ from restain.web.security import read_body
 from restain.web.settings import Settings
 from restain.web.staining.jobs import Job, Jobs, State
 from restain.web.staining.live import MEDIA
-from restain.web.staining.queue import LOOK, STAIN, SURVEY, Queue
+from restain.web.staining.queue import Queue
 from restain.web.staining.uploads import SUFFIXES, Uploads
 from restain.web.texts import all_texts, catalogue, language_of, text
 from restain.web.tiles import Tiles, View
@@ -124,7 +125,7 @@ class Staining:
         @router.get("/api/stain/jobs/{identity}/tiles/{level}/{column}/{row}.webp")
         def tile(identity: str, level: str, column: str, row: str) -> Response:
             live = self.queue.live(self.jobs.get(identity))
-            data = live.tile(_whole(level), _whole(column), _whole(row))
+            data = live.tile(whole(level), whole(column), whole(row))
             return Response(data, media_type=MEDIA, headers={"Cache-Control": "no-store"})
 
         @router.get("/api/stain/jobs/{identity}/files/{what}")
@@ -219,7 +220,7 @@ class Staining:
             raise Fault(422, "fault.job_model")
         view = self.tiles.view(image)
         # What the file says holds; only where it says nothing is the user asked.
-        mpp = None if view.mpp is not None else _number(str(mpp))
+        mpp = None if view.mpp is not None else number(str(mpp))
         if mpp is not None and not 0.01 <= mpp <= COARSEST_MPP:
             raise Fault(400, "fault.job_mpp", most=f"{COARSEST_MPP:g}")
         if region is not None:
@@ -268,7 +269,7 @@ class Staining:
         status["warnings"] = [] if mine is None else list(mine.warnings)
         status["left"] = None if mine is None else mine.seconds_left
         done = status["done"]
-        phase = "look" if done < LOOK else "survey" if done < SURVEY else "stain" if done < STAIN else "write"
+        phase = "look" if done < LOOKED else "survey" if done < SURVEYED else "stain" if done < STAINED else "write"
         status["phase"] = text(language, f"stain.phase.{phase}") if job.state is State.RUNNING else ""
         status["live"], status["result"], status["files"], status["figures"] = None, None, [], []
         if job.state is not State.DONE:

@@ -26,7 +26,7 @@ NICE = 10
 
 
 def main(job: Path) -> None:
-    """Stain as the file ``job`` says; the last line is ``{"done": true}`` or ``{"failed": sentence}``."""
+    """Stain as the file ``job`` says; the last line is ``{"done": true}`` or ``{"failed": sentence or key}``."""
     out = sys.stdout
     # Whatever a library prints must not be taken for a line of ours.
     sys.stdout = sys.stderr
@@ -47,7 +47,10 @@ def main(job: Path) -> None:
         stain(json.loads(job.read_bytes()), job.parent, say)
         say(done=True)
     except RestainError as fault:
-        say(failed=str(fault))
+        from restain.stain.slide import NoTissue
+
+        # The page has no options of a command line, which the sentence names.
+        say(failed="fault.job_tissue" if isinstance(fault, NoTissue) else str(fault))
     except MemoryError:
         say(failed="fault.job_memory")
 
