@@ -34,8 +34,10 @@ def serve(
         float, typer.Option(min=0.01, help="The most that an uploaded image may have, in GiB.")
     ] = 2.0,
     study: Annotated[
-        list[Path] | None,
-        typer.Option("--study", help="Folder of a blinded review that is open to its readers; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            "--study", help="Folder of a blinded review, or its database's URL, open to its readers; may be repeated."
+        ),
     ] = None,
     database: Annotated[
         str | None,

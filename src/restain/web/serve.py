@@ -24,7 +24,7 @@ def serve(
     show_labels: bool = False,
     models: Sequence[Path] = (),
     upload_bytes: int = 2 << 30,
-    studies: Sequence[Path] = (),
+    studies: Sequence[Path | str] = (),
     database: str | None = None,
     allow_hosts: Sequence[str] = (),
     tls_certificate: Path | None = None,
@@ -43,7 +43,7 @@ def serve(
         show_labels: serve label and macro images, which can name a patient.
         models: bundles that stain; without one there is no staining page.
         upload_bytes: the most that an uploaded image may have.
-        studies: folders of blinded reviews that are open to their readers.
+        studies: folders of blinded reviews, or URLs of their databases, that are open to their readers.
         database: SQLAlchemy URL of the store, in place of the SQLite file in ``state``.
         allow_hosts: names or addresses, without port, under which browsers ask, beside ``host``.
         tls_certificate: PEM file; with it browsers ask by https.

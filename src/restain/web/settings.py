@@ -17,8 +17,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Settings:
     """``folder`` holds the slides and is only read; ``state`` gets thumbnails, annotations, and what is stained.
 
-    ``models`` are the bundles that stain, ``upload_bytes`` the most that an upload may have, ``studies`` the folders of
-    blinded reviews that are open to their readers, ``database`` the SQLAlchemy URL of a store in place of the SQLite file in ``state``.
+    ``models`` are the bundles that stain, ``upload_bytes`` the most that an upload may have, ``studies`` the folders or
+    databases of blinded reviews that are open to their readers, ``database`` the SQLAlchemy URL of a store in place of the SQLite file in ``state``.
 
     ``hosts`` are the names under which a browser may ask (without port), which keeps a foreign page from reaching a local
     server under a name of its own; ``accounts``: whether one is demanded even where none was made yet, because others reach the
@@ -32,7 +32,7 @@ class Settings:
     show_labels: bool = False
     models: tuple[Path, ...] = ()
     upload_bytes: int = 2 << 30
-    studies: tuple[Path, ...] = ()
+    studies: tuple[str, ...] = ()
     database: str | None = None
 
 
@@ -45,7 +45,7 @@ def settings(
     show_labels: bool = False,
     models: Sequence[Path] = (),
     upload_bytes: int = 2 << 30,
-    studies: Sequence[Path] = (),
+    studies: Sequence[Path | str] = (),
     database: str | None = None,
 ) -> Settings:
     """The settings for a folder; where none is given, ``state`` is a folder of the user's own, one for each ``folder``.
@@ -71,6 +71,6 @@ def settings(
         show_labels=show_labels,
         models=tuple(models),
         upload_bytes=upload_bytes,
-        studies=tuple(studies),
+        studies=tuple(str(one) for one in studies),
         database=database,
     )

@@ -81,12 +81,11 @@ def _card(one: Open, readers: tuple[str, ...]) -> dict[str, Any]:
             progress = one.study.progress(reader)
             opens = None if progress.next_at is None else _written(progress.next_at)
             rows.append({"reader": reader, "progress": progress, "opens": opens})
-    folder = shlex.quote(str(one.folder))
     return {
         "id": one.id,
         "title": one.study.definition.title,
         "rows": rows,
-        "command": f"restain review results {folder} -o results",
+        "command": f"restain review results {shlex.join(one.options)} -o results",
     }
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from restain.errors import RestainError
 from restain.review import Study
 from restain.review.faults import AnsweredSince, ItemClosed, NoAnswer, NoSuchItem
@@ -24,31 +26,40 @@ _log = logging.getLogger("restain.web.reading")
 
 @dataclass(frozen=True)
 class Open:
-    """A study that is served; ``folder`` as it was given."""
+    """A study that is served; ``place`` as it was given, a folder or the URL of a database."""
 
     id: str
-    folder: Path
+    place: str
     study: Study
+
+    @property
+    def options(self) -> list[str]:
+        """What names the study to ``restain review``, without a password."""
+        if "://" not in self.place:
+            return [self.place]
+        return [".", "--store", make_url(self.place).render_as_string(hide_password=True)]
 
 
 class Studies:
-    """Opens the studies of some folders; safe from many threads.
+    """Opens the studies of some folders or databases; safe from many threads.
 
     Raises:
-        RestainError: if a folder holds no study, or two hold the same one.
+        RestainError: if one holds no study, or two hold the same one.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, places: Sequence[Path | str]) -> None:
         self._open: dict[str, Open] = {}
         self._scales: dict[str, float | None] = {}
         self._lock = threading.Lock()
         try:
-            for folder in folders:
-                study = Study.open(folder)
-                one = Open(study.id, folder, study)
+            for place in map(str, places):
+                study = Study.open(Path(), place) if "://" in place else Study.open(Path(place))
+                one = Open(study.id, place, study)
                 if (other := self._open.get(one.id)) is not None:
                     study.close()
-                    raise RestainError(f"{folder} holds the study that {other.folder} holds; give one of them.")
+                    raise RestainError(
+                        f"{one.options[-1]} holds the study that {other.options[-1]} holds; give one of them."
+                    )
                 self._open[one.id] = one
         except BaseException:
             self.close()
