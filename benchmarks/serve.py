@@ -1,6 +1,6 @@
 """How `restain serve` bears readers who pan: a real server in a process of its own, and readers in threads of this one.
 
-    python benchmarks/serve.py [--quick] [--readers 20] [--seconds 60]
+    python benchmarks/serve.py [--quick] [--readers 20] [--seconds 60] [--minutes 30]
 
 A slide of texture (16384 px a side, 8192 with ``--quick``) is served. Every reader moves once a second and asks for the four
 tiles of 512 px that come into view, one after the other: first tiles that nobody has asked for before, each once, then the
@@ -9,8 +9,9 @@ same tiles again, which the server holds by then. All are signed in. Afterwards 
 
 - ``p95_uncached_ms``, ``p95_cached_ms``: 95th percentile of the time from a request to its whole answer; ``p50_...`` the median.
 - ``tiles_uncached``, ``tiles_cached``: how many were asked for; ``failed``: how many were not answered with 200.
-- ``rss_growth_ratio``: the server's resident memory at the end of the cached part to that at the end of the uncached one, and
-  ``rss_mb`` at the end.
+- ``rss_growth_ratio``: the server's resident memory at the end of the cached part to that at the end of the uncached one; with
+  ``--minutes``, at the end of panning over all levels for so long to that after its first minute. ``rss_mb`` at the end.
+  ``p95_long_ms``: of those tiles, some kept and some not; null without ``--minutes``.
 - ``lost_answers``: answers that were confirmed before the kill and are not there after it; ``kept_answers``; ``doubled_answers``.
 - ``load``: the machine's load average before the run, over its cores; above 0 something else was running too.
 """
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Latency of tiles and memory of the server under readers who pan.")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--readers", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=0, help="Of panning over all levels, after the two parts.")
     parser.add_argument("--seconds", type=float, default=60, help="Of the cached part.")
     options = parser.parse_args()
     side, seconds = (8192, 6.0) if options.quick else (16384, options.seconds)
@@ -69,9 +71,18 @@ def main() -> None:
             across = -(-side // TILE)
             places = [f"{grid.top}/{x}/{y}" for y in range(across) for x in range(across)]
             uncached, failed = pan(server, options.readers, places, len(places) / options.readers / 4)
-            middle = server.rss()
+            middle, long = server.rss(), []
             cached, also = pan(server, options.readers, places[: 12 * options.readers], seconds)
             end = server.rss()
+            if options.minutes:
+                # All levels in an order of each reader's own: more than the server keeps, so that it has to let go.
+                levels = [
+                    f"{level}/{x}/{y}" for level in range(grid.top + 1) for x, y in across_level(side, grid.top - level)
+                ]
+                long, more = pan(server, options.readers, np.random.default_rng(2).permutation(levels).tolist(), 60)
+                middle, also = server.rss(), also + more
+                long, more = pan(server, options.readers, levels, 60 * options.minutes)
+                end, also = server.rss(), also + more
         images = Path(name) / "images"
         images.mkdir()
         kept, lost, doubled = killed_in_the_middle(folder, state, make_study(images))
@@ -80,6 +91,8 @@ def main() -> None:
         "p95_uncached_ms": percentile(uncached, 95),
         "p50_cached_ms": percentile(cached, 50),
         "p95_cached_ms": percentile(cached, 95),
+        "p95_long_ms": percentile(long, 95) if long else None,
+        "minutes": options.minutes,
         "tiles_uncached": len(uncached),
         "tiles_cached": len(cached),
         "failed": failed + also,
@@ -94,6 +107,11 @@ def main() -> None:
         "load": round(load, 2),
     }
     print(json.dumps(result))
+
+
+def across_level(side: int, halvings: int) -> list[tuple[int, int]]:
+    count = -(-side // (TILE * 2**halvings))
+    return [(x, y) for y in range(count) for x in range(count)]
 
 
 def make_accounts(state: Path) -> None:
