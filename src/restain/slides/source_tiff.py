@@ -30,7 +30,7 @@ class TiffSource(Source):
         except Exception:
             raise damaged(path, "its TIFF directory cannot be read") from None
         try:
-            self._pages = _pyramid(self._tiff)
+            self._pages = pyramid_pages(self._tiff)
             form = "OME-TIFF" if self._tiff.is_ome else "TIFF"
             xml = self._tiff.ome_metadata if self._tiff.is_ome else None
             super().__init__(
@@ -131,7 +131,7 @@ def _chain_ends(path: Path) -> bool:
     return True
 
 
-def _pyramid(tiff: tifffile.TiffFile) -> list[Any]:
+def pyramid_pages(tiff: tifffile.TiffFile) -> list[Any]:
     """Pages of the levels, finest first: the first page's SubIFDs, and reduced pages of its shape behind it."""
     first = tiff.pages[0].aspage()
     found = [first]

@@ -43,20 +43,25 @@ def _feature(feature: Any, left: list[int]) -> dict[str, Any]:
     given = given if isinstance(given, dict) else {}
     properties: dict[str, Any] = {"objectType": "annotation"}
     if isinstance(given.get("name"), str):
-        properties["name"] = given["name"][:LONGEST_NAME]
+        properties["name"] = _text(given["name"], LONGEST_NAME)
     kind = given.get("classification")
     if isinstance(kind, dict) and isinstance(kind.get("name"), str):
-        properties["classification"] = {"name": kind["name"][:LONGEST_NAME]}
+        properties["classification"] = {"name": _text(kind["name"], LONGEST_NAME)}
         colour = kind.get("color", kind.get("colorRGB"))
         if isinstance(colour, list) and len(colour) == 3 and all(isinstance(v, int) and 0 <= v < 256 for v in colour):
             properties["classification"]["color"] = colour
     identity = feature.get("id")
     return {
         "type": "Feature",
-        "id": identity[:64] if isinstance(identity, str) and identity else str(uuid.uuid4()),
+        "id": _text(identity, 64) if isinstance(identity, str) and identity else str(uuid.uuid4()),
         "geometry": {"type": geometry["type"], "coordinates": _coordinates(geometry.get("coordinates"), depth, left)},
         "properties": properties,
     }
+
+
+def _text(value: str, most: int) -> str:
+    """The beginning of a text, without the half characters that JSON can spell and no file can hold."""
+    return value[:most].encode("utf-8", "replace").decode()
 
 
 def _coordinates(values: Any, depth: int, left: list[int]) -> list[Any]:

@@ -94,12 +94,17 @@ class Library:
         found: dict[str, Image] = {}
         self.truncated = False
         transforms: list[Path] = []
-        places = ((first, path) for first in self._roots for path in self._walk(first, transforms))
+        # The served folder last: however full, it leaves room for what was brought and made here.
+        roots = sorted(self._roots, key=lambda first: first == "")
+        places = ((first, path) for first in roots for path in self._walk(first, transforms))
         for first, path in places:
             if len(found) >= MOST:
                 self.truncated = True
                 break
             name = first + path.relative_to(self._roots[first]).as_posix()
+            if any("\ud800" <= letter <= "\udfff" for letter in name):
+                # Bytes that are no text: no page could show the name.
+                continue
             try:
                 stamp = _stamp(path)
             except Fault:

@@ -116,12 +116,20 @@ OUTLINES = ("tissue", "unlike")
 def outline_of(path: Path, what: str) -> Path | None:
     """The outline beside an image, as ``restain stain`` and ``restain tissue`` name it; ``what`` is of :data:`OUTLINES`."""
     names = dict.fromkeys((path.stem, bare_name(path)))
-    return next((one for name in names if (one := path.with_name(f"{name}.{what}.geojson")).is_file()), None)
+    return next((one for name in names if _there(one := path.with_name(f"{name}.{what}.geojson"))), None)
 
 
 def bare_name(path: Path) -> str:
     """A file's name without the suffixes of a slide."""
     return re.sub(r"\.(ome\.(tiff?|zarr)|[^.]+)$", "", path.name, flags=re.IGNORECASE)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # With its ending the name is longer than the system takes.
+        return False
 
 
 def same_size(one: Path, other: Path) -> bool:

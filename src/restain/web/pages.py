@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
@@ -39,7 +39,9 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
 
     def elsewhere(code: str) -> str:
         kept = [(k, v) for k, v in request.query_params.multi_items() if k != "lang"]
-        return f"{request.url.path}?{urlencode([*kept, ('lang', code)])}"
+        # One slash: two would name another host.
+        path = quote("/" + request.url.path.lstrip("/\\"))
+        return f"{path}?{urlencode([*kept, ('lang', code)])}"
 
     switch = [(code, name, elsewhere(code)) for code, name in LANGUAGES.items() if code != language]
     account = account_of(request)

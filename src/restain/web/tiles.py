@@ -25,7 +25,9 @@ from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
 from restain.slides import DensitySlide, Slide, open_slide
+from restain.slides.source import damaged
 from restain.slides.source_openslide import detect
+from restain.slides.source_tiff import pyramid_pages
 from restain.web.faults import Fault
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -233,9 +235,16 @@ def check_size(image: Image) -> None:
     with open(image.path, "rb") as file:
         head = file.read(132)
     if head.startswith(TIFF_MAGIC) and detect(image.path) in (None, "generic-tiff"):
-        with tifffile.TiffFile(image.path) as tiff:
-            page = tiff.pages.first.aspage()
-            pixels = page.tilelength * page.tilewidth if page.is_tiled else page.rowsperstrip * page.imagewidth
+        try:
+            with tifffile.TiffFile(image.path) as tiff:
+                pixels = max(
+                    page.tilelength * page.tilewidth
+                    if page.is_tiled
+                    else min(page.rowsperstrip, page.imagelength) * page.imagewidth
+                    for page in pyramid_pages(tiff)
+                )
+        except Exception:
+            raise damaged(image.path, "its TIFF directory cannot be read") from None
     elif head.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
         size = image_size(image.path)
         pixels = size.width * size.height
@@ -250,10 +259,13 @@ def _readable(image: Image) -> Iterator[None]:
     """What is wrong with a file is told in a sentence without its path."""
     try:
         yield
+    except Fault:
+        raise
     except RestainError as fault:
         why = without_path(image, str(fault))
         raise Fault(422, "fault.unreadable", name=image.path.name, why=why) from None
-    except (OSError, tifffile.TiffFileError, ValueError, MemoryError) as fault:
+    except Exception as fault:
+        # Decoders meet hostile files with errors of every kind, and one file must not close the library.
         raise Fault(422, "fault.unreadable", name=image.path.name, why=type(fault).__name__) from None
 
 

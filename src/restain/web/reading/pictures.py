@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from restain.data.images import Rgb
 from restain.errors import RestainError
@@ -70,7 +69,7 @@ class Pictures:
         """Whoever serves the study reads the reason, once; a reader that there is one."""
         try:
             yield
-        except (RestainError, Fault, OSError, tifffile.TiffFileError, ValueError, MemoryError) as fault:
+        except Exception as fault:
             if path not in self._reported:
                 self._reported.add(path)
                 why = str(fault) if isinstance(fault, RestainError) else type(fault).__name__

@@ -19,7 +19,6 @@ from typing import IO, Any
 
 from restain.bundle import Card
 from restain.data import whole_file
-from restain.errors import RestainError
 from restain.stain.slide import STAINED, SURVEYED
 from restain.stain.sources import slide_name
 from restain.web.faults import Fault
@@ -152,7 +151,7 @@ class Queue:
                             self._work(job)
                             continue
                     # The database is gone for a while, or the disk is full: the queue outlives it.
-                    except (RestainError, OSError) as fault:
+                    except Exception as fault:
                         print(f"staining: {fault}", file=sys.stderr)
                     self._wake.wait(IDLE_S)
             self._stop.wait(IDLE_S)
@@ -256,7 +255,9 @@ class Queue:
 def _listen(out: IO[bytes], lines: queue.Queue[dict[str, Any] | None]) -> None:
     for line in out:
         with suppress(ValueError):
-            lines.put(json.loads(line))
+            said = json.loads(line)
+            if isinstance(said, dict):
+                lines.put(said)
     lines.put(None)
 
 

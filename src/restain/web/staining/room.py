@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from restain.bundle import read_card
 from restain.database import Database
 from restain.stain.slide import LOOKED, STAINED, SURVEYED
+from restain.stain.sources import slide_name
 from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
@@ -36,6 +37,8 @@ PER_PAGE = 12
 STAINABLE = (Kind.HE, Kind.PICTURE)
 COARSEST_MPP = 100.0
 """µm per px; an image that is said to be coarser is none of a microscope."""
+LONGEST_STEM = 200
+"""Bytes of a name to which the endings of results can be put; file systems take 255."""
 _MOST_BYTES = 1 << 16
 _FILES = {"slide": "image/tiff", "dab": "image/tiff", "report": "application/json"}
 
@@ -84,7 +87,12 @@ class Staining:
                 self.jobs.uploaded(path.parent.name, owner, path.name)
                 self.library.refresh()
                 place = f"uploads/{path.parent.name}/{path.name}"
-                return next(image.id for image in self.library.images() if image.name == place)
+                found = next((image.id for image in self.library.images() if image.name == place), None)
+                if found is None:
+                    self.uploads.remove(path.parent.name)
+                    self.jobs.forget_upload(path.parent.name)
+                    raise Fault(422, "fault.upload_content", name=path.name, kinds=" ".join(SUFFIXES))
+                return found
 
             return JSONResponse({"image": await run_in_threadpool(keep)}, 201)
 
@@ -216,6 +224,8 @@ class Staining:
             raise Fault(400, "fault.job_form") from None
         if image.kind not in STAINABLE:
             raise Fault(422, "fault.not_stainable", name=image.name)
+        if len(slide_name(Path(image.name)).encode()) > LONGEST_STEM:
+            raise Fault(422, "fault.job_name", most=LONGEST_STEM)
         if model not in self.models:
             raise Fault(422, "fault.job_model")
         view = self.tiles.view(image)
@@ -322,7 +332,7 @@ def _region(values: Any, width: int, height: int) -> list[int]:
         values.get(key) if isinstance(values, dict) else None for key in ("x", "y", "width", "height")
     ]
     if not all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e9 for v in numbers
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 and math.isfinite(v) for v in numbers
     ):
         raise Fault(400, "fault.job_form")
     x, y, wide, high = (round(v) for v in numbers)

@@ -28,7 +28,7 @@ function words(key, values = {}) {
 }
 
 const looked = new Looked(`restain.looked.${data.study}.`);
-const keeper = new Keeper(`restain.review.${data.study}.${data.reader}.`, address, tell, (token, answers) => {
+const keeper = new Keeper(`restain.review.${data.study}.${encodeURIComponent(data.reader).replaceAll(".", "%2E")}.`, address, tell, (token, answers) => {
   if (token !== state.token) return;
   state.counts = answers;
   state.shown = { ...answers, ...keeper.of(token) };
@@ -98,6 +98,8 @@ function show(given) {
     end(given);
     return;
   }
+  // While the token is still that of the item whose text it is: leaving a text keeps it.
+  for (const area of document.querySelectorAll("textarea")) area.blur();
   const again = state.token === given.token;
   state.token = given.token;
   state.counts = given.answers;
@@ -105,7 +107,6 @@ function show(given) {
   state.ask = Math.max(0, asks.findIndex((one) => one.needed && !(one.name in state.shown)));
   at("number").textContent = words("review.number", given);
   at("broken").hidden = true;
-  for (const area of document.querySelectorAll("textarea")) area.blur();
   fill();
   if (keeper.empty) tell("saved");
   looked.begin(given.token);
