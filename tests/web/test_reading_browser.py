@@ -391,3 +391,27 @@ def test_every_control_has_a_name(machine, served):
     assert nameless == []
     assert page.get_by_role("group", name="HER2 level?").get_by_role("radio").count() == 4
     assert page.get_by_role("status").count() == 1
+
+
+def test_a_remark_begun_while_the_next_image_is_on_its_way_stays_with_its_image(machine, served, trial):
+    page = begin(machine(served, "anna"), served)
+    first = token_of(page)
+    for question, value in (("her2", "2+"), ("origin", "virtual"), ("quality", "4")):
+        page.locator(f"[data-question={question}] input[value='{value}']").check()
+    saved(page)
+    held = []
+    page.route("**/next", lambda route: held.append(route))
+    page.get_by_role("button", name="Next").click()
+    page.locator("textarea").press_sequentially("granular")
+    page.wait_for_function("() => window.restainReview.state.moving !== null")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    page.wait_for_function("(before) => window.restainReview.state.token !== before", arg=first)
+    drawn(page)
+    saved(page)
+    with Study.open(trial) as study:
+        remarks = [one for one in study.answers() if one.question == "remarks"]
+        assert [one.value for one in remarks] == ["granular"]
+        assert study.item("anna", first).answers["remarks"] == "granular"
+    assert page.locator("textarea").input_value() == ""
