@@ -73,6 +73,19 @@ def test_what_was_judged_before_a_kill_is_not_judged_again(
     assert third.scores[0, 1] == pytest.approx(first.scores[0, 1], abs=1e-4)
 
 
+def test_glass_with_a_rim_of_tissue_is_not_judged(
+    familiarity: Familiarity, picture: np.ndarray, tmp_path: Path
+) -> None:
+    tiles = UnlikeTiles(tmp_path / "unlike.jsonl", (1, 2), familiarity)
+    rim = np.full((512, 512, 3), 238, np.uint8)
+    rim[:, 200:240] = picture[:512, 200:240]
+    half = rim.copy()
+    half[:, :256] = picture[:512, :256]
+    for column, he in enumerate((rim, half)):
+        tiles.look(0, column, he, np.ones((512, 512), np.float32))
+    assert np.isnan(tiles.scores).tolist() == [[True, False]]
+
+
 def test_outlines_end_at_the_slides_border(familiarity: Familiarity, tmp_path: Path) -> None:
     tiles = UnlikeTiles(tmp_path / "unlike.jsonl", (2, 3), familiarity)
     tiles.scores[:] = [[0.5, 2, np.nan], [0.5, 0.5, 2]]

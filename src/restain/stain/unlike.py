@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Size
+from restain.models.appearance import GLASS_OD
 from restain.models.appearance import TILE as SEEN
 from restain.models.familiarity import Familiarity
+from restain.optics import optical_density
 from restain.slides import Polygon, to_polygons
 
 LEAST_TISSUE = 0.25
@@ -64,6 +66,9 @@ class UnlikeTiles:
             RestainError: if the line cannot be written.
         """
         if not np.isnan(self.scores[row, column]) or (piece := fullest(tissue)) is None:
+            return
+        if (optical_density(he[piece]).mean(axis=2) >= GLASS_OD).mean() < LEAST_TISSUE:
+            # The margin round tissue counts as tissue, but glass with a rim of tissue is like no training image.
             return
         # Rounded as in the file, so that it does not matter which tiles were judged before a kill.
         score = round(self.familiarity.judge(he[piece]).score, 4)
