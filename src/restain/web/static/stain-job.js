@@ -1,6 +1,7 @@
 // A job: its tiles over the H&E as they are made, how far it is, and what became of it.
 
-import { listenToKeys, showPane } from "./stain-pane.js";
+import { listenToKeys } from "./controls.js";
+import { showPane } from "./stain-pane.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);

@@ -1,6 +1,7 @@
 // What shall be stained: a region, drawn or typed, a model, options.
 
-import { listenToKeys, showPane } from "./stain-pane.js";
+import { listenToKeys } from "./controls.js";
+import { showPane } from "./stain-pane.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);

@@ -1,5 +1,6 @@
 // One pane with an H&E image, its scale and its keys, for the pages of staining.
 
+import { followPointer } from "./controls.js";
 import { Readings } from "./readings.js";
 import { Scene } from "./scene.js";
 import { Shapes } from "./shapes.js";
@@ -37,40 +38,9 @@ export function showPane(data) {
     },
   );
   const pane = scene.first;
-  pane.element.addEventListener("pointermove", (event) => {
-    const box = pane.element.getBoundingClientRect();
-    const pixel = new window.OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
-    const world = pane.viewer.viewport.pointFromPixel(pixel, true);
-    pointer = { x: world.x * scene.extent, y: world.y * scene.extent };
-    readings.show(state, pointer);
-  });
-  pane.element.addEventListener("pointerleave", () => {
-    pointer = null;
+  followPointer(scene, pane, (place) => {
+    pointer = place;
     readings.show(state, pointer);
   });
   return { scene, pane, shapes: new Shapes(pane, data.image.width) };
-}
-
-export function listenToKeys(scene, more = {}) {
-  const keys = {
-    "+": () => scene.zoomBy(1.5),
-    "=": () => scene.zoomBy(1.5),
-    "-": () => scene.zoomBy(1 / 1.5),
-    "0": () => scene.home(),
-    ArrowLeft: () => scene.pan(-0.2, 0),
-    ArrowRight: () => scene.pan(0.2, 0),
-    ArrowUp: () => scene.pan(0, -0.2),
-    ArrowDown: () => scene.pan(0, 0.2),
-    ...more,
-  };
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    const { target } = event;
-    if (target.matches("input, select, textarea, summary")) return;
-    if (target.matches("button, a") && [" ", "Enter"].includes(event.key)) return;
-    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  });
 }

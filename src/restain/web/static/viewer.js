@@ -2,6 +2,7 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { Annotations } from "./annotations.js";
+import { followPointer, listenToKeys } from "./controls.js";
 import { Readings } from "./readings.js";
 import { Scene } from "./scene.js";
 import { Shapes } from "./shapes.js";
@@ -172,32 +173,17 @@ for (const pane of [scene.first, scene.second]) {
     placeAt(pane, event.position);
   });
   pane.viewer.addHandler("canvas-double-click", () => annotations.finish());
-  pane.element.addEventListener("pointermove", (event) => {
-    const box = pane.element.getBoundingClientRect();
-    const pixel = new window.OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
-    const world = pane.viewer.viewport.pointFromPixel(pixel, true);
-    pointer = { x: world.x * scene.extent, y: world.y * scene.extent };
-    readings.show(state, pointer);
-  });
-  pane.element.addEventListener("pointerleave", () => {
-    pointer = null;
+  followPointer(scene, pane, (place) => {
+    pointer = place;
     readings.show(state, pointer);
   });
 }
 
-const keys = {
-  "+": () => scene.zoomBy(1.5),
-  "=": () => scene.zoomBy(1.5),
-  "-": () => scene.zoomBy(1 / 1.5),
-  "0": () => scene.home(),
+listenToKeys(scene, {
   "1": () => magnify(5),
   "2": () => magnify(10),
   "3": () => magnify(20),
   "4": () => magnify(40),
-  ArrowLeft: () => scene.pan(-0.2, 0),
-  ArrowRight: () => scene.pan(0.2, 0),
-  ArrowUp: () => scene.pan(0, -0.2),
-  ArrowDown: () => scene.pan(0, 0.2),
   o: () => setMode("single"),
   s: () => setMode("side"),
   c: () => setMode("curtain"),
@@ -225,17 +211,6 @@ const keys = {
     const size = scene.first.viewer.viewport.getContainerSize();
     placeAt(scene.first, new window.OpenSeadragon.Point(size.x / 2, size.y / 2));
   },
-};
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || at("keys").open) return;
-  const { target } = event;
-  if (target.matches("input:not([type=checkbox]), select, textarea")) return;
-  if (target.matches("button, a, summary, input, label") && [" ", "Enter"].includes(event.key)) return;
-  const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!action) return;
-  event.preventDefault();
-  action();
 });
 
 at("curtain").addEventListener("keydown", (event) => {
