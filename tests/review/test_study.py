@@ -221,7 +221,9 @@ def test_what_could_give_the_origin_away_is_told_when_the_study_is_made(tmp_path
         path = image.path
         if image.modality.value == "chemical":
             path = path.with_suffix(".jpg")
-            Image.new("RGB", (40, 40)).save(path)
+            Image.new("RGB", (40, 40)).save(path, dpi=(50800, 50800))
+        else:
+            Image.open(path).save(path, dpi=(101600, 101600))
         images.append(image.model_copy(update={"path": path}))
     told, steps = [], []
     definition = definition.model_copy(update={"images": tuple(images)})
@@ -229,9 +231,10 @@ def test_what_could_give_the_origin_away_is_told_when_the_study_is_made(tmp_path
         definition, tmp_path / "s", now=START, warn=told.append, progress=lambda *step: steps.append(step)
     ).close()
     assert steps[-1] == (4, 4)
-    assert len(told) == 2
+    assert len(told) == 3
     assert "Chemical images are .jpg files, virtual ones .png" in told[0]
-    assert "8 × 8 px" in told[1]
+    assert "from 0.25 to 0.5 µm per px" in told[1]
+    assert "8 × 8 px" in told[2]
 
 
 def test_folders_without_or_with_a_study(tmp_path, made, study_file):

@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sql
 
 from restain.data.images import image_size
+from restain.data.metadata import image_mpp
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
@@ -92,6 +93,12 @@ def _doubts(study: StudyDefinition, sizes: list[Size], common: Size) -> list[str
             f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: traces of JPEG in the one "
             "kind alone would give the origin away; convert all the same way."
         )
+    scales = [mpp for image in study.images if (mpp := _mpp(image.path)) is not None]
+    if scales and max(scales) > min(scales) * 1.005:
+        found.append(
+            f"Images have from {min(scales):.4g} to {max(scales):.4g} µm per px: readers see cells of different sizes, which can give the "
+            "origin away, and no scale bar; bring all images to one mpp before."
+        )
     small = [
         study.images[i] for i, size in enumerate(sizes) if 2 * common.width * common.height < size.width * size.height
     ]
@@ -101,6 +108,16 @@ def _doubts(study: StudyDefinition, sizes: list[Size], common: Size) -> list[str
             f"{small[0].path.name}" + (f" and {len(small) - 1} more." if len(small) > 1 else ".")
         )
     return found
+
+
+def _mpp(path: Path) -> float | None:
+    try:
+        return image_mpp(path)
+    except RestainError:
+        from restain.slides import open_slide
+
+        with open_slide(path) as slide:
+            return slide.mpp if slide.has_mpp else None
 
 
 def _size(path: Path) -> Size:
