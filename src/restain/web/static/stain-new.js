@@ -127,3 +127,5 @@ at("tools").addEventListener("submit", async (event) => {
 // Coming back with the browser's button, the page is as it was left.
 addEventListener("pageshow", () => (at("start").disabled = false));
 show();
+// Before this script listens, the form would be sent as forms without scripts are.
+at("start").disabled = false;
