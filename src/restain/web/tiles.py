@@ -88,7 +88,7 @@ class Tiles:
                 slide.mpp if slide.has_mpp else None,
                 slide.format,
                 slide.objective,
-                tuple(without_path(image, one) for one in slide.faults),
+                tuple(without_path(image.path, one) for one in slide.faults),
                 tuple(slide.associated),
             )
 
@@ -110,7 +110,7 @@ class Tiles:
 
     def region(self, image: Image, region: Region, mpp: float, on: Image | None = None) -> Rgb:
         """Pixels of a region at ``mpp`` (px of level 0 per px, where the slide has no mpp), of the image or as it lies on ``on``."""
-        with self._open(image) as slide, self._reading():
+        with self._open(image) as slide, self._turns:
             if on is None:
                 shown = slide if slide.has_mpp else in_pixels(slide)
                 return _read_to_edge(shown, region, mpp)
@@ -130,10 +130,10 @@ class Tiles:
         key = (image.id, image.stamp, "density", level, column, row)
         if (known := self._cache.get(key)) is not None:
             return known
-        with self._open_density(image) as slide, self._reading():
+        with self._open_density(image) as slide, self._turns:
             grid = Grid(slide.size, slide.mpp)
             region = grid.region(level, column, row)
-            with _readable(image):
+            with readable(image.path):
                 od = read_density(slide, region, grid.reduction(level))
         data = _encoded(PIL.Image.fromarray(dab_colours(od)), "PNG", compress_level=3)
         self._cache.put(key, data)
@@ -154,7 +154,7 @@ class Tiles:
             return file.read_bytes()
         except OSError:
             pass
-        with self._open(image) as slide, self._reading(), _readable(image):
+        with self._open(image) as slide, self._turns, readable(image.path):
             rgb, _ = slide.thumbnail(THUMBNAIL)
         data = as_jpeg(rgb, virtual=image.kind is Kind.VIRTUAL)
         try:
@@ -196,13 +196,10 @@ class Tiles:
         if image.kind is Kind.DENSITY:
             raise Fault(404, "fault.no_image")
 
-        def opener() -> tuple[Slide, int]:
-            check_size(image)
-            slide = open_slide(image.path)
-            held = slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
-            return slide, held
-
-        with _readable(image), self._slides.lease(f"{image.id}-{image.stamp}", opener) as slide:
+        with (
+            readable(image.path),
+            self._slides.lease(f"{image.id}-{image.stamp}", lambda: open_checked(image.path)) as slide,
+        ):
             yield slide
 
     @contextmanager
@@ -211,32 +208,27 @@ class Tiles:
             raise Fault(404, "fault.no_image")
 
         def opener() -> tuple[DensitySlide, int]:
-            check_size(image)
+            check_size(image.path)
             return DensitySlide(image.path), 1 << 20
 
-        with _readable(image), self._densities.lease(f"{image.id}-{image.stamp}", opener) as slide:
+        with readable(image.path), self._densities.lease(f"{image.id}-{image.stamp}", opener) as slide:
             yield slide
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._turns:
-            yield
 
-
-def check_size(image: Image) -> None:
+def check_size(path: Path) -> None:
     """Refuse what cannot be read in bounded memory, by its header.
 
     Raises:
         Fault: 422, if a picture, or a single tile or strip of a TIFF, has more than :data:`MOST_PX` pixels.
         RestainError: if the header cannot be read.
     """
-    if image.path.is_dir():
+    if path.is_dir():
         return
-    with open(image.path, "rb") as file:
+    with open(path, "rb") as file:
         head = file.read(132)
-    if head.startswith(TIFF_MAGIC) and detect(image.path) in (None, "generic-tiff"):
+    if head.startswith(TIFF_MAGIC) and detect(path) in (None, "generic-tiff"):
         try:
-            with tifffile.TiffFile(image.path) as tiff:
+            with tifffile.TiffFile(path) as tiff:
                 pixels = max(
                     page.tilelength * page.tilewidth
                     if page.is_tiled
@@ -244,34 +236,41 @@ def check_size(image: Image) -> None:
                     for page in pyramid_pages(tiff)
                 )
         except Exception:
-            raise damaged(image.path, "its TIFF directory cannot be read") from None
+            raise damaged(path, "its TIFF directory cannot be read") from None
     elif head.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
-        size = image_size(image.path)
+        size = image_size(path)
         pixels = size.width * size.height
     else:
         return
     if pixels > MOST_PX:
-        raise Fault(422, "fault.too_large", name=image.path.name, most=MOST_PX // 1_000_000)
+        raise Fault(422, "fault.too_large", name=path.name, most=MOST_PX // 1_000_000)
+
+
+def open_checked(path: Path) -> tuple[Slide, int]:
+    """A slide whose size was looked at (:func:`check_size`), and the bytes that it holds while it is open."""
+    check_size(path)
+    slide = open_slide(path)
+    return slide, slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
 
 
 @contextmanager
-def _readable(image: Image) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """What is wrong with a file is told in a sentence without its path."""
     try:
         yield
     except Fault:
         raise
     except RestainError as fault:
-        why = without_path(image, str(fault))
-        raise Fault(422, "fault.unreadable", name=image.path.name, why=why) from None
+        why = without_path(path, str(fault))
+        raise Fault(422, "fault.unreadable", name=path.name, why=why) from None
     except Exception as fault:
         # Decoders meet hostile files with errors of every kind, and one file must not close the library.
-        raise Fault(422, "fault.unreadable", name=image.path.name, why=type(fault).__name__) from None
+        raise Fault(422, "fault.unreadable", name=path.name, why=type(fault).__name__) from None
 
 
-def without_path(image: Image, sentence: str) -> str:
+def without_path(path: Path, sentence: str) -> str:
     """A sentence about a file that names it without the folders of this machine."""
-    return sentence.replace(f"{image.path.parent}{os.sep}", "")
+    return sentence.replace(f"{path.parent}{os.sep}", "")
 
 
 def _read_to_edge(slide: Slide, region: Region, mpp: float) -> Rgb:

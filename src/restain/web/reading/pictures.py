@@ -17,14 +17,12 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.register.warp import in_pixels
 from restain.review import Study
-from restain.slides import Slide, open_slide
+from restain.slides import Slide
 from restain.web.faults import Fault
 from restain.web.grid import Grid
-from restain.web.links import Image
 from restain.web.opened import ByteCache, Opened
-from restain.web.origin import Kind, Origin
 from restain.web.reading.studies import told_to_readers
-from restain.web.tiles import as_jpeg, check_size
+from restain.web.tiles import as_jpeg, open_checked
 
 _log = logging.getLogger("restain.web.reading")
 
@@ -54,7 +52,7 @@ class Pictures:
             key = (path, _stamp(path), region, level, column, row)
             if (known := self._cache.get(key)) is not None:
                 return known
-            with self._slides.lease(f"{path} {key[1]}", lambda: _opened(path)) as slide, self._turns:
+            with self._slides.lease(f"{path} {key[1]}", lambda: open_checked(path)) as slide, self._turns:
                 if _middle(slide.size, study.size) != region:
                     raise RestainError(f"{path} has another size than when the study was made.")
                 data = as_jpeg(_cut(slide, region.origin, wanted, reduction), virtual=False)
@@ -75,13 +73,6 @@ class Pictures:
                 why = str(fault) if isinstance(fault, RestainError) else type(fault).__name__
                 _log.warning("%s: an image of a study cannot be shown to its readers (%s)", path, why)
             raise Fault(422, "review.fault_image") from None
-
-
-def _opened(path: Path) -> tuple[Slide, int]:
-    check_size(Image("", path, path.name, "", Origin(Kind.PICTURE)))
-    slide = open_slide(path)
-    held = slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
-    return slide, held
 
 
 def _middle(size: Size, common: Size) -> Region:

@@ -18,9 +18,7 @@ from restain.geometry import Point, Region, Size
 from restain.register.warp import in_pixels
 from restain.slides import open_slide
 from restain.web.faults import Fault
-from restain.web.links import Image
-from restain.web.origin import Kind, Origin
-from restain.web.tiles import check_size, without_path
+from restain.web.tiles import check_size, readable
 
 KINDS = {
     "PNG": (".png",),
@@ -187,9 +185,8 @@ def check(path: Path) -> None:
     Raises:
         Fault: 422, with what is wrong, without the folders of this machine.
     """
-    image = Image("", path, path.name, "", Origin(Kind.PICTURE))
-    try:
-        check_size(image)
+    with readable(path):
+        check_size(path)
         with open_slide(path) as slide:
             size = slide.size
             if max(size.width, size.height) > LONGEST_SIDE or size.width * size.height > MOST_PX:
@@ -201,14 +198,6 @@ def check(path: Path) -> None:
             for share in (0.0, 0.5, 1.0):
                 at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
                 shown.read(Region(at, spot), 1.0)
-    except RestainError as fault:
-        why = without_path(image, str(fault))
-        raise Fault(422, "fault.unreadable", name=path.name, why=why) from None
-    except Fault:
-        raise
-    # A hostile header can end a reader anywhere.
-    except Exception as fault:
-        raise Fault(422, "fault.unreadable", name=path.name, why=type(fault).__name__) from None
 
 
 def _in_words(size: int) -> str:
