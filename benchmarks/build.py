@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.build import Grid, Settings, SlidePair, build_dataset, parse_rules
-from restain.build.cut import PairReader, Patch
-from restain.build.survey import Survey, survey_pair
+from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
+from restain.dataset_builder.cut import PairReader, Patch
+from restain.dataset_builder.survey import Survey, survey_pair
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, SlideTruth, read_slide_truth, write_phantom_slide

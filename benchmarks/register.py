@@ -46,10 +46,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restain.data.images import read_rgb, write_png
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
+from restain.images import read_rgb, write_png
 from restain.optics import optical_density
 from restain.phantom import make_pair
 from restain.register import register_images, slide_of, warp_region

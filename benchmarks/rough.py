@@ -41,9 +41,11 @@ from numpy.typing import NDArray
 from skimage.measure import block_reduce
 
 from restain.bundle import load_bundle
-from restain.data import Pair, open_pairs, read_rgb, whole_file
+from restain.data import Pair, open_pairs
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.curves import Line, plot
+from restain.files import whole_file
+from restain.images import read_rgb
 from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom
 from restain.phantom.noise import misalignment_field

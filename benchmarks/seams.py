@@ -44,10 +44,10 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import load_bundle
-from restain.data import write_png
 from restain.evaluate.stain import cell_means, cell_px, dab_mean, dab_r16
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
+from restain.images import write_png
 from restain.models.state_grid import State
 from restain.models.survey import Survey
 from restain.phantom import make_pair

@@ -37,8 +37,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from restain.data import write_png
 from restain.geometry import Size
+from restain.images import write_png
 from restain.review import Study, create_study, parse_definition
 from restain.slides import TileStore, write_ome_tiff
 from restain.web.accounts.roster import Roster

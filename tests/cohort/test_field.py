@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain.cohort import FieldReading, doubt, fields, margin, read_fields
-from restain.data import write_rgb
 from restain.evaluate.reading import rule_level
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level, level_of_counts
+from restain.images import write_rgb
 from restain.optics import DAB, HEMATOXYLIN, unit
 from restain.slides import DensitySlide, TileStore, TissueMask, open_slide, write_ome_tiff
 

@@ -13,7 +13,7 @@ from restain import NOTICE, RestainError
 from restain.bundle import load_bundle, save_bundle
 from restain.cli import app
 from restain.cohort import run_cohort
-from restain.data import write_rgb
+from restain.images import write_rgb
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 from restain.stain import Restainer

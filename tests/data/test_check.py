@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restain.data import Layout, check_folder, write_rgb
+from restain.data import Layout, check_folder
 from restain.errors import RestainError
+from restain.images import write_rgb
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restain.data import Layout, Pair, PairSet, open_pairs, write_rgb
+from restain.data import Layout, Pair, PairSet, open_pairs
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.images import write_rgb
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 

@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("sqlalchemy", reason="the extra review is not installed")
 
-from restain.data import write_png
+from restain.images import write_png
 from restain.review import Study, create_study, read_definition
 
 READERS = ("anna", "bo", "chen")

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 
-from restain.data import write_png
 from restain.errors import RestainError
+from restain.images import write_png
 from restain.review import create_study, parse_definition
 from restain.web.identity import Account, Role
 from restain.web.reading.studies import Studies

@@ -6,9 +6,10 @@ import torch
 
 from restain import RestainError
 from restain.bundle import add_familiarity, load_bundle, save_bundle
-from restain.data import open_pairs, write_png
+from restain.data import open_pairs
 from restain.evaluate import abstention
 from restain.evaluate.checks import trust_folder
+from restain.images import write_png
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.phantom import write_phantom

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import restain
-from restain.data import open_pairs, write_png
+from restain.data import open_pairs
 from restain.evaluate import (
     EvaluationSection,
     EvaluationSummary,
@@ -23,6 +23,7 @@ from restain.evaluate import (
 )
 from restain.evaluate.figures import colour_map, colour_scale
 from restain.evaluate.trivial import flat, mean_colour
+from restain.images import write_png
 from restain.prediction import Prediction
 
 

@@ -13,12 +13,13 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import restain
-from restain.data import open_pairs, read_rgb, write_png
+from restain.data import open_pairs
 from restain.errors import RestainError
 from restain.evaluate import evaluate
 from restain.evaluate.catalogue import COLUMNS
 from restain.evaluate.trivial import DESCRIPTIONS
 from restain.her2 import Her2Level
+from restain.images import read_rgb, write_png
 from restain.optics import DAB, HEMATOXYLIN, dab_density, glass_white, mix, transmit
 from restain.phantom import read_truth, write_phantom
 from restain.prediction import Prediction

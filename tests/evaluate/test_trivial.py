@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restain.data import Pair, write_png
+from restain.data import Pair
 from restain.evaluate.image import sharpness_ratio
 from restain.evaluate.reference import read_reference
 from restain.evaluate.trivial import (
@@ -19,6 +19,7 @@ from restain.evaluate.trivial import (
     mean_colour,
     trivial_answers,
 )
+from restain.images import write_png
 from restain.optics import DAB, EOSIN, HEMATOXYLIN, dab_density, mix, transmit
 from restain.prediction import Prediction
 

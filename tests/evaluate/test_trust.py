@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from restain import NOTICE, RestainError
 from restain.bundle import FAMILIARITY, Bundle, add_familiarity, load_bundle, save_bundle
-from restain.data import open_pairs, read_rgb, read_text, write_png
+from restain.data import open_pairs
 from restain.evaluate import abstention
 from restain.evaluate.spoiled import SPOILINGS
 from restain.evaluate.trust import TYPICAL_OD, assess, confidence, unview, view
 from restain.evaluate.trust_job import measure_trust
+from restain.images import read_rgb, read_text, write_png
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.phantom import write_phantom

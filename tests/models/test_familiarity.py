@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from restain.data import open_pairs, write_png
+from restain.data import open_pairs
 from restain.errors import RestainError
+from restain.images import write_png
 from restain.models.appearance import MOST_TILES, TILE, feature_names, image_features, tile_corners, tile_features
 from restain.models.familiarity import Familiarity, fit_familiarity, load_familiarity, save_familiarity
 from restain.optics import EOSIN, HEMATOXYLIN, mix, transmit

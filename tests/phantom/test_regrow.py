@@ -34,7 +34,7 @@ def test_the_same_cells_grow(phantom: Path, name: str) -> None:
 
 
 def test_dark_nuclei_lie_where_the_tissue_says(phantom: Path) -> None:
-    from restain.data import read_rgb
+    from restain.images import read_rgb
 
     he = read_rgb(phantom / "HE" / "train" / "00001_train_1+.png").astype(float).mean(axis=-1)
     nuclei = regrow(phantom, "00001_train_1+").nucleus > 0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from restain.data import write_png
 from restain.her2 import Her2Level
+from restain.images import write_png
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
 

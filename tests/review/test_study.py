@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from restain.data import write_png
 from restain.errors import RestainError
+from restain.images import write_png
 from restain.review import Study, create_study, read_definition
 from restain.review import store as db
 

@@ -15,9 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from restain.cli import app
-from restain.data import write_png, write_rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import write_png, write_rgb
 from restain.slides import open_slide
 
 SVS = Path(__file__).parents[3] / "shared/data/slides/CMU-1-Small-Region.svs"

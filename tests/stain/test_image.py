@@ -8,7 +8,7 @@ from PIL import Image
 
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle
-from restain.data import read_density, read_rgb, read_text
+from restain.images import read_density, read_rgb, read_text
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.survey import Survey
 from restain.recipe import AttentionRecipe

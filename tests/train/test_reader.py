@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from restain.cli import main
-from restain.data import write_png
 from restain.errors import Interrupted, RestainError
 from restain.evaluate.reading import load_reader
+from restain.images import write_png
 from restain.optics import DAB, HEMATOXYLIN, glass_white, mix, transmit
 from restain.train.reader import train_reader, vary_ihc
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from restain.data import write_png
+from restain.images import write_png
 from restain.review import Study, create_study, read_definition
 from restain.web.accounts.roster import Roster
 from restain.web.identity import Role

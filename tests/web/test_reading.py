@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restain.data import write_png
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import write_png
 from restain.review import Modality, Study, create_study, read_definition
 from restain.slides import open_slide
 from restain.web.reading import Pictures, Studies

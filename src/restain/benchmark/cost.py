@@ -10,8 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from restain.data import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 
 SIDE = 1024
 """Side in px of the image that is stained to measure."""

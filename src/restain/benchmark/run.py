@@ -19,9 +19,9 @@ import torch
 from restain.benchmark.budget import Budget
 from restain.benchmark.cost import Cost, read_cost, staining_cost
 from restain.benchmark.table import write_results
-from restain.data import whole_file
 from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
+from restain.files import whole_file
 from restain.recipe import Recipe, parse_recipe
 from restain.train import train
 from restain.train.pace import steps_within

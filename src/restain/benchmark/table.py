@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 import restain
 from restain.benchmark.cost import Cost
-from restain.data import read_rgb, whole_file
 from restain.evaluate import EvaluationSummary
 from restain.evaluate.catalogue import BY_KEY
 from restain.evaluate.compare import compare_runs
 from restain.evaluate.figures import save_figure
 from restain.evaluate.pages import environment
+from restain.files import whole_file
+from restain.images import read_rgb
 from restain.recipe import Recipe
 
 COLUMNS = (

@@ -12,7 +12,7 @@ from restain.cli.console import app, command_line, err_console, out_console, pla
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
-    from restain.build import Built, Settings, SlidePair
+    from restain.dataset_builder import Built, Settings, SlidePair
 
 
 @app.command(epilog="Example: restain build he.svs ihc.svs --level 2+ -o data/mine")
@@ -47,7 +47,7 @@ def build(
     parquet: Annotated[bool, typer.Option("--parquet", help="Write manifest.parquet too; needs pyarrow.")] = False,
 ) -> None:
     """Register H&E and IHC slides and cut checked pairs: a data set in BCI layout with a manifest. A pair that fails stops no other."""
-    from restain.build import Grid, Settings, build_dataset, parse_rules, read_table
+    from restain.dataset_builder import Grid, Settings, build_dataset, parse_rules, read_table
 
     if csv is not None:
         if he is not None or level is not None or transform is not None:
@@ -77,7 +77,7 @@ def _pair(
     mpp_ihc: float | None,
     transform: Path | None,
 ) -> SlidePair:
-    from restain.build import SlidePair
+    from restain.dataset_builder import SlidePair
     from restain.her2 import Her2Level
 
     if level is None:

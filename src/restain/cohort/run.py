@@ -18,10 +18,10 @@ from restain.cohort.field import FIELD_UM, FieldReading, read_fields
 from restain.cohort.page import cohort_page
 from restain.cohort.patient import PatientReading, SlideReading
 from restain.cohort.table import Row, read_table
-from restain.data import make_folder, whole_file
 from restain.errors import RestainError
 from restain.evaluate import figures
 from restain.evaluate.reading import Reader
+from restain.files import make_folder, whole_file
 from restain.models.heads import StainHead
 from restain.optics import dab_density
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from restain.data import whole_file
 from restain.evaluate.trivial import DESCRIPTIONS
+from restain.files import whole_file
 
 COLUMNS = {
     "dab_r16": ("DAB r, 16 µm cells", 2),

@@ -14,11 +14,13 @@ from restain.bundle import load_bundle
 from restain.crossval.folds import Fold, folds
 from restain.crossval.limits import DESCRIPTIONS, limits
 from restain.crossval.report import write_page
-from restain.data import Pair, open_pairs, read_rgb, whole_file
+from restain.data import Pair, open_pairs
 from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.figures import save_figure
 from restain.evaluate.summary import finite, mean_interval
+from restain.files import whole_file
+from restain.images import read_rgb
 from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
+from restain.images import Rgb
 from restain.optics import EOSIN, EPS, HEMATOXYLIN, unit
 from restain.recipe import AugmentRecipe
 

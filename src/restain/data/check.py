@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from restain.data.images import read_rgb
 from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.images import read_rgb
 
 Progress = Callable[[int, int], None]
 

@@ -8,9 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal
 
-from restain.data.images import IMAGE_SUFFIXES
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.images import IMAGE_SUFFIXES
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.data.images import Rgb, read_rgb
 from restain.data.layouts import SPLITS, Layout, Place, Split, image_files, recognise
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.images import Rgb, read_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Pair:
         """Read ``(he, ihc)``, both ``(H, W, 3)`` ``uint8`` RGB of the same size.
 
         Raises:
-            RestainError: if a file cannot be read as 8-bit RGB (see :func:`restain.data.read_rgb`), if the
+            RestainError: if a file cannot be read as 8-bit RGB (see :func:`restain.images.read_rgb`), if the
                 two sizes differ, or if a side-by-side picture has no two equal halves.
         """
         he = read_rgb(self.he_path)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import IMAGE_SUFFIXES
 from restain.data.pairs import Pair
 from restain.data.tables import read_table
 from restain.errors import RestainError
+from restain.images import IMAGE_SUFFIXES
 
 WEIGHT_FILES = ("weights.csv", "manifest.csv")
 """Names of the table, the first that is there counts; its columns ``name`` and ``weight`` are read, others passed over."""

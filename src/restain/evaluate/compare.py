@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 import restain
-from restain.data import whole_file
 from restain.errors import RestainError
 from restain.evaluate.agreement import READINGS
 from restain.evaluate.catalogue import METRICS, Better, merit
 from restain.evaluate.compare_page import render_comparison
 from restain.evaluate.summary import EvaluationSummary, finite, load_summary
+from restain.files import whole_file
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.color import lab2rgb
 
 import restain
-from restain.data.images import whole_file
+from restain.files import whole_file
 
 LARGEST_SIDE = 512
 """Pictures are reduced to this many px on their longer side; the full image is in ``images/``."""

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import restain
-from restain.data import whole_file
+from restain.files import whole_file
 
 
 @cache

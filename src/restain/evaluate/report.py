@@ -14,11 +14,12 @@ from typing import Any
 from urllib.parse import quote
 
 import restain
-from restain.data import read_rgb, whole_file
 from restain.evaluate import figures
 from restain.evaluate.pages import environment
 from restain.evaluate.summary import EvaluationSummary
 from restain.evaluate.view import PANEL_TITLES, evaluation_view
+from restain.files import whole_file
+from restain.images import read_rgb
 
 
 @dataclass(frozen=True, slots=True)

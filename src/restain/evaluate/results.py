@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data import PairSet, whole_file
+from restain.data import PairSet
 from restain.evaluate import align, background, figures, membrane, stain
 from restain.evaluate.image import absolute_difference
 from restain.evaluate.reference import Reference
@@ -21,6 +21,7 @@ from restain.evaluate.report import render_report
 from restain.evaluate.rivals import compare, win_table
 from restain.evaluate.summary import CSV_COLUMNS, RESAMPLES, EvaluationSummary, ImageRow, choose_cases, summarise
 from restain.evaluate.trivial import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, TrivialFit
+from restain.files import whole_file
 from restain.her2 import FAINT_OD
 from restain.prediction import Prediction
 

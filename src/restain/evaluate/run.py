@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import restain
-from restain.data import Pair, PairSet, read_rgb, write_png
+from restain.data import Pair, PairSet
 from restain.data.layouts import image_files
 from restain.errors import RestainError
 from restain.evaluate import figures, stain
@@ -26,6 +26,7 @@ from restain.evaluate.score import Perceptual, Scorer
 from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.summary import EvaluationSummary, ImageRow, finite
 from restain.evaluate.trivial import FIT_IMAGES, FITTED, fit_trivial, trivial_answers
+from restain.images import read_rgb, write_png
 from restain.prediction import Prediction, Predictor
 from restain.stain import provenance as origin
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 
 import restain
-from restain.data import make_folder, whole_file, write_png
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.evaluate import stain
 from restain.evaluate.catalogue import METRICS, POOLED, POOLED_WIDE
@@ -21,7 +19,9 @@ from restain.evaluate.reference import deconvolved
 from restain.evaluate.score import Scorer
 from restain.evaluate.stain import Moments
 from restain.evaluate.summary import finite, pooled_interval
+from restain.files import make_folder, whole_file
 from restain.geometry import Point, Region, Size, um_to_px
+from restain.images import Rgb, write_png
 from restain.optics import hematoxylin_density
 from restain.prediction import Prediction
 from restain.register import Transform, read_transform, register_slides, warp_region, write_transform

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import restain
-from restain.data import Pair, vary_he, whole_file
+from restain.data import Pair, vary_he
 from restain.errors import RestainError
 from restain.evaluate import stain
 from restain.evaluate.background import background_de
@@ -29,6 +29,7 @@ from restain.evaluate.reading import Reader, Reading
 from restain.evaluate.reference import Reference, read_reference, with_dab
 from restain.evaluate.spoiled import jpeg
 from restain.evaluate.summary import finite, mean_interval
+from restain.files import whole_file
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
 from restain.stain import Restainer

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import restain
-from restain.data import Pair, read_rgb, whole_file
+from restain.data import Pair
 from restain.errors import RestainError
 from restain.evaluate import figures, stain
 from restain.evaluate.abstention import Abstention, abstention
@@ -25,6 +25,8 @@ from restain.evaluate.reference import Reference, read_reference, with_dab
 from restain.evaluate.spoiled import SPOILINGS
 from restain.evaluate.summary import finite, mean_interval
 from restain.evaluate.trust import VIEWS, Trust, assess, confidence
+from restain.files import whole_file
+from restain.images import read_rgb
 from restain.models.familiarity import Familiarity
 from restain.prediction import Prediction
 from restain.stain import Restainer

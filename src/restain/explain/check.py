@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import Bundle, load_bundle
-from restain.data import Pair, make_folder, open_pairs
+from restain.data import Pair, open_pairs
 from restain.data.layouts import SPLITS
 from restain.errors import RestainError
 from restain.explain.attention import overall_attention
@@ -48,6 +48,7 @@ from restain.explain.page import write_json, write_page
 from restain.explain.targets import DISC_UM, Target, dab_map, disc_mask, level_probability
 from restain.explain.tissue import candidate_points, classes_of, per_class, tumour_cells, tumour_cells_at
 from restain.explain.verdict import class_table, figures_of, verdicts
+from restain.files import make_folder
 from restain.geometry import Point
 from restain.models.blocks import channels_last
 from restain.models.network import batch_of

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from restain import NOTICE
-from restain.data import write_png
 from restain.explain.targets import DISC_UM
 from restain.geometry import Point
+from restain.images import write_png
 
 FOR = (200, 55, 0)
 AGAINST = (20, 75, 190)

@@ -14,7 +14,6 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from restain.bundle import Bundle, load_bundle
-from restain.data import image_mpp, make_folder, read_rgb
 from restain.errors import RestainError
 from restain.explain.attention import AttentionMap
 from restain.explain.attribution import Attribution, Baseline, Calls
@@ -36,8 +35,10 @@ from restain.explain.maps import (
 from restain.explain.page import write_json, write_page
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.explain.tissue import classes_found, per_class
+from restain.files import make_folder
 from restain.geometry import Point
 from restain.her2 import Her2Level
+from restain.images import image_mpp, read_rgb
 from restain.models.blocks import channels_last
 from restain.models.network import batch_of
 

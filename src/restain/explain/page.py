@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from restain import NOTICE, __version__
-from restain.data import whole_file
 from restain.explain.figures import AGAINST, ATTENDED, FOR
+from restain.files import whole_file
 
 TITLES = {
     "integrated_gradients": "integrated gradients",

@@ -25,8 +25,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from restain.data import Pair, jitter_he, whole_file
+from restain.data import Pair, jitter_he
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.models.appearance import feature_names, image_features
 from restain.recipe import AugmentRecipe
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from restain.data import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.deform import Deformation

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from restain.data.density import OD_PER_COUNT
 from restain.errors import RestainError
+from restain.images import OD_PER_COUNT
 from restain.phantom.cells import Floats
 from restain.phantom.pair import PhantomPair
 

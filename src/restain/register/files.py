@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import make_folder, whole_file
 from restain.errors import RestainError
+from restain.files import make_folder, whole_file
 from restain.geometry import Size
 from restain.register.transform import Lattice, Transform
 

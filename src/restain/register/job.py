@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from restain._version import __version__
-from restain.data.images import whole_file, write_png
 from restain.errors import RestainError
+from restain.files import whole_file
+from restain.images import write_png
 from restain.register.files import read_transform, write_transform
 from restain.register.level import Progress
 from restain.register.pictures import RAMP, WORST_UM, both, checkerboard, error_map, overlay

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from restain.data.images import Rgb
+from restain.images import Rgb
 from restain.register.blocks import best_shifts, correlations, standing
 from restain.register.level import PRIOR
 from restain.register.structure import Look, channels, look_of

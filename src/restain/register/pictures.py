@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
 from restain.geometry import Point, Region
+from restain.images import Rgb
 from restain.register.structure import Look, matter
 from restain.register.transform import Transform
 from restain.register.verdict import Quality

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from restain.data.images import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.register.files import text_of
 from restain.register.transform import Points, Transform
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region
+from restain.images import Rgb
 from restain.optics import glass_white
 from restain.register.coarse import Coarse, find_affine, fit_affine
 from restain.register.elastic import Pass, plan, refine_elastic

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restain.data.images import Rgb
+from restain.images import Rgb
 from restain.optics import DAB, EOSIN, HEMATOXYLIN, optical_density, unmix
 from restain.slides.mask import Mask, measure_glass
 

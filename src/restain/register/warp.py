@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restain.data.images import Rgb
 from restain.geometry import Point, Region, Size, tiles
+from restain.images import Rgb
 from restain.register.transform import Transform
 from restain.slides.reader import Slide
 from restain.slides.source import Level, Source

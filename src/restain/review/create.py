@@ -9,11 +9,10 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
-from restain.data.images import image_size
-from restain.data.metadata import image_mpp
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
+from restain.images import image_mpp, image_size
 from restain.review import store as db
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order

@@ -6,8 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from restain.data import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.review.definition import CHOICES, Kind
 from restain.review.study import Study
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import restain
-from restain.data import whole_file
 from restain.errors import RestainError
 from restain.evaluate.pages import environment
+from restain.files import whole_file
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.export import export_answers
 from restain.review.measure import Figure, Measured, measure

@@ -21,10 +21,10 @@ from typing import Any
 import sqlalchemy as sql
 from PIL import Image
 
-from restain.data.images import image_size, read_rgb
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import image_size, read_rgb
 from restain.review import store as db
 from restain.review.definition import Modality, Question, StudyDefinition, parse_definition
 from restain.review.faults import AnsweredSince, ItemClosed, NoSuchItem

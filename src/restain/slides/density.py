@@ -11,9 +11,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from restain.data.density import OD_PER_COUNT
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import OD_PER_COUNT
 from restain.slides.source import damaged, paste
 from restain.slides.source_tiff import broken_chain, lost_tiles
 

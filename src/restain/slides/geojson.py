@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import find_contours, label
 
-from restain.data.images import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Size
 
 Ring = NDArray[np.float64]

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from restain.data.images import make_folder, write_png
+from restain.files import make_folder
 from restain.geometry import Point, Region, Size, um_to_px
+from restain.images import write_png
 from restain.optics import glass_white, optical_density
 from restain.slides.geojson import to_polygons, write_geojson
 

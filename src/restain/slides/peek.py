@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from restain.data.images import Rgb
 from restain.geometry import Size
+from restain.images import Rgb
 from restain.slides.store import _BLANK, _CRC, _HEAD, _HOLE, _NOTHING, _PLAN, _RECORDS, _TILE, _checksum
 
 COARSEST = 512

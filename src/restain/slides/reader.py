@@ -8,9 +8,9 @@ from types import TracebackType
 
 import numpy as np
 
-from restain.data.images import TIFF_MAGIC, Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import TIFF_MAGIC, Rgb
 from restain.slides.resample import axis_taps, resample
 from restain.slides.source import Level, Source
 

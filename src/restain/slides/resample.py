@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
+from restain.images import Rgb
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Region, Size
+from restain.images import Rgb
 
 
 @dataclass(frozen=True, slots=True)

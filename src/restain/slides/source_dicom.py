@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Region, Size
+from restain.images import Rgb
 from restain.slides.source import Source, damaged, levels_of
 
 for _name in ("wsidicom", "pydicom"):

@@ -8,8 +8,8 @@ import numpy as np
 import openslide
 import tifffile
 
-from restain.data.images import TIFF_MAGIC, Rgb
 from restain.geometry import Point, Region, Size
+from restain.images import TIFF_MAGIC, Rgb
 from restain.slides.source import Source, damaged, levels_of, paste
 from restain.slides.source_tiff import broken_chain, lost_tiles
 

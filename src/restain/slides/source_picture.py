@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.data.images import Rgb, read_rgb
-from restain.data.metadata import image_mpp
 from restain.geometry import Region, Size
+from restain.images import Rgb, image_mpp, read_rgb
 from restain.slides.source import Source, levels_of
 
 

@@ -12,10 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from restain.data.images import Rgb, check_mode, tiff_form
-from restain.data.metadata import image_mpp
 from restain.errors import RestainError
 from restain.geometry import Region, Size
+from restain.images import Rgb, check_mode, image_mpp, tiff_form
 from restain.slides.source import Source, damaged, levels_of, paste
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}

@@ -20,10 +20,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data import whole_file
-from restain.data.density import OD_PER_COUNT
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Region, Size
+from restain.images import OD_PER_COUNT
 from restain.slides.source import paste
 
 if sys.platform != "win32":

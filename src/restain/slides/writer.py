@@ -21,9 +21,10 @@ import tifffile
 from numpy.typing import NDArray
 
 from restain import NOTICE, __version__
-from restain.data import read_text, whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Size
+from restain.images import read_text
 from restain.slides.store import TileStore
 
 Progress = Callable[[int, int], None]
@@ -85,7 +86,7 @@ def write_ome_tiff(
 def read_metadata(path: Path) -> dict[str, str]:
     """What restain wrote of a result's origin; empty for files of other programs.
 
-    Of a TIFF, what :func:`write_ome_tiff` or, for pictures, :func:`restain.data.write_rgb` put into it; of a folder, what
+    Of a TIFF, what :func:`write_ome_tiff` or, for pictures, :func:`restain.images.write_rgb` put into it; of a folder, what
     :func:`restain.slides.dicom.write_dicom` put into its series.
 
     Raises:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import Rgb
 from restain.models.heads import StainHead
 from restain.models.state_grid import State
 from restain.slides import Slide, TileStore

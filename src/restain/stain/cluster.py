@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from restain.bundle import DEFAULT, Bundle, load_bundle
-from restain.data import make_folder
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.models.survey import SURVEY, Survey
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.restainer import Restainer

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import resize
 
-from restain.data import image_mpp, make_folder, read_rgb, read_text, write_density, write_rgb
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.geometry import Size
+from restain.images import image_mpp, read_rgb, read_text, write_density, write_rgb
 from restain.stain.provenance import FAMILIAR, familiar_text, provenance, same_origin, tell
 from restain.stain.restainer import Restainer
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from restain.data import make_folder, read_text, whole_file
 from restain.errors import RestainError
+from restain.files import make_folder, whole_file
+from restain.images import read_text
 from restain.stain.image import stain_image
 from restain.stain.provenance import FAMILIAR
 from restain.stain.restainer import Restainer

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from restain.data import make_folder, whole_file
 from restain.errors import RestainError
+from restain.files import make_folder, whole_file
 from restain.models.heads import StainHead
 from restain.slides import (
     Polygon,

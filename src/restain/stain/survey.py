@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from restain.data import whole_file
-from restain.data.images import Rgb
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Region
+from restain.images import Rgb
 from restain.models.state_grid import Lattice, State, StateGrid
 from restain.models.streamed import AttentionState
 from restain.models.survey import SURVEY, look_around

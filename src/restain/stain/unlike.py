@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Size
+from restain.images import Rgb
 from restain.models.appearance import GLASS_OD
 from restain.models.appearance import TILE as SEEN
 from restain.models.familiarity import Familiarity

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from restain.data import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

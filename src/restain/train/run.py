@@ -19,8 +19,9 @@ from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
 from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
-from restain.data import Pair, PairSet, pair_weights, whole_file
+from restain.data import Pair, PairSet, pair_weights
 from restain.errors import Interrupted, RestainError
+from restain.files import whole_file
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator

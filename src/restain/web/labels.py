@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import openslide
 
-from restain.data.images import Rgb
+from restain.images import Rgb
 from restain.web.faults import Fault
 from restain.web.links import Image
 from restain.web.tiles import MOST_PX, as_jpeg

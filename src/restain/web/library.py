@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from restain.data.images import IMAGE_SUFFIXES
+from restain.images import IMAGE_SUFFIXES
 from restain.web.faults import Fault
 from restain.web.links import Image, Links, Related
 from restain.web.origin import Kind, Origins, read_registrations

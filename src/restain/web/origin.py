@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from restain import NOTICE
-from restain.data import image_size, read_text
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.images import image_size, read_text
 from restain.slides import read_metadata
 
 _LARGEST_JSON = 1 << 20

@@ -14,7 +14,7 @@ import PIL.ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from restain import NOTICE
-from restain.data.images import Rgb
+from restain.images import Rgb
 
 MOST_SIDE = 2048
 """Longest side of one pane in px."""

@@ -16,11 +16,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from restain import NOTICE
-from restain.data import image_size, whole_file
-from restain.data.images import TIFF_MAGIC, Rgb
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
+from restain.images import TIFF_MAGIC, Rgb, image_size
 from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.data.images import Rgb
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import Rgb
 from restain.register.warp import in_pixels
 from restain.review import Study
 from restain.slides import Slide

@@ -11,7 +11,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from restain import NOTICE
-from restain.data.images import Rgb
+from restain.images import Rgb
 from restain.slides.peek import COARSEST, StoreView
 from restain.web.faults import Fault
 from restain.web.grid import TILE, Grid

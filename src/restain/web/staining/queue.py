@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from restain.bundle import Card
-from restain.data import whole_file
+from restain.files import whole_file
 from restain.stain.slide import STAINED, SURVEYED
 from restain.stain.sources import slide_name
 from restain.web.faults import Fault

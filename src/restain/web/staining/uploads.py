@@ -12,9 +12,9 @@ from pathlib import Path
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from restain.data.images import TIFF_MAGIC
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.images import TIFF_MAGIC
 from restain.register.warp import in_pixels
 from restain.slides import open_slide
 from restain.web.faults import Fault

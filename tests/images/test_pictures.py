@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from restain.data import image_size, read_rgb, write_png, write_rgb
-from restain.data.images import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Size
+from restain.images import image_size, read_rgb, write_png, write_rgb
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from restain.build import read_table
+from restain.dataset_builder import read_table
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.build.table import SlidePair
 from restain.data.layouts import Split
+from restain.dataset_builder.table import SlidePair
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 
@@ -22,7 +22,7 @@ PARTS: tuple[Split, ...] = ("train", "val", "test")
 def split_patients(
     pairs: Sequence[SlidePair], test_share: float = 0.2, val_share: float = 0.1, seed: int = 0
 ) -> dict[str, Split]:
-    """The part of each patient, by :attr:`~restain.build.table.SlidePair.person`.
+    """The part of each patient, by :attr:`~restain.dataset_builder.table.SlidePair.person`.
 
     A patient's slides are all in one part. Shares are of slides, not of patches, so that neither a threshold nor a slide that fails
     moves a patient from one part to another: what was once test stays test as long as the table and the seed do. Of :data:`TRIALS`

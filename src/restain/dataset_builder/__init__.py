@@ -4,11 +4,11 @@
 ``measure``), ``rules`` decide, ``cut`` writes, ``manifest`` and ``sheet`` say what became of it all; ``run`` is the job.
 """
 
-from restain.build.rules import DEFAULTS, RULES, parse_rules
-from restain.build.run import Built, Outcome, Settings, build_dataset
-from restain.build.split import split_patients
-from restain.build.survey import Grid
-from restain.build.table import SlidePair, read_table
+from restain.dataset_builder.rules import DEFAULTS, RULES, parse_rules
+from restain.dataset_builder.run import Built, Outcome, Settings, build_dataset
+from restain.dataset_builder.split import split_patients
+from restain.dataset_builder.survey import Grid
+from restain.dataset_builder.table import SlidePair, read_table
 
 __all__ = [
     "DEFAULTS",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from restain.build import Grid, SlidePair
+from restain.dataset_builder import Grid, SlidePair
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, SlideTruth, slide, write_phantom_slide

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from restain.data import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 
 HALF_WEIGHT_UM = 5.0
 """A pair whose estimated misplacement is this large weighs half."""

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain._version import __version__
-from restain.build.maps import map_slide
-from restain.build.measure import Figures, Shares, measure_patch, overview_shares
-from restain.build.rules import Candidate, Thresholds, first_reason
-from restain.build.table import SlidePair
+from restain.dataset_builder.maps import map_slide
+from restain.dataset_builder.measure import Figures, Shares, measure_patch, overview_shares
+from restain.dataset_builder.rules import Candidate, Thresholds, first_reason
+from restain.dataset_builder.table import SlidePair
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.register import Transform, read_transform, write_transform
@@ -88,7 +88,7 @@ def survey_pair(
         name: of the pair's files.
         out: the data set's folder.
         grid: where patches lie.
-        thresholds: see :data:`restain.build.rules.RULES`.
+        thresholds: see :data:`restain.dataset_builder.rules.RULES`.
         progress: called with thousandths done and 1000.
 
     Raises:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import restain
-from restain.build.cut import Patch, check_is_ours, cut_pair, paths_of, remove_stale
-from restain.build.lock import held
-from restain.build.manifest import check_parquet, pair_weight, write_csv, write_parquet
-from restain.build.rules import (
+from restain.data.layouts import Split
+from restain.dataset_builder.cut import Patch, check_is_ours, cut_pair, paths_of, remove_stale
+from restain.dataset_builder.lock import held
+from restain.dataset_builder.manifest import check_parquet, pair_weight, write_csv, write_parquet
+from restain.dataset_builder.rules import (
     BALANCE,
     DEFAULTS,
     RULES,
@@ -26,12 +27,11 @@ from restain.build.rules import (
     unbalanced,
     with_sharpness,
 )
-from restain.build.split import PARTS, split_patients
-from restain.build.survey import Grid, Survey, survey_pair
-from restain.build.table import SlidePair, check_pairs
-from restain.data import make_folder, whole_file
-from restain.data.layouts import Split
+from restain.dataset_builder.split import PARTS, split_patients
+from restain.dataset_builder.survey import Grid, Survey, survey_pair
+from restain.dataset_builder.table import SlidePair, check_pairs
 from restain.errors import RestainError
+from restain.files import make_folder, whole_file
 from restain.stain import slide_name
 
 Progress = Callable[[int, int], None]
@@ -54,7 +54,7 @@ SUMMARY_COLUMNS = (
 class Settings:
     """What decides a data set beside its slides.
 
-    ``thresholds`` are those of :mod:`restain.build.rules`; shares and ``seed`` see :func:`restain.build.split.split_patients`.
+    ``thresholds`` are those of :mod:`restain.dataset_builder.rules`; shares and ``seed`` see :func:`restain.dataset_builder.split.split_patients`.
     """
 
     grid: Grid = field(default_factory=Grid)
@@ -121,11 +121,11 @@ def build_dataset(
     ``{HE,IHC}/{train,val,test}/NUMBER_SPLIT_LEVEL.png`` are the pairs; ``manifest.csv`` has a line for each, ``rejected.csv`` one for
     each window with tissue that is none, with the first rule against it; ``summary.csv`` a line per slide pair; ``build.json`` the
     settings; ``contact-sheet.html`` shows some of both. ``registration/`` and ``measured/`` hold what was found of each slide pair
-    (:func:`restain.build.survey.survey_pair`). Killed and called again the work goes on, and ends with the same files; with other
+    (:func:`restain.dataset_builder.survey.survey_pair`). Killed and called again the work goes on, and ends with the same files; with other
     thresholds, only what these newly ask for is measured. One slide pair is open at a time, and of it one patch in memory.
 
     Args:
-        pairs: see :func:`restain.build.table.read_table`.
+        pairs: see :func:`restain.dataset_builder.table.read_table`.
         out: the data set, made where needed; pictures in it that are not of an earlier build are an error.
         settings: the defaults where not given.
         dry_run: register and measure, write tables and contact sheet, but no pairs and no manifest.
@@ -259,7 +259,7 @@ class _Job:
     def report(
         self, surveys: Sequence[Survey | None], patches: Sequence[Patch], *, dry_run: bool, parquet: bool, command: str
     ) -> Built:
-        from restain.build.sheet import write_sheet
+        from restain.dataset_builder.sheet import write_sheet
 
         outcomes = [self.outcome(number, survey, patches) for number, survey in enumerate(surveys)]
         rows = [self.row(one, surveys) for one in patches]

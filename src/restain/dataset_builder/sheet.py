@@ -12,17 +12,17 @@ import numpy as np
 from PIL import Image
 
 import restain
-from restain.build.cut import PairReader, Patch
-from restain.build.rules import BALANCE, RULES, UNREADABLE
-from restain.build.survey import Survey
-from restain.data import make_folder, whole_file
-from restain.data.images import Rgb
+from restain.dataset_builder.cut import PairReader, Patch
+from restain.dataset_builder.rules import BALANCE, RULES, UNREADABLE
+from restain.dataset_builder.survey import Survey
 from restain.errors import RestainError
 from restain.evaluate.pages import environment
+from restain.files import make_folder, whole_file
 from restain.her2 import Her2Level
+from restain.images import Rgb
 
 if TYPE_CHECKING:
-    from restain.build.run import Outcome, Settings
+    from restain.dataset_builder.run import Outcome, Settings
 
 PICTURES = "contact-sheet"
 PANEL_PX = 240
@@ -67,7 +67,7 @@ def write_sheet(
         for group in groups
     ]
     page = (
-        environment("restain.build")
+        environment("restain.dataset_builder")
         .get_template("sheet.html.j2")
         .render(
             title="Contact sheet" + (" of a dry run" if dry_run else ""),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.build.refine import Box, local_transform
-from restain.build.rules import Candidate
-from restain.build.survey import Grid, Survey, matrix_of
-from restain.data import make_folder, read_text, write_png
-from restain.data.images import Rgb
 from restain.data.layouts import SPLITS, Split, image_files
+from restain.dataset_builder.refine import Box, local_transform
+from restain.dataset_builder.rules import Candidate
+from restain.dataset_builder.survey import Grid, Survey, matrix_of
 from restain.errors import RestainError
+from restain.files import make_folder
+from restain.images import Rgb, read_text, write_png
 from restain.register import Transform, warp_region
 from restain.slides import Slide, open_slide
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from restain.build import SlidePair
-from restain.build.maps import FOLD_DENSER, fold_marks, map_slide
-from restain.build.measure import Figures, focus, overview_shares, positive_share
+from restain.dataset_builder import SlidePair
+from restain.dataset_builder.maps import FOLD_DENSER, fold_marks, map_slide
+from restain.dataset_builder.measure import Figures, focus, overview_shares, positive_share
 from restain.geometry import Point, Region, Size
 from restain.optics import DAB, HEMATOXYLIN, mix, transmit
 from restain.phantom import SlideTruth

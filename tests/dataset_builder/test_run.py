@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from restain.build import Built, Grid, Settings, SlidePair, build_dataset, parse_rules
-from restain.build.run import names_of
 from restain.cli import app
-from restain.data import check_folder, open_pairs, read_rgb, write_png
+from restain.data import check_folder, open_pairs
+from restain.dataset_builder import Built, Grid, Settings, SlidePair, build_dataset, parse_rules
+from restain.dataset_builder.run import names_of
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
+from restain.images import read_rgb, write_png
 from restain.slides import open_slide
 
 GRID = Grid(mpp=1.0, size=192)
@@ -198,7 +199,7 @@ def test_two_do_not_build_in_one_folder(pair: SlidePair, tmp_path: Path) -> None
     other = f"""
 import sys
 from pathlib import Path
-from restain.build import Grid, Settings, SlidePair, build_dataset
+from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset
 from restain.her2 import Her2Level
 pair = SlidePair(Path({str(pair.he)!r}), Path({str(pair.ihc)!r}), Her2Level.THREE, "P1", "A")
 build_dataset([pair], Path({str(out)!r}), Settings(Grid(1.0, 192)), progress=lambda *_: (print(flush=True), sys.stdin.read(), exit()))

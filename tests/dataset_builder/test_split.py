@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restain.build import SlidePair, split_patients
+from restain.dataset_builder import SlidePair, split_patients
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from restain.build.measure import Figures, Shares
+from restain.dataset_builder.measure import Figures, Shares
 from restain.errors import RestainError
 from restain.geometry import Region
 from restain.her2 import Her2Level

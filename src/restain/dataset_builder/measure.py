@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.metrics import normalized_mutual_information
 
-from restain.build.maps import SlideMaps
-from restain.build.refine import Box, Refined, refine_place
-from restain.data.images import Rgb
+from restain.dataset_builder.maps import SlideMaps
+from restain.dataset_builder.refine import Box, Refined, refine_place
 from restain.geometry import Region
+from restain.images import Rgb
 from restain.optics import dab_density, optical_density
 from restain.register import Transform, warp_region
 from restain.register.structure import channels
@@ -41,7 +41,7 @@ class Figures:
     matched: float
     """Share of the blocks that correlate by :data:`MATCHING` or more."""
     error_um: float
-    """How far blocks lie from where they match best, 90th percentile (:meth:`~restain.build.refine.Blocks.misplacement`)."""
+    """How far blocks lie from where they match best, 90th percentile (:meth:`~restain.dataset_builder.refine.Blocks.misplacement`)."""
     information: float
     """Normalised mutual information of the hematoxylin channel, (H(A) + H(B)) / H(A, B) - 1, in [0, 1]."""
     focus_he: float

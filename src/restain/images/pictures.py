@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
 
 from restain.errors import RestainError
+from restain.files import whole_file
 from restain.geometry import Size
 
 Rgb = NDArray[np.uint8]
@@ -146,37 +146,6 @@ def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
             )
     else:
         raise RestainError(f"{path}: restain writes .png, .jpg and .tif images, not '{path.suffix}'.")
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of the results.
-
-    Raises:
-        RestainError: if that fails.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to, renamed to ``path`` on success and removed on any failure.
-
-    The name ends in ``.part``, so a writer that goes by suffix must be told its format.
-
-    Raises:
-        RestainError: if the system refuses to write (no folder, no right, no space).
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be written ({fault.strerror or fault}).") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _rgb(image: Rgb) -> Rgb:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from restain.build import Grid, Settings, SlidePair, build_dataset, parse_rules
 from restain.bundle import load_bundle
+from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
 from restain.evaluate.slide_pair import compare_slides
 from restain.geometry import Size
 from restain.her2 import Her2Level

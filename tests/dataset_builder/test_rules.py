@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restain.build.measure import Figures, Shares
-from restain.build.rules import (
+from restain.dataset_builder.measure import Figures, Shares
+from restain.dataset_builder.rules import (
     DEFAULTS,
     RULES,
     Candidate,

@@ -8,8 +8,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from restain.data.images import whole_file
 from restain.errors import RestainError
+from restain.files import whole_file
 
 OD_PER_COUNT = 1e-4
 DESCRIPTION = "DAB optical density, uint16, 1e-4 OD per count"

@@ -8,8 +8,8 @@ from pathlib import Path
 import tifffile
 from PIL import Image
 
-from restain.data.images import TIFF_MAGIC
 from restain.errors import RestainError
+from restain.images.pictures import TIFF_MAGIC
 
 COARSEST_MPP = 20.0
 """A resolution coarser than this (finer than 1,270 dpi is needed to pass) is a screen's or printer's, not a microscope's."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from restain.build import SlidePair
-from restain.build.maps import SlideMaps, map_slide
-from restain.build.refine import Box, local_transform, refine_place
+from restain.dataset_builder import SlidePair
+from restain.dataset_builder.maps import SlideMaps, map_slide
+from restain.dataset_builder.refine import Box, local_transform, refine_place
 from restain.geometry import Point, Region, Size
 from restain.register import Lattice, Transform
 from restain.slides import open_slide
