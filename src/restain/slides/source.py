@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,36 @@ class Level:
     downsample: float
 
 
+@dataclass(frozen=True, slots=True)
+class SlideImage:
+    """One image of a file or folder that holds several: what it is called there, its size in px, and its pixels' sides in µm."""
+
+    name: str
+    size: Size
+    mpp: tuple[float, float] | None = None
+
+
 @dataclass
 class Source(ABC):
-    """One open file: facts as fields, pixels by :meth:`read`. Subclasses read one kind of file each."""
+    """One open image: facts as fields, pixels by :meth:`read`. Subclasses read one kind of file each.
+
+    ``mpp`` is the width of a level-0 pixel in µm and ``mpp_y`` its height, None where that is the same or unknown.
+    ``images`` are the images of slide size that the file or folder holds, where these are several; ``refusals`` are
+    sentences that name why nothing but ``restain info`` may use it, for example that none of several images was chosen.
+    """
 
     path: Path
     format: str
     levels: tuple[Level, ...]
     vendor: str | None = None
     mpp: float | None = None
+    mpp_y: float | None = None
     objective: float | None = None
     icc: bytes | None = None
     associated: dict[str, Size] = field(default_factory=dict)
+    images: tuple[SlideImage, ...] = ()
     faults: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
     @abstractmethod
     def read(self, level: int, region: Region) -> Rgb:
@@ -46,6 +64,36 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
         """Give the file back."""
+
+
+LEAST_SHARE = 0.5
+"""An image is of slide size if its longer side is at least this share of the longest; else it is a label, macro or thumbnail."""
+
+
+def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -> tuple[int, list[str]]:
+    """Which of several images of slide size is meant.
+
+    Args:
+        path: of the file or folder, for the sentence.
+        images: the images, in the order in which ``restain info`` numbers them from 0.
+        number: the one that was asked for, if any.
+
+    Returns:
+        The image's index, and the refusal (no or one sentence) of a choice that nobody made.
+
+    Raises:
+        RestainError: if there is no image of that number.
+    """
+    if number is not None:
+        if not 0 <= number < len(images):
+            raise RestainError(f"{path} holds {len(images)} image(s), numbered from 0; there is no image {number}.")
+        return number, []
+    if len(images) == 1:
+        return 0, []
+    listed = "; ".join(f"{n}: {one.name}, {one.size.width} x {one.size.height} px" for n, one in enumerate(images))
+    return 0, [
+        f"{path} holds {len(images)} images of slide size ({listed}); choose one by its number, for example '{path}#0'."
+    ]
 
 
 def levels_of(sizes: list[Size]) -> tuple[Level, ...]:
