@@ -27,8 +27,8 @@ from restain.dataset_builder.run import names_of
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
-from restain.images import read_rgb, write_png
-from restain.slides import open_slide
+from restain.images import write_png
+from restain.slides import open_slide, read_image
 
 GRID = Grid(mpp=1.0, size=192)
 SETTINGS = Settings(GRID, parse_rules(["fold=off", "pen=0.05"]), val_share=0.0)
@@ -83,7 +83,7 @@ def test_patches_are_what_the_manifest_says(built: Built, pair: SlidePair) -> No
         for row in rows[:2]:
             region = Region(Point(int(row["x"]) // 2, int(row["y"]) // 2), Size(192, 192))
             paths = (built.out / stain / row["split"] / f"{row['name']}.png" for stain in ("HE", "IHC"))
-            one, other = (read_rgb(path) for path in paths)
+            one, other = (read_image(path) for path in paths)
             assert np.array_equal(one, he.read(region, 1.0))
             assert np.abs(other.astype(int) - ihc.read(region, 1.0)).mean() < 3
             assert float(row["error_um"]) < 2

@@ -19,10 +19,11 @@ from restain.evaluate import evaluate
 from restain.evaluate.catalogue import COLUMNS
 from restain.evaluate.trivial import DESCRIPTIONS
 from restain.her2 import Her2Level
-from restain.images import read_rgb, write_png
+from restain.images import write_png
 from restain.optics import DAB, HEMATOXYLIN, dab_density, glass_white, mix, transmit
 from restain.phantom import read_truth, write_phantom
 from restain.prediction import Prediction
+from restain.slides import read_image
 
 SIZE = 96
 MPP = 1.0
@@ -113,14 +114,14 @@ def test_per_image_csv_has_a_row_per_image_and_method(out: Path) -> None:
 def test_psnr_and_ssim_are_scikit_images(data: Path, out: Path) -> None:
     for row in table(out):
         if row["method"] == "model":
-            he, ihc = (read_rgb(data / stain / "test" / f"{row['name']}.png") for stain in ("HE", "IHC"))
+            he, ihc = (read_image(data / stain / "test" / f"{row['name']}.png") for stain in ("HE", "IHC"))
             assert float(row["psnr"]) == pytest.approx(peak_signal_noise_ratio(ihc, he), rel=1e-5)
             assert float(row["ssim"]) == pytest.approx(structural_similarity(ihc, he, channel_axis=2), rel=1e-5)
 
 
 def test_the_flat_oracle_is_the_real_images_own_mean(data: Path, out: Path) -> None:
     row = next(r for r in table(out) if r["method"] == "oracle_flat")
-    real = read_rgb(data / "IHC" / "test" / f"{row['name']}.png")
+    real = read_image(data / "IHC" / "test" / f"{row['name']}.png")
     mean = np.broadcast_to(real.mean(axis=(0, 1)).round().astype(np.uint8), real.shape)
     assert float(row["psnr"]) == pytest.approx(peak_signal_noise_ratio(real, mean), rel=1e-5)
 
@@ -151,7 +152,7 @@ def test_metrics_json_is_valid_and_every_mean_has_n_and_an_interval_around_it(ou
 
 def test_virtual_images_are_kept_whole_with_the_notice_in_them(data: Path, out: Path) -> None:
     path = out / "images" / f"{NAMES['test'][1]}.png"
-    assert np.array_equal(read_rgb(path), read_rgb(data / "HE" / "test" / path.name))
+    assert np.array_equal(read_image(path), read_image(data / "HE" / "test" / path.name))
     text = Image.open(path).text  # type: ignore[attr-defined]
     assert text["notice"] == restain.NOTICE
     assert text["hash"] == "abc"
@@ -209,7 +210,7 @@ def test_pictures_of_any_other_tool(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
     for name in NAMES["test"]:
-        Image.fromarray(read_rgb(data / "IHC" / "test" / f"{name}.png")).save(folder / f"{name}.tif")
+        Image.fromarray(read_image(data / "IHC" / "test" / f"{name}.png")).save(folder / f"{name}.tif")
     summary = evaluate(None, open_pairs(data), "test", tmp_path / "out", images=folder, mpp=MPP)
     own = [row for row in table(tmp_path / "out") if row["method"] == "model"]
     assert [row["psnr"] for row in own] == ["inf"] * 3
@@ -270,7 +271,7 @@ def test_a_yellow_cast_counts_as_dab_and_as_yellow(data: Path, tmp_path: Path) -
 
 def test_the_reference_without_truth_is_colour_deconvolution_under_the_real_white(data: Path, out: Path) -> None:
     for row in table(out):
-        real = read_rgb(data / "IHC" / "test" / f"{row['name']}.png")
+        real = read_image(data / "IHC" / "test" / f"{row['name']}.png")
         expected = dab_density(real, glass_white(real)).mean()
         assert float(row["dab_mean_real"]) == pytest.approx(expected, rel=1e-4)
 

@@ -16,12 +16,13 @@ from restain.evaluate import abstention
 from restain.evaluate.spoiled import SPOILINGS
 from restain.evaluate.trust import TYPICAL_OD, assess, confidence, unview, view
 from restain.evaluate.trust_job import measure_trust
-from restain.images import read_rgb, read_text, write_png
+from restain.images import read_text, write_png
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.phantom import write_phantom
 from restain.prediction import Prediction
 from restain.recipe import AttentionRecipe, AugmentRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
+from restain.slides import read_image
 from restain.stain import Restainer, stain_images
 
 SIDE = 128
@@ -210,4 +211,4 @@ def test_staining_warns_once_per_strange_image_and_writes_it_down(bundle: Bundle
     silent = stain_images([strange], tmp_path / "silent", Restainer(bundle), warn=told.append)
     assert len(told) == 1
     assert read_text(silent[0])["familiar"] == "unknown"
-    assert read_rgb(silent[0]).shape == (SIDE, SIDE, 3)
+    assert read_image(silent[0]).shape == (SIDE, SIDE, 3)

@@ -12,7 +12,8 @@ from PIL import Image
 from restain.errors import RestainError
 from restain.her2 import Her2Level, asco_cap_level
 from restain.phantom import PhantomPair, make_pair, pair_from_picture, read_record, write_phantom
-from restain.phantom.from_he import FoundTissue, find_pictures, find_tissue, read_picture
+from restain.phantom.from_he import FoundTissue, find_pictures, find_tissue
+from restain.slides import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
@@ -35,7 +36,7 @@ def test_he_pixels_are_kept_exactly(pictures: Path, tmp_path: Path) -> None:
         record = read_record(truth)
         x, y = record["corner_px"]
         split = truth.parent.name
-        source = read_picture(Path(record["source"]))
+        source = read_image(Path(record["source"]))
         written = np.asarray(Image.open(out / "HE" / split / f"{truth.stem}.png"))
         np.testing.assert_array_equal(written, source[y : y + 200, x : x + 200])
         sources[split].add(record["source"])
@@ -87,16 +88,16 @@ def test_a_picture_without_nuclei_gives_level_zero() -> None:
 def test_what_is_no_picture_is_one_sentence(tmp_path: Path) -> None:
     fake = tmp_path / "slide.png"
     fake.write_text("not an image at all")
-    with pytest.raises(RestainError, match=r"slide\.png cannot be read as a picture") as caught:
+    with pytest.raises(RestainError, match=r"slide\.png holds no image that restain reads") as caught:
         write_phantom(tmp_path / "out", pairs=1, test_share=0, from_he=[fake])
     assert "\n" not in str(caught.value)
     broken = tmp_path / "cut.tif"
     broken.write_bytes(b"II*\0\x08\0\0\0\xff\xff")
     with pytest.raises(RestainError, match=r"cut\.tif"):
-        read_picture(broken)
+        read_image(broken)
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((64, 64), np.uint16))
-    with pytest.raises(RestainError, match="not an 8-bit RGB"):
-        read_picture(tmp_path / "deep.tif")
+    with pytest.raises(RestainError, match="16-bit grey-scale"):
+        read_image(tmp_path / "deep.tif")
 
 
 def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> None:
@@ -119,7 +120,7 @@ def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> N
 @pytest.mark.parametrize("name", ["bci_sample/HE/test", "mist_sample/valA", "slides/CMU-1-Small-Region.svs"])
 def test_real_he_gives_an_ihc(name: str) -> None:
     path = find_pictures([SHARED / name])[0]
-    pair = pair_from_picture(read_picture(path), path.name, 0, 0, size=400)
+    pair = pair_from_picture(read_image(path), path.name, 0, 0, size=400)
     assert len(pair.cells) > 50
     assert pair.dab.shape == (400, 400)
     assert np.isfinite(pair.dab).all()

@@ -8,10 +8,11 @@ from PIL import Image
 
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle
-from restain.images import read_density, read_rgb, read_text
+from restain.images import read_density, read_text
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.survey import Survey
 from restain.recipe import AttentionRecipe
+from restain.slides import read_image
 from restain.stain import Restainer, expand, stain_images
 
 
@@ -73,7 +74,7 @@ def test_a_file_comes_out_with_its_size_and_provenance(bundle: Bundle, tmp_path:
     Image.fromarray(smooth_he(90, 70)).save(source, format="JPEG")
     target = stain_images([source], tmp_path / "out", Restainer(bundle), dab=True)[0]
     assert target == tmp_path / "out" / "a.png"
-    assert read_rgb(target).shape == (90, 70, 3)
+    assert read_image(target).shape == (90, 70, 3)
     text = read_text(target)
     assert text["notice"] == NOTICE
     assert text["bundle_hash"] == bundle.card.hash
@@ -107,15 +108,15 @@ def test_tiff_in_tiff_out_at_the_files_own_mpp(bundle: Bundle, tmp_path: Path) -
     )
     target = stain_images([source], tmp_path / "out", Restainer(bundle))[0]
     assert target.suffix == ".tif"
-    assert read_rgb(target).shape == (200, 120, 3)
+    assert read_image(target).shape == (200, 120, 3)
     assert read_text(target)["mpp"] == "0.25"
 
 
 def test_mpp_changes_what_the_network_sees(bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     Image.fromarray(smooth_he(128, 128)).save(source)
-    same = read_rgb(stain_images([source], tmp_path / "same", Restainer(bundle), mpp=0.5)[0])
-    fine = read_rgb(stain_images([source], tmp_path / "fine", Restainer(bundle), mpp=0.25)[0])
+    same = read_image(stain_images([source], tmp_path / "same", Restainer(bundle), mpp=0.5)[0])
+    fine = read_image(stain_images([source], tmp_path / "fine", Restainer(bundle), mpp=0.25)[0])
     assert same.shape == fine.shape
     assert not np.array_equal(same, fine)
 
@@ -161,6 +162,6 @@ def test_a_told_white_is_rendered_on_and_is_part_of_what_a_result_is(bundle: Bun
     assert read_text(path)["white"] == "the model's own"
     stain_images([tmp_path / "he.png"], tmp_path / "out", Restainer(bundle, white=(120, 120, 120)))
     assert read_text(path)["white"] == "120 120 120"
-    assert np.array_equal(read_rgb(path), dark.rgb)
+    assert np.array_equal(read_image(path), dark.rgb)
     with pytest.raises(RestainError, match="intensities"):
         Restainer(bundle, white=(0, 10, 300))

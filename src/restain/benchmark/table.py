@@ -24,8 +24,8 @@ from restain.evaluate.compare import compare_runs
 from restain.evaluate.figures import save_figure
 from restain.evaluate.pages import environment
 from restain.files import whole_file
-from restain.images import read_rgb
 from restain.recipe import Recipe
+from restain.slides import read_image
 
 COLUMNS = (
     "dab_r16_pooled",
@@ -274,7 +274,7 @@ def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[di
         sources += [(summary.out / "images" / f"{name}.png", True) for summary in summaries]
         for column, (source, virtual) in enumerate(sources):
             target = folder / f"{name}.{column}.jpg"
-            save_figure(target, _middle(read_rgb(source)), virtual=virtual)
+            save_figure(target, _middle(read_image(source)), virtual=virtual)
             links.append({"link": quote(f"figures/{target.name}"), "virtual": virtual})
         shown.append({"name": name, "level": row["level"], "links": links})
     return shown

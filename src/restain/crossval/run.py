@@ -20,10 +20,10 @@ from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.figures import save_figure
 from restain.evaluate.summary import finite, mean_interval
 from restain.files import whole_file
-from restain.images import read_rgb
 from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
+from restain.slides import read_image
 from restain.stain import Restainer
 from restain.train import train
 
@@ -151,7 +151,7 @@ def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
 
 def _picture(pair: Pair, out: Path, fold: Fold) -> None:
     he, real = pair.load()
-    virtual = read_rgb(out / "slides" / fold.folder / "evaluation" / "images" / f"{pair.name}.png")
+    virtual = read_image(out / "slides" / fold.folder / "evaluation" / "images" / f"{pair.name}.png")
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for kind, rgb in (("he", he), ("virtual", virtual), ("real", real)):

@@ -13,7 +13,7 @@ from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.images import read_rgb
+from restain.slides import read_image
 
 Progress = Callable[[int, int], None]
 
@@ -115,7 +115,7 @@ def _look_at_pair(pair: Pair) -> _Looked:
 
 def _look_at_file(path: Path) -> _Looked:
     try:
-        read_rgb(path)
+        read_image(path)
     except RestainError as fault:
         return _Looked((Fault(path, str(fault)),))
     return _Looked(())

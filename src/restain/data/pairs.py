@@ -14,7 +14,8 @@ import numpy as np
 from restain.data.layouts import SPLITS, Layout, Place, Split, image_files, recognise
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.images import Rgb, read_rgb
+from restain.images import Rgb
+from restain.slides import read_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,16 @@ class Pair:
         """Read ``(he, ihc)``, both ``(H, W, 3)`` ``uint8`` RGB of the same size.
 
         Raises:
-            RestainError: if a file cannot be read as 8-bit RGB (see :func:`restain.images.read_rgb`), if the
+            RestainError: if a file cannot be read as 8-bit RGB (see :func:`restain.slides.read_image`), if the
                 two sizes differ, or if a side-by-side picture has no two equal halves.
         """
-        he = read_rgb(self.he_path)
+        he = read_image(self.he_path)
         if self.side_by_side:
             width = he.shape[1]
             if width % 2:
                 raise RestainError(f"{self.he_path} is {width} px wide; a side-by-side picture needs two equal halves.")
             return np.ascontiguousarray(he[:, : width // 2]), np.ascontiguousarray(he[:, width // 2 :])
-        ihc = read_rgb(self.ihc_path)
+        ihc = read_image(self.ihc_path)
         if he.shape != ihc.shape:
             raise RestainError(
                 f"{self.he_path} is {he.shape[1]}x{he.shape[0]} px but its partner {self.ihc_path} is "

@@ -19,7 +19,7 @@ from restain.evaluate.pages import environment
 from restain.evaluate.summary import EvaluationSummary
 from restain.evaluate.view import PANEL_TITLES, evaluation_view
 from restain.files import whole_file
-from restain.images import read_rgb
+from restain.slides import read_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _gallery_view(section: GallerySection, folder: Path, number: int) -> dict[st
         links = {}
         for panel, source in (("he", item.he), ("virtual", item.virtual)):
             path = target / f"gallery-{number}-{index}.{panel}.jpg"
-            figures.save_figure(path, read_rgb(source), virtual=panel == "virtual")
+            figures.save_figure(path, read_image(source), virtual=panel == "virtual")
             links[panel] = _link(path, folder)
         items.append({"caption": item.caption, "links": links})
     return {"kind": "gallery", "title": section.title, "note": section.note, "items": items}

@@ -26,8 +26,9 @@ from restain.evaluate.score import Perceptual, Scorer
 from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.summary import EvaluationSummary, ImageRow, finite
 from restain.evaluate.trivial import FIT_IMAGES, FITTED, fit_trivial, trivial_answers
-from restain.images import read_rgb, write_png
+from restain.images import write_png
 from restain.prediction import Prediction, Predictor
+from restain.slides import read_image
 from restain.stain import provenance as origin
 
 Rgb = NDArray[np.uint8]
@@ -220,7 +221,7 @@ def _find_pictures(folder: Path, scored: Sequence[Pair]) -> dict[str, Path]:
 
 
 def _picture(path: Path, shape: tuple[int, ...]) -> Rgb:
-    rgb: Rgb = read_rgb(path)
+    rgb: Rgb = read_image(path)
     if rgb.shape != shape:
         raise RestainError(f"{path} is {rgb.shape[1]}x{rgb.shape[0]} px, its real image {shape[1]}x{shape[0]}.")
     return rgb

@@ -26,9 +26,9 @@ from restain.evaluate.spoiled import SPOILINGS
 from restain.evaluate.summary import finite, mean_interval
 from restain.evaluate.trust import VIEWS, Trust, assess, confidence
 from restain.files import whole_file
-from restain.images import read_rgb
 from restain.models.familiarity import Familiarity
 from restain.prediction import Prediction
+from restain.slides import read_image
 from restain.stain import Restainer
 
 Rgb = NDArray[np.uint8]
@@ -103,7 +103,7 @@ def measure_trust(
     chosen = sorted(pairs, key=lambda pair: pair.name)[:images]
     if not chosen:
         raise RestainError("There are no pairs to measure trust on.")
-    strangers = [(path, read_rgb(path)) for path in foreign]
+    strangers = [(path, read_image(path)) for path in foreign]
     total, done = 3 * len(chosen) + len(strangers), 0
 
     def tick() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.transform import resize
 
 from restain.bundle import Bundle, load_bundle
 from restain.errors import RestainError
@@ -36,11 +35,12 @@ from restain.explain.page import write_json, write_page
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.explain.tissue import classes_found, per_class
 from restain.files import make_folder
-from restain.geometry import Point
+from restain.geometry import Point, Region
 from restain.her2 import Her2Level
-from restain.images import image_mpp, read_rgb
 from restain.models.blocks import channels_last
 from restain.models.network import batch_of
+from restain.slides import open_slide
+from restain.slides.reader import LARGEST_PICTURE, SAME_MPP
 
 LEAST_SIDE = 32
 """Smallest side of an image in px at the model's mpp: one occluding patch, and one step of the larger backbone."""
@@ -62,6 +62,7 @@ def explain_image(
     points: Sequence[Point] = (),
     level: Her2Level | None = None,
     mpp: float | None = None,
+    override_mpp: bool = False,
     baseline: Baseline = "glass",
     window: int | None = None,
     command: str = "",
@@ -73,12 +74,14 @@ def explain_image(
     around it. Without points the place where the window's DAB is highest is taken.
 
     Args:
-        source: an H&E image (PNG, JPEG or TIFF).
+        source: an H&E image, as :func:`restain.slides.open_slide` takes it.
         out: folder of the results.
         model: a bundle; None for the shipped one.
         points: places in ``source``'s px whose DAB is explained.
         level: the level whose logit is explained; None for the predicted one.
-        mpp: micrometres per pixel of ``source``; None for the file's own or the model's.
+        mpp: micrometres per pixel of ``source`` where it does not say; without it such an image is taken as being at the
+            model's mpp. At another mpp than the model's the image is resampled.
+        override_mpp: take ``mpp`` also where the file states another.
         baseline: what "nothing there" looks like.
         window: side of both windows in px at the model's mpp; None for 256 (level) and 192 (DAB).
         command: the command line, for the report.
@@ -88,17 +91,14 @@ def explain_image(
         RestainError: if the image or the bundle cannot be read, a point lies outside the image, ``level`` is asked of a
             model without an expression classifier, captum is missing, the image is too small, or ``out`` cannot be written.
     """
-    he = read_rgb(source)
-    for point in points:
-        disc_mask((he.shape[0], he.shape[1]), point, 1.0)
     bundle = load_bundle(model)
+    he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)
     network = channels_last(bundle.generator).eval()
     classifier = network.expression
     if classifier is None and level is not None:
         raise RestainError(
             f"{bundle.path}: the model has no label feature, so it has no level that could be explained."
         )
-    he, points = _at_model(he, points, mpp or image_mpp(source), bundle.card.mpp)
     scale = bundle.card.mpp
     if min(he.shape[:2]) < LEAST_SIDE:
         raise RestainError(
@@ -154,16 +154,22 @@ def explain_image(
 
 
 def _at_model(
-    he: NDArray[np.uint8], points: Sequence[Point], mpp: float | None, model_mpp: float
+    source: Path, points: Sequence[Point], mpp: float | None, override_mpp: bool, model_mpp: float
 ) -> tuple[NDArray[np.uint8], list[Point]]:
-    """The image and its points at the model's mpp; as they are where the mpp is unknown or the model's own."""
-    scale = 1.0 if mpp is None else mpp / model_mpp
-    if abs(scale - 1) <= 0.01:
-        return he, list(points)
-    height, width = (max(1, round(n * scale)) for n in he.shape[:2])
-    resized = resize(he, (height, width), order=1, anti_aliasing=True, preserve_range=True)
-    moved = [Point(min(int(p.x * scale), width - 1), min(int(p.y * scale), height - 1)) for p in points]
-    return np.round(resized).astype(np.uint8), moved
+    """The image at the model's mpp, and the points in its px; as they are where the mpp is unknown or the model's own."""
+    with open_slide(source, mpp, override_mpp=override_mpp) as slide:
+        for point in points:
+            disc_mask((slide.size.height, slide.size.width), point, 1.0)
+        scale = slide.mpp / model_mpp if slide.has_mpp else 1.0
+        if abs(scale - 1) <= SAME_MPP:
+            return slide.whole(), list(points)
+        size = slide.size_at(model_mpp)
+        if size.width * size.height > LARGEST_PICTURE:
+            raise RestainError(
+                f"{source} is {size.width}x{size.height} px at the model's {model_mpp:g} µm/px, too many to be explained."
+            )
+        he = slide.read(Region(Point(0, 0), size), model_mpp)
+    return he, [Point(min(int(p.x * scale), size.width - 1), min(int(p.y * scale), size.height - 1)) for p in points]
 
 
 def _most_stained(bundle: Bundle, crop: NDArray[np.uint8], origin: Point) -> Point:

@@ -9,13 +9,15 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
@@ -23,6 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Size
+from restain.images.scale import Scale, picture_scale
 
 Rgb = NDArray[np.uint8]
 
@@ -55,41 +58,68 @@ _PILLOW_MODES = {
 _PNG_COLOURS = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
 
-def read_rgb(path: Path) -> Rgb:
-    """Read a PNG, JPEG, WebP or TIFF file, whatever its name says, as ``(H, W, 3)`` ``uint8`` RGB.
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What the header of a PNG, JPEG or WebP says: size as stored, pixels' sides in µm, EXIF orientation (1 to 8), ICC."""
 
-    Of a TIFF the first page is read, which is the full resolution of a pyramid. An orientation in the
-    metadata is not applied, because registered partners must not be turned apart.
+    size: Size
+    scale: Scale | None
+    orientation: int
+    icc: bytes | None
+
+
+def picture_facts(path: Path) -> PictureFacts:
+    """The facts of a PNG, JPEG or WebP file, without decoding its pixels.
 
     Raises:
-        RestainError: if the file cannot be opened, is none of these formats, is truncated or damaged, or is
-            not 8-bit RGB (grey-scale, palette, CMYK, 16-bit, or with transparency).
+        RestainError: if the file cannot be read, is none of these formats, or is not one 8-bit RGB image (grey-scale,
+            palette, CMYK, 16-bit, with transparency, or animated).
     """
-    kind = _kind(path)
-    if kind == "TIFF":
-        return _read_tiff(path)
-    data = _bytes(path)
+    with picture_header(path) as picture:
+        check_mode(path, _pillow_form(path, picture))
+        if (frames := getattr(picture, "n_frames", 1)) > 1:
+            raise RestainError(f"{path} is an animation of {frames} frames; restain reads still pictures.")
+        if "exif" not in picture.info and picture.format == "PNG" and (late := _late_exif(path)):
+            picture.info["exif"] = late
+        # A PNG's own method decodes all pixels to find EXIF data behind them.
+        exif = Image.Image.getexif(picture)
+        turned = exif.get(ExifTags.Base.Orientation, 1)
+        return PictureFacts(
+            Size(*picture.size),
+            picture_scale(picture, exif),
+            turned if turned in range(1, 9) else 1,
+            picture.info.get("icc_profile"),
+        )
+
+
+def decode_picture(path: Path) -> Rgb:
+    """The pixels of a PNG, JPEG or WebP file of 8-bit RGB as they are stored, ``(H, W, 3)`` ``uint8``.
+
+    Raises:
+        RestainError: as :func:`picture_facts`; if the file is truncated or damaged.
+    """
+    kind, data = _known(path), _bytes(path)
     _check_whole(path, kind, data)
     with _decoding(path):
         picture = _PILLOW_FORMS[kind](io.BytesIO(data))
-        check_mode(path, _pillow_form(kind, picture, data))
+        check_mode(path, _pillow_form(path, picture))
         rgb = np.array(picture)
+    # What lacks at the end of a JPEG is decoded as this grey, or is less sharp in a progressive one.
+    if kind == "JPEG" and ("progressive" in picture.info or (rgb[-1, -1] == 128).all()):
+        _check_scans(path, data)
     return rgb
 
 
-def image_size(path: Path) -> Size:
-    """The size of a picture in px, read from its header without decoding pixels.
+@contextmanager
+def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """A PNG, JPEG or WebP file in Pillow's hands, its pixels not decoded, whatever its size.
 
     Raises:
-        RestainError: if the file cannot be opened or is not a PNG, JPEG, WebP or TIFF image.
+        RestainError: if the file cannot be read or is none of these formats.
     """
-    kind = _kind(path)
-    if kind == "TIFF":
-        with _decoding(path), tifffile.TiffFile(path) as tiff:
-            page = _first_page(tiff)
-            return Size(int(page.imagewidth), int(page.imagelength))
+    kind = _known(path)
     with _decoding(path), open(path, "rb") as file:
-        return Size(*_PILLOW_FORMS[kind](file).size)
+        yield _PILLOW_FORMS[kind](file)
 
 
 def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
@@ -164,19 +194,39 @@ def _bytes(path: Path, count: int = -1) -> bytes:
         raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
 
 
-def _kind(path: Path) -> str:
-    head = _bytes(path, 16)
+def file_head(path: Path) -> bytes:
+    """The first 132 bytes of a file, by which its kind is known.
+
+    Raises:
+        RestainError: if the file does not exist, is empty or cannot be read.
+    """
+    head = _bytes(path, 132)
     if not head:
         raise RestainError(f"{path} is empty (0 bytes).")
+    return head
+
+
+def picture_kind(head: bytes) -> str | None:
+    """PNG, JPEG or WebP, as the first bytes of a file say; None for anything else."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
-    if head.startswith(TIFF_MAGIC):
-        return "TIFF"
-    raise RestainError(f"{path} holds no image that restain reads (PNG, JPEG, TIFF or WebP).")
+    return None
+
+
+def no_image(path: Path) -> RestainError:
+    """The sentence of a file that is of no kind that restain reads."""
+    return RestainError(f"{path} holds no image that restain reads (slide, TIFF, PNG, JPEG or WebP).")
+
+
+def _known(path: Path) -> str:
+    kind = picture_kind(file_head(path))
+    if kind is None:
+        raise no_image(path)
+    return kind
 
 
 @contextmanager
@@ -210,12 +260,37 @@ def _check_whole(path: Path, kind: str, data: bytes) -> None:
         at = end + 4
 
 
-def _pillow_form(kind: str, picture: ImageFile.ImageFile, data: bytes) -> str:
+def _check_scans(path: Path, data: bytes) -> None:
+    """Find a JPEG whose end marker comes before the last of its pixels, which libjpeg fills up without a word.
+
+    The transcoder to JPEG XL counts every coefficient, which is too slow to be asked of each file.
+    """
+    try:
+        imagecodecs.jpegxl_encode_jpeg(data)
+    except ImportError:
+        return
+    except Exception:
+        raise RestainError(f"{path} is truncated: its JPEG data end before the image does.") from None
+
+
+def _late_exif(path: Path) -> bytes | None:
+    """The EXIF data that follow the pixels of a PNG."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, tag = struct.unpack(">I4s", head)
+            if tag == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, 1)
+    return None
+
+
+def _pillow_form(path: Path, picture: ImageFile.ImageFile) -> str:
     """What the file holds, in words; empty for 8-bit RGB."""
     mode, depth = picture.mode, 8
-    if kind == "PNG":
+    if picture.format == "PNG":
         # Pillow reads 16-bit RGB as 8-bit without saying so.
-        depth, colour = data[24], data[25]
+        depth, colour = _bytes(path, 26)[24:]
         mode = _PNG_COLOURS[colour]
     return _form(_PILLOW_MODES.get(mode, f"an image of mode {mode}") if mode != "RGB" else "", depth)
 
@@ -229,24 +304,6 @@ def _form(words: str, depth: int) -> str:
 def check_mode(path: Path, form: str) -> None:
     if form:
         raise RestainError(f"{path} is {form}; restain reads 8-bit RGB.")
-
-
-def _first_page(tiff: tifffile.TiffFile) -> Any:
-    page = tiff.pages[0]
-    return page if isinstance(page, tifffile.TiffPage) else page.keyframe
-
-
-def _read_tiff(path: Path) -> Rgb:
-    with _decoding(path), tifffile.TiffFile(path) as tiff:
-        page = _first_page(tiff)
-        length = tiff.filehandle.size
-        if any(start + count > length for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
-            raise RestainError(f"{path} is truncated: the TIFF data ends before the image does.")
-        check_mode(path, tiff_form(page))
-        pixels = page.asarray()
-        if not pixels.size:
-            raise ValueError("a damaged header that gives no width or height")
-    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels)
 
 
 def tiff_form(page: Any) -> str:

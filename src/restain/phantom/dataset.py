@@ -30,10 +30,12 @@ from PIL import Image
 from restain._version import __version__
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.phantom.from_he import find_pictures, read_picture
+from restain.phantom.from_he import find_pictures
 from restain.phantom.pair import make_pair, pair_from_picture
 from restain.phantom.scanned import make_scanned_pair
 from restain.phantom.truth import NOTE, read_record, truth_file
+from restain.slides import open_header, open_slide
+from restain.slides.find import split_number
 
 LEAST_FIELD_UM = 45.0
 """A pair shows at least this much tissue, in µm, so that it holds enough cells to have a level."""
@@ -125,7 +127,7 @@ def write_phantom(
         misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact
             alignment.
         from_he: H&E pictures, or folders of them, to keep as the H&E side; their cells decide the level.
-        from_he_mpp: micrometres per pixel of those pictures; None takes them to be at ``mpp``.
+        from_he_mpp: micrometres per pixel of those pictures that state none; None takes them to be at ``mpp``.
         scanned_at: micrometres per pixel at which the pairs are drawn and compressed before they are averaged to ``mpp``,
             as patches of slides are; None draws them at ``mpp``.
         progress: called with (pairs done, pairs in all) after each pair.
@@ -142,6 +144,8 @@ def write_phantom(
     if scanned_at is not None and (from_he or not 0.05 <= scanned_at <= mpp):
         raise RestainError(f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.")
     pictures = find_pictures(from_he)
+    for one in pictures:
+        open_header(one, from_he_mpp).close()
     if pictures and set(levels) != set(Her2Level):
         raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
     n_test = round(pairs * test_share)
@@ -154,7 +158,7 @@ def write_phantom(
         "mpp": mpp,
         "test_share": test_share,
         "misalign_um": misalign_um,
-        "from_he": [{"name": p.name, "sha256": _sha256(p)} for p in pictures],
+        "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in pictures],
         "from_he_mpp": from_he_mpp,
     } | ({} if scanned_at is None else {"scanned_at": scanned_at})
     by_split = _share_out(pictures, pairs - n_test, n_test, seed)
@@ -288,8 +292,10 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=2)
-def _picture(path: Path) -> NDArray[np.uint8]:
-    return read_picture(path)
+def _picture(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
+    """A picture and its mpp: its own, or the given one where it states none."""
+    with open_slide(path, mpp) as slide:
+        return slide.whole(), slide.mpp if slide.has_mpp else None
 
 
 def _write_pair(job: _Job) -> None:
@@ -307,14 +313,15 @@ def _write_pair(job: _Job) -> None:
     elif job.picture is None:
         pair = make_pair(job.seed, job.index, job.level, size=job.size, mpp=job.mpp, misalign_um=job.misalign_um)
     else:
+        picture, picture_mpp = _picture(job.picture, job.picture_mpp)
         pair = pair_from_picture(
-            _picture(job.picture),
+            picture,
             str(job.picture),
             job.seed,
             job.index,
             size=job.size,
             mpp=job.mpp,
-            picture_mpp=job.picture_mpp,
+            picture_mpp=picture_mpp,
             misalign_um=job.misalign_um,
         )
     name = f"{job.stem}_{pair.level.text}"

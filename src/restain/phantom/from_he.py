@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -27,9 +26,8 @@ from skimage.segmentation import expand_labels, watershed
 from restain import optics
 from restain.errors import RestainError
 from restain.phantom.cells import CellKind, Cells, Floats, Ints, stain_membranes
+from restain.slides.find import SUFFIXES, split_number
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".bmp", ".webp")
-"""What is taken out of a folder as a picture; what a picture is, is then read from its content."""
 TISSUE_SHARE = 0.3
 """Least share of a crop that is tissue."""
 TISSUE_OD = 0.07
@@ -72,38 +70,13 @@ def find_pictures(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
-                raise RestainError(f"{path} holds no picture ({', '.join(SUFFIXES)}).")
+                raise RestainError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}).")
             found += inside
-        elif path.is_file():
+        elif split_number(path)[0].is_file():
             found.append(path)
         else:
             raise RestainError(f"{path} does not exist.")
     return found
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture by its content, whatever its name says: ``(H, W, 3)`` ``uint8`` RGB.
-
-    TIFF files (slides too) are read at their first page.
-
-    Raises:
-        RestainError: if the file cannot be read, is no picture, or is not 8-bit colour.
-    """
-    try:
-        with path.open("rb") as file:
-            is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        if is_tiff:
-            pixels = np.asarray(tifffile.imread(path, key=0))
-        else:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-    except Exception as error:
-        # Decoders raise what they please (OSError, ValueError, SyntaxError, struct.error and their own) on a
-        # broken file.
-        raise RestainError(f"{path} cannot be read as a picture.") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise RestainError(f"{path} is not an 8-bit RGB picture.")
-    return np.ascontiguousarray(pixels[..., :3])
 
 
 def draw_crop(

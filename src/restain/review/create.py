@@ -12,11 +12,11 @@ import sqlalchemy as sql
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
-from restain.images import image_mpp, image_size
 from restain.review import store as db
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
 from restain.review.study import Study, moment, written
+from restain.slides import open_header
 
 
 def create_study(
@@ -41,13 +41,16 @@ def create_study(
     Raises:
         RestainError: if an image cannot be read, or the folder or database holds a study already.
     """
-    sizes = []
+    sizes, scales = [], []
     for number, image in enumerate(definition.images):
-        sizes.append(_size(image.path))
+        with open_header(image.path) as slide:
+            sizes.append(slide.size)
+            if slide.has_mpp:
+                scales.append(slide.mpp)
         if progress is not None:
             progress(number + 1, len(definition.images))
     common = Size(min(size.width for size in sizes), min(size.height for size in sizes))
-    for sentence in _doubts(definition, sizes, common):
+    for sentence in _doubts(definition, sizes, scales, common):
         warn(sentence)
     store = db.make_store(folder, url)
     try:
@@ -81,7 +84,7 @@ def _write(store: Database, definition: StudyDefinition, sizes: list[Size], comm
                 connection.execute(db.ITEMS.insert().values(token=token, reader_id=reader, **facts))
 
 
-def _doubts(study: StudyDefinition, sizes: list[Size], common: Size) -> list[str]:
+def _doubts(study: StudyDefinition, sizes: list[Size], scales: list[float], common: Size) -> list[str]:
     found = []
     kinds: dict[Modality, set[str]] = {modality: set() for modality in Modality}
     for image in study.images:
@@ -92,7 +95,6 @@ def _doubts(study: StudyDefinition, sizes: list[Size], common: Size) -> list[str
             f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: traces of JPEG in the one "
             "kind alone would give the origin away; convert all the same way."
         )
-    scales = [mpp for image in study.images if (mpp := _mpp(image.path)) is not None]
     if scales and max(scales) > min(scales) * 1.005:
         found.append(
             f"Images have from {min(scales):.4g} to {max(scales):.4g} µm per px: readers see cells of different sizes, which can give the "
@@ -107,23 +109,3 @@ def _doubts(study: StudyDefinition, sizes: list[Size], common: Size) -> list[str
             f"{small[0].path.name}" + (f" and {len(small) - 1} more." if len(small) > 1 else ".")
         )
     return found
-
-
-def _mpp(path: Path) -> float | None:
-    try:
-        return image_mpp(path)
-    except RestainError:
-        from restain.slides import open_slide
-
-        with open_slide(path) as slide:
-            return slide.mpp if slide.has_mpp else None
-
-
-def _size(path: Path) -> Size:
-    try:
-        return image_size(path)
-    except RestainError:
-        from restain.slides import open_slide  # here, so that a study of pictures does not load it
-
-        with open_slide(path) as slide:
-            return slide.size

@@ -24,10 +24,10 @@ from PIL import Image
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.images import image_size, read_rgb
 from restain.review import store as db
 from restain.review.definition import Modality, Question, StudyDefinition, parse_definition
 from restain.review.faults import AnsweredSince, ItemClosed, NoSuchItem
+from restain.slides import open_header
 
 MOST_PIXELS = 100_000_000
 """Pixels of an image that :meth:`Study.picture` decodes whole; larger ones are slides, read region by region."""
@@ -315,10 +315,10 @@ class Study:
         """
         path, region = self.view(reader, token)
         try:
-            size = image_size(path)
-            if size.width * size.height > MOST_PIXELS:
-                raise RestainError("it is a slide, which is read region by region")
-            pixels = read_rgb(path)[region.slices]
+            with open_header(path) as slide:
+                if slide.size.width * slide.size.height > MOST_PIXELS:
+                    raise RestainError("it is a slide, which is read region by region")
+                pixels = slide.whole()[region.slices]
         except RestainError as fault:
             # The sentence may name the file, and a page may show the sentence.
             raise RestainError(

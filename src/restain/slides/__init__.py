@@ -10,8 +10,8 @@ opens a slide that is cut off near its end without a word. ``docs/slides.md`` ha
 from restain.slides.density import DensitySlide
 from restain.slides.geojson import Polygon, rasterize, read_geojson, to_polygons, write_geojson
 from restain.slides.mask import TissueMask, tissue_mask, tissue_of, write_tissue
-from restain.slides.reader import Slide, open_slide
-from restain.slides.source import Level
+from restain.slides.reader import Slide, open_header, open_slide, read_image
+from restain.slides.source import Level, SlideImage
 from restain.slides.store import TileStore
 from restain.slides.writer import read_metadata, write_ome_tiff
 
@@ -20,11 +20,14 @@ __all__ = [
     "Level",
     "Polygon",
     "Slide",
+    "SlideImage",
     "TileStore",
     "TissueMask",
+    "open_header",
     "open_slide",
     "rasterize",
     "read_geojson",
+    "read_image",
     "read_metadata",
     "tissue_mask",
     "tissue_of",

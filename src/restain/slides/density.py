@@ -59,6 +59,11 @@ class DensitySlide:
     def size(self) -> Size:
         return self.levels[0]
 
+    @property
+    def decoded_at_once(self) -> int:
+        """How many px of a tile have to be decoded together, at most."""
+        return max(page.tilelength * page.tilewidth for page in self._pages)
+
     def read(self, region: Region, level: int = 0) -> Density:
         """A region, in px of ``level``, as ``(h, w)`` ``float32`` optical density; 0 beyond the border.
 

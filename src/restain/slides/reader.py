@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -10,18 +11,29 @@ import numpy as np
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.images import TIFF_MAGIC, Rgb
+from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
+from restain.slides.find import ZARR_METADATA, split_number
+from restain.slides.orientation import upright
 from restain.slides.resample import axis_taps, resample
-from restain.slides.source import Level, Source
+from restain.slides.source import Level, SlideImage, Source, choose_image
+from restain.slides.source_picture import PictureSource
 
 # Source pixels that one step of a reading may hold: a thumbnail of a slide without a pyramid stays in bounded memory.
 _BLOCK = 1 << 22
+
+SAME_MPP = 0.01
+"""Two statements of one scale may differ by this share, as two sides of a pixel may."""
+
+LARGEST_PICTURE = 64_000_000
+"""An image of one level and at most as many px is a picture."""
+
+_LARGEST_WHOLE = 400_000_000
 
 
 class Slide:
     """An open slide; a context manager. All facts are of level 0 where not said otherwise."""
 
-    def __init__(self, source: Source, mpp: float | None = None) -> None:
+    def __init__(self, source: Source, mpp: float | None = None, refusals: Sequence[str] = ()) -> None:
         self._source = source
         self._mpp = source.mpp if mpp is None else mpp
         self.path: Path = source.path
@@ -31,8 +43,49 @@ class Slide:
         self.icc: bytes | None = source.icc
         self.levels: tuple[Level, ...] = source.levels
         self.size: Size = source.levels[0].size
+        self.images: tuple[SlideImage, ...] = source.images
+        """Where the file holds several images of slide size: all of them, in the order of their numbers."""
         self.associated: dict[str, Size] = source.associated
-        self.faults: list[str] = source.faults
+        self.orientation: int = source.orientation
+        """As EXIF counts it, 1 to 8: how the file says that its pixels are to be turned, which reading has done."""
+        self.faults: list[str] = [*source.faults, *refusals]
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is handled as a picture, not as a slide: one level, not from a scanner, at most 64 Mpx."""
+        return (
+            self._source.pictorial
+            and self.vendor is None
+            and len(self.levels) == 1
+            and self.size.width * self.size.height <= LARGEST_PICTURE
+        )
+
+    @property
+    def decoded_at_once(self) -> int:
+        """How many px have to be decoded together, at most: a whole picture, a TIFF's tile or strip; 0 where unknown."""
+        return self._source.decoded_at_once
+
+    def load(self) -> None:
+        """Decode now what can only be decoded whole (a picture).
+
+        Raises:
+            RestainError: if it cannot be decoded.
+        """
+        self._source.load()
+
+    def whole(self) -> Rgb:
+        """All pixels of level 0, ``(H, W, 3)`` ``uint8``; the mpp need not be known.
+
+        Raises:
+            RestainError: if pixels are missing or cannot be decoded, or there are more than 400 million.
+        """
+        if self.size.width * self.size.height > _LARGEST_WHOLE:
+            raise RestainError(
+                f"{self.path} is {_sides(self.size)}, too large to be read whole; it is a slide, not a picture."
+            )
+        if lost := [one for one in self.faults if "truncated" in one]:
+            raise RestainError(lost[0])
+        return self._source.read(0, Region(Point(0, 0), self.size))
 
     @property
     def has_mpp(self) -> bool:
@@ -112,14 +165,28 @@ class Slide:
             ("format", self.format),
             ("vendor", self.vendor or "unknown"),
             ("size", _sides(self.size)),
-            ("mpp", f"{self.mpp:g} µm per px" if self.has_mpp else "unknown; give it with --mpp"),
+            ("mpp", self._describe_mpp()),
             ("objective", f"{self.objective:g}x" if self.objective else "unknown"),
             ("ICC profile", f"{len(self.icc)} bytes" if self.icc else "none"),
         ]
+        if self.orientation != 1:
+            lines.append(("orientation", f"{self.orientation} in the file; turned on reading"))
         for number, level in enumerate(self.levels):
             lines.append((f"level {number}", f"{_sides(level.size)}, {level.downsample:g} times smaller"))
+        for number, image in enumerate(self.images):
+            scale = "" if image.mpp is None else f", {_pixel(*image.mpp)}"
+            lines.append((f"image #{number}", f"{image.name}, {_sides(image.size)}{scale}"))
         lines += [(name, f"{_sides(size)} (associated)") for name, size in self.associated.items()]
         return "\n".join(f"{name:<12} {value}" for name, value in lines)
+
+    def _describe_mpp(self) -> str:
+        stated, used = self._source.mpp, self._mpp
+        if used is None:
+            return "unknown; give it with --mpp"
+        if stated is None:
+            return f"{used:g} µm per px, given with --mpp"
+        said = _pixel(stated, self._source.mpp_y)
+        return said if used == stated else f"{used:g} µm per px, given with --override-mpp; the file states {said}"
 
     def close(self) -> None:
         self._source.close()
@@ -135,53 +202,141 @@ def _sides(size: Size) -> str:
     return f"{size.width} x {size.height} px"
 
 
-def open_slide(path: Path, mpp: float | None = None) -> Slide:
-    """Open a slide of any kind, recognised by content.
+def _pixel(width: float, height: float | None) -> str:
+    if height is None or _near(width, height):
+        return f"{width:g} µm per px"
+    return f"{width:g} by {height:g} µm per px (not square)"
+
+
+def open_slide(
+    path: str | Path,
+    mpp: float | None = None,
+    *,
+    override_mpp: bool = False,
+    image: int | None = None,
+    inspect: bool = False,
+) -> Slide:
+    """Open an image of any kind, recognised by content: slide, TIFF, PNG, JPEG, WebP, DICOM or OME-Zarr folder.
 
     Args:
-        path: a file, or the folder of a DICOM series or an OME-Zarr.
-        mpp: micrometres per pixel of level 0, in place of what the file says.
+        path: a file or folder; ``#N`` at its end is the number of one of several images in it, as ``restain info`` lists them.
+        mpp: micrometres per pixel of level 0, for an image that states none.
+        override_mpp: take ``mpp`` also where the file states another.
+        image: the number of the image, in place of ``#N``.
+        inspect: open also what cannot be used as it is (none of several images is chosen, pixels are not square); the
+            reasons are then among the slide's ``faults``.
 
     Raises:
-        RestainError: if there is nothing at ``path``, no reader knows it, or it is truncated or damaged.
+        RestainError: if there is nothing at ``path``, no reader knows it, it is truncated or damaged, it states another mpp
+            than ``mpp``, or it cannot be used as it is.
+
+    Example:
+        >>> with open_slide("three-fields.tif#1", mpp=0.5) as slide:  # doctest: +SKIP
+        ...     slide.read(Region(Point(0, 0), Size(512, 512)), mpp=1.0)
     """
+    slide = open_header(path, mpp, override_mpp=override_mpp, image=image, inspect=inspect)
+    try:
+        slide.load()
+    except BaseException:
+        slide.close()
+        raise
+    return slide
+
+
+def open_header(
+    path: str | Path,
+    mpp: float | None = None,
+    *,
+    override_mpp: bool = False,
+    image: int | None = None,
+    inspect: bool = False,
+) -> Slide:
+    """As :func:`open_slide`, but a picture's pixels are decoded when they are first read: for its facts alone."""
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise RestainError(f"{path}: --mpp must be a positive number of micrometres per pixel, not {mpp}.")
-    return Slide(_source(path), mpp)
+    file, number = split_number(path)
+    if image is not None and number not in (None, image):
+        raise RestainError(f"{path} names image {number}, but image {image} is asked for.")
+    source = upright(_source(file, number if image is None else image))
+    try:
+        refusals = source.refusals + _scale_refusals(source, mpp, override_mpp)
+        if refusals and not inspect:
+            raise RestainError(refusals[0])
+        return Slide(source, mpp if source.mpp is None or override_mpp else None, refusals)
+    except BaseException:
+        source.close()
+        raise
 
 
-def _source(path: Path) -> Source:
+def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> list[str]:
+    """Why the scale that a file states cannot be used: another one is given, or its pixels are not square.
+
+    Raises:
+        RestainError: if the file states another mpp than ``mpp``.
+    """
+    stated, stated_y = source.mpp, source.mpp_y
+    if stated is None or (mpp is not None and override_mpp):
+        return []
+    if mpp is not None and not _near(stated, mpp):
+        raise RestainError(
+            f"{source.path} states {stated:.6g} µm per px, but --mpp gives {mpp:.6g}; leave --mpp out, or add"
+            " --override-mpp if the file is wrong."
+        )
+    if stated_y is None or _near(stated, stated_y):
+        return []
+    return [
+        f"{source.path} states pixels that are not square, {stated:.6g} by {stated_y:.6g} µm; restain reads square ones."
+        " Resample it, or give the true mpp with --mpp and --override-mpp if the file is wrong."
+    ]
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME_MPP * min(one, other) * (1 + 1e-9)
+
+
+def read_image(
+    path: str | Path, mpp: float | None = None, *, override_mpp: bool = False, image: int | None = None
+) -> Rgb:
+    """The whole of an image's level 0 as ``(H, W, 3)`` ``uint8`` RGB, upright, whatever kind of file it is in.
+
+    Args:
+        path: as :func:`open_slide` takes it.
+        mpp: as :func:`open_slide` takes it; checked against the file.
+        override_mpp: as :func:`open_slide` takes it.
+        image: as :func:`open_slide` takes it.
+
+    Raises:
+        RestainError: as :func:`open_slide`; if pixels are missing or cannot be decoded, or there are more than 400 million.
+    """
+    with open_slide(path, mpp, override_mpp=override_mpp, image=image) as slide:
+        return slide.whole()
+
+
+def _source(path: Path, image: int | None) -> Source:
     # Each reader is imported where it is needed: they take a second to load, and zarr is an extra.
-    from restain.slides.source_openslide import OpenSlideSource, detect
-
     if path.is_dir():
-        if any((path / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup")):
+        if any((path / name).is_file() for name in ZARR_METADATA):
             from restain.slides.source_zarr import ZarrSource
 
-            return ZarrSource(path)
+            return ZarrSource(path, image)
         from restain.slides.source_dicom import DicomSource
 
         return DicomSource(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(132)
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-    if not head:
-        raise RestainError(f"{path} is empty (0 bytes).")
+    head = file_head(path)
+    if picture_kind(head) is not None:
+        return PictureSource(path, image)
+    from restain.slides.source_openslide import OpenSlideSource, detect
+
     vendor = detect(path)
     if head.startswith(TIFF_MAGIC) and vendor in (None, "generic-tiff"):
         from restain.slides.source_tiff import TiffSource
 
-        return TiffSource(path)
-    if vendor is not None:
-        return OpenSlideSource(path, vendor)
+        return TiffSource(path, image)
     if head[128:132] == b"DICM":
         from restain.slides.source_dicom import DicomSource
 
         return DicomSource(path)
-    from restain.slides.source_picture import PictureSource
-
-    return PictureSource(path)
+    if vendor is not None:
+        choose_image(path, [SlideImage(vendor, Size(1, 1))], image)
+        return OpenSlideSource(path, vendor)
+    raise no_image(path)

@@ -39,6 +39,9 @@ class Source(ABC):
     ``mpp`` is the width of a level-0 pixel in µm and ``mpp_y`` its height, None where that is the same or unknown.
     ``images`` are the images of slide size that the file or folder holds, where these are several; ``refusals`` are
     sentences that name why nothing but ``restain info`` may use it, for example that none of several images was chosen.
+    ``orientation`` is what the file states, as EXIF counts it; sources read pixels as they are stored. ``decoded_at_once``
+    are the px that have to be decoded together, at most, 0 where that is unknown; ``pictorial`` are files of a kind in which
+    plain pictures are kept.
     """
 
     path: Path
@@ -53,6 +56,9 @@ class Source(ABC):
     images: tuple[SlideImage, ...] = ()
     faults: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    orientation: int = 1
+    decoded_at_once: int = 0
+    pictorial: bool = False
 
     @abstractmethod
     def read(self, level: int, region: Region) -> Rgb:
@@ -60,6 +66,13 @@ class Source(ABC):
 
         Raises:
             RestainError: if the pixels cannot be decoded.
+        """
+
+    def load(self) -> None:  # noqa: B027 most kinds are read piece by piece
+        """Decode now what can only be decoded whole.
+
+        Raises:
+            RestainError: if it cannot be decoded.
         """
 
     def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
@@ -90,7 +103,11 @@ def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -
         return number, []
     if len(images) == 1:
         return 0, []
-    listed = "; ".join(f"{n}: {one.name}, {one.size.width} x {one.size.height} px" for n, one in enumerate(images))
+    most = 6
+    listed = "; ".join(
+        f"{n}: {one.name}, {one.size.width} x {one.size.height} px" for n, one in enumerate(images[:most])
+    )
+    listed += f"; and {len(images) - most} more" * (len(images) > most)
     return 0, [
         f"{path} holds {len(images)} images of slide size ({listed}); choose one by its number, for example '{path}#0'."
     ]

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 
-from restain.geometry import Region, Size
-from restain.images import Rgb, image_mpp, read_rgb
-from restain.slides.source import Source, levels_of
+from restain.geometry import Region
+from restain.images import Rgb, decode_picture, picture_facts
+from restain.slides.source import SlideImage, Source, choose_image, levels_of
 
 
 class PictureSource(Source):
-    """A picture, held decoded in memory; its mpp from the metadata where they say."""
+    """A picture, decoded whole when it is loaded or first read, and held in memory."""
 
-    def __init__(self, path: Path) -> None:
-        self._pixels = read_rgb(path)
-        height, width = self._pixels.shape[:2]
-        super().__init__(path, "picture", levels_of([Size(width, height)]), mpp=image_mpp(path))
+    def __init__(self, path: Path, image: int | None = None) -> None:
+        facts = picture_facts(path)
+        choose_image(path, [SlideImage("picture", facts.size)], image)
+        mpp, mpp_y = facts.scale or (None, None)
+        super().__init__(
+            path,
+            "picture",
+            levels_of([facts.size]),
+            mpp=mpp,
+            mpp_y=mpp_y,
+            icc=facts.icc,
+            orientation=facts.orientation,
+            decoded_at_once=facts.size.width * facts.size.height,
+            pictorial=True,
+        )
+        self._pixels: Rgb | None = None
+        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = decode_picture(self.path)
 
     def read(self, level: int, region: Region) -> Rgb:
+        self.load()
+        assert self._pixels is not None
         return np.ascontiguousarray(self._pixels[region.slices])

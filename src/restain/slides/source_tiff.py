@@ -1,73 +1,113 @@
-"""OME-TIFF and plain TIFF, tiled or in strips, through tifffile; pyramids in SubIFDs or as reduced pages."""
+"""OME-TIFF and plain TIFF, tiled or in strips, through tifffile; pyramids in SubIFDs or as smaller pages."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import struct
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from restain.errors import RestainError
 from restain.geometry import Region, Size
-from restain.images import Rgb, check_mode, image_mpp, tiff_form
-from restain.slides.source import Source, damaged, levels_of, paste
-
-_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+from restain.images import Rgb, check_mode, tiff_form
+from restain.slides.orientation import is_turned, upright_size
+from restain.slides.same_picture import same_picture
+from restain.slides.source import SlideImage, Source, choose_image, damaged, levels_of, paste
+from restain.slides.tiff_images import Plane, TiffImage, keep_true_levels, of_slide_size, size_of, tiff_images
 
 
 class TiffSource(Source):
-    """A TIFF whose tiles (or strips) are read and decoded one by one, from any thread."""
+    """One image of a TIFF, whose tiles (or strips) are read and decoded one by one, from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, image: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self.path = path
         try:
             self._tiff = tifffile.TiffFile(path)
         except Exception:
             raise damaged(path, "its TIFF directory cannot be read") from None
         try:
-            self._pages = pyramid_pages(self._tiff)
-            form = "OME-TIFF" if self._tiff.is_ome else "TIFF"
-            xml = self._tiff.ome_metadata if self._tiff.is_ome else None
-            super().__init__(
-                path,
-                form,
-                levels_of([Size(int(page.imagewidth), int(page.imagelength)) for page in self._pages]),
-                mpp=(_ome_mpp(xml) if xml else None) or image_mpp(path),
-            )
-            self.icc = self._pages[0].iccprofile
-            for page in self._pages:
-                check_mode(path, tiff_form(page))
-                if page.axes != "YXS":
-                    raise RestainError(f"{path} keeps its colours in separate planes; restain reads them interleaved.")
-            self.faults += broken_chain(path) + lost_tiles(path, self._pages, self._tiff.filehandle.size, strict=True)
+            self._open(path, image)
         except RestainError:
             self._tiff.close()
             raise
         except Exception:
             self._tiff.close()
             raise damaged(path, "its TIFF directory cannot be read") from None
-        self._lock = threading.Lock()
+
+    def _open(self, path: Path, image: int | None) -> None:
+        images = tiff_images(self._tiff, self._same)
+        large, small = of_slide_size(images)
+        listed = tuple(_described(one) for one in large)
+        number, refusals = choose_image(path, listed, image)
+        chosen = large[number]
+        pages = [page for plane in chosen.levels for page in plane]
+        if any(page.parent is not self._tiff for page in pages):
+            raise RestainError(f"{path} keeps its pixels in other files; restain reads an OME-TIFF that is one file.")
+        if all(one.form for one in large) and len(large) > 1:
+            raise RestainError(f"{path} holds {len(large)} images, none of 8-bit RGB; the first is {large[0].form}.")
+        if not refusals:
+            check_mode(path, chosen.form)
+        for plane in chosen.levels:
+            if not (size_of(plane).width and size_of(plane).height):
+                raise damaged(path, "a directory gives no width or height")
+        keep_true_levels(chosen, self._same)
+        self._levels = chosen.levels
+        mpp, mpp_y = chosen.scale or (None, None)
+        super().__init__(
+            path,
+            "OME-TIFF" if self._tiff.is_ome else "TIFF",
+            levels_of([size_of(plane) for plane in self._levels]),
+            mpp=mpp,
+            mpp_y=mpp_y,
+            icc=self._levels[0][0].iccprofile,
+            associated=_named(small, chosen.rejected),
+            images=listed if len(listed) > 1 else (),
+            faults=broken_chain(path) + lost_tiles(path, pages, self._tiff.filehandle.size, strict=True),
+            refusals=refusals,
+            orientation=chosen.orientation,
+            decoded_at_once=max(math.prod(_piece(page)) for page in pages),
+            pictorial=True,
+        )
 
     def read(self, level: int, region: Region) -> Rgb:
-        page = self._pages[level]
-        height = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
-        width = page.tilewidth if page.is_tiled else page.imagewidth
-        across = -(-page.imagewidth // width)
+        return self._read(self._levels[level], region)
+
+    def _read(self, plane: Plane, region: Region) -> Rgb:
+        page = plane[0]
+        height, width = _piece(page)
+        across, down = -(-page.imagewidth // width), -(-page.imagelength // height)
         out = np.full((region.size.height, region.size.width, 3), 255, np.uint8)
+        # One page with all colours in each piece, or with a set of pieces for each colour, or a page for each.
+        separate = len(plane) == 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        parts = [(page, colour * across * down) for colour in range(3)] if separate else [(one, 0) for one in plane]
         for row in range(region.origin.y // height, -(-region.bottom // height)):
             for column in range(region.origin.x // width, -(-region.right // width)):
-                piece = self._tile(page, row * across + column)
-                if piece is None:
-                    continue
-                paste(out, region, piece, column * width, row * height)
+                for colour, (one, first) in enumerate(parts):
+                    piece = self._tile(one, first + row * across + column)
+                    if piece is not None:
+                        to = out if len(parts) == 1 else out[..., colour : colour + 1]
+                        paste(to, region, piece, column * width, row * height)
         return out
 
+    def _same(self, fine: Plane, coarse: Plane) -> bool:
+        if tiff_form(fine[0]) and len(fine) == 1:
+            return True
+        try:
+            return same_picture(size_of(fine), partial(self._read, fine), size_of(coarse), partial(self._read, coarse))
+        except RestainError:
+            # Damage is told when it is read; the directory says that this is a level.
+            return True
+
     def _tile(self, page: Any, index: int) -> Rgb | None:
-        """A decoded tile, or None for one that the file leaves out (glass)."""
+        """A decoded tile ``(h, w, samples)``, or None for one that the file leaves out (glass)."""
         at, count = page.dataoffsets[index], page.databytecounts[index]
         if not count:
             return None
@@ -130,25 +170,23 @@ def _chain_ends(path: Path) -> bool:
     return True
 
 
-def pyramid_pages(tiff: tifffile.TiffFile) -> list[Any]:
-    """Pages of the levels, finest first: the first page's SubIFDs, and reduced pages of its shape behind it."""
-    first = tiff.pages[0].aspage()
-    found = [first]
-    others = [page.aspage() for page in first.pages] if first.pages is not None else []
-    others += [page.aspage() for page in list(tiff.pages)[1:] if page.aspage().is_reduced]
-    for page in sorted(others, key=lambda page: -int(page.imagewidth)):
-        ratio_x, ratio_y = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
-        # A label or macro image has another shape; a level's differs by the rounding of its sides.
-        slack = max(1 / page.imagewidth, 1 / page.imagelength) + 0.005
-        if page.imagewidth < found[-1].imagewidth and abs(ratio_x / ratio_y - 1) <= slack:
-            found.append(page)
+def _piece(page: Any) -> tuple[int, int]:
+    """Rows and columns of a page's tiles or strips."""
+    if page.is_tiled:
+        return int(page.tilelength), int(page.tilewidth)
+    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
+
+
+def _described(image: TiffImage) -> SlideImage:
+    scale = image.scale[::-1] if image.scale and is_turned(image.orientation) else image.scale
+    return SlideImage(image.name, upright_size(image.size, image.orientation), scale)
+
+
+def _named(small: Sequence[TiffImage], rejected: Sequence[Plane]) -> dict[str, Size]:
+    """Sizes of images that are not the slide, each under a name of its own."""
+    found: dict[str, Size] = {}
+    pairs = [(one.name, one.size) for one in small] + [("no level", size_of(plane)) for plane in rejected]
+    for name, size in pairs:
+        again = next(n for n in itertools.count(1) if (f"{name} {n}" if n > 1 else name) not in found)
+        found[f"{name} {again}" if again > 1 else name] = size
     return found
-
-
-def _ome_mpp(xml: str) -> float | None:
-    pixels = next((node for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Pixels")), None)
-    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
-        return None
-    unit = _MICROMETRES.get(pixels.attrib.get("PhysicalSizeXUnit", "µm"))
-    value = float(pixels.attrib["PhysicalSizeX"])
-    return value * unit if unit and value > 0 else None

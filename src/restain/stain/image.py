@@ -12,7 +12,8 @@ from skimage.transform import resize
 from restain.errors import RestainError
 from restain.files import make_folder
 from restain.geometry import Size
-from restain.images import image_mpp, read_rgb, read_text, write_density, write_rgb
+from restain.images import read_text, write_density, write_rgb
+from restain.slides import open_slide
 from restain.stain.provenance import FAMILIAR, familiar_text, provenance, same_origin, tell
 from restain.stain.restainer import Restainer
 
@@ -83,12 +84,12 @@ def stain_image(
         RestainError: if the source is not an 8-bit RGB image, the result cannot be written, or a DAB density is asked of
             a model without a stain head.
     """
-    he = read_rgb(source)
+    with open_slide(source, mpp) as slide:
+        he, mpp = slide.whole(), slide.mpp if slide.has_mpp else None
     target = out / f"{source.stem}{'.tif' if source.suffix.lower() in {'.tif', '.tiff'} else '.png'}"
     dab_target = out / f"{source.stem}.dab.tif"
     if target.resolve() == source.resolve():
         raise RestainError(f"{source}: the result would overwrite its source; choose another output folder.")
-    mpp = mpp or image_mpp(source)
     card = restainer.bundle.card
     text = provenance(source, {"bundle": card.name, "bundle_hash": card.hash}) | {"mpp": f"{mpp or card.mpp:g}"}
     # Also where none is given, so that a result on another white is not taken for this one.

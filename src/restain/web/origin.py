@@ -13,8 +13,8 @@ from typing import Any
 from restain import NOTICE
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.images import image_size, read_text
-from restain.slides import read_metadata
+from restain.images import read_text
+from restain.slides import open_header, read_metadata
 
 _LARGEST_JSON = 1 << 20
 
@@ -134,7 +134,8 @@ def _there(path: Path) -> bool:
 
 def same_size(one: Path, other: Path) -> bool:
     try:
-        return image_size(one) == image_size(other)
+        with open_header(one) as here, open_header(other) as there:
+            return here.size == there.size
     except RestainError:
         return False
 

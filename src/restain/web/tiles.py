@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import tifffile
 from numpy.typing import NDArray
 
 from restain import NOTICE
@@ -20,14 +19,11 @@ from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
-from restain.images import TIFF_MAGIC, Rgb, image_size
+from restain.images import Rgb
 from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
-from restain.slides import DensitySlide, Slide, open_slide
-from restain.slides.source import damaged
-from restain.slides.source_openslide import detect
-from restain.slides.source_tiff import pyramid_pages
+from restain.slides import DensitySlide, Slide, open_header
 from restain.web.faults import Fault
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -208,48 +204,33 @@ class Tiles:
             raise Fault(404, "fault.no_image")
 
         def opener() -> tuple[DensitySlide, int]:
-            check_size(image.path)
-            return DensitySlide(image.path), 1 << 20
+            slide = DensitySlide(image.path)
+            check_size(slide)
+            return slide, 1 << 20
 
         with readable(image.path), self._densities.lease(f"{image.id}-{image.stamp}", opener) as slide:
             yield slide
 
 
-def check_size(path: Path) -> None:
+def check_size(slide: Slide | DensitySlide) -> None:
     """Refuse what cannot be read in bounded memory, by its header.
 
     Raises:
         Fault: 422, if a picture, or a single tile or strip of a TIFF, has more than :data:`MOST_PX` pixels.
-        RestainError: if the header cannot be read.
     """
-    if path.is_dir():
-        return
-    with open(path, "rb") as file:
-        head = file.read(132)
-    if head.startswith(TIFF_MAGIC) and detect(path) in (None, "generic-tiff"):
-        try:
-            with tifffile.TiffFile(path) as tiff:
-                pixels = max(
-                    page.tilelength * page.tilewidth
-                    if page.is_tiled
-                    else min(page.rowsperstrip, page.imagelength) * page.imagewidth
-                    for page in pyramid_pages(tiff)
-                )
-        except Exception:
-            raise damaged(path, "its TIFF directory cannot be read") from None
-    elif head.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
-        size = image_size(path)
-        pixels = size.width * size.height
-    else:
-        return
-    if pixels > MOST_PX:
-        raise Fault(422, "fault.too_large", name=path.name, most=MOST_PX // 1_000_000)
+    if slide.decoded_at_once > MOST_PX:
+        raise Fault(422, "fault.too_large", name=slide.path.name, most=MOST_PX // 1_000_000)
 
 
 def open_checked(path: Path) -> tuple[Slide, int]:
     """A slide whose size was looked at (:func:`check_size`), and the bytes that it holds while it is open."""
-    check_size(path)
-    slide = open_slide(path)
+    slide = open_header(path)
+    try:
+        check_size(slide)
+        slide.load()
+    except BaseException:
+        slide.close()
+        raise
     return slide, slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
 
 

@@ -14,11 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.images import TIFF_MAGIC
+from restain.images import TIFF_MAGIC, picture_kind
 from restain.register.warp import in_pixels
-from restain.slides import open_slide
 from restain.web.faults import Fault
-from restain.web.tiles import check_size, readable
+from restain.web.tiles import open_checked, readable
 
 KINDS = {
     "PNG": (".png",),
@@ -168,13 +167,7 @@ def check_kind(name: str, head: bytes) -> None:
     Raises:
         Fault: 415.
     """
-    kind = "TIFF" if head.startswith(TIFF_MAGIC) else None
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind = "PNG"
-    elif head.startswith(b"\xff\xd8\xff"):
-        kind = "JPEG"
-    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        kind = "WebP"
+    kind = "TIFF" if head.startswith(TIFF_MAGIC) else picture_kind(head)
     if kind is None or not name.lower().endswith(KINDS[kind]):
         raise Fault(415, "fault.upload_content", name=name, kinds=" ".join(SUFFIXES))
 
@@ -185,19 +178,17 @@ def check(path: Path) -> None:
     Raises:
         Fault: 422, with what is wrong, without the folders of this machine.
     """
-    with readable(path):
-        check_size(path)
-        with open_slide(path) as slide:
-            size = slide.size
-            if max(size.width, size.height) > LONGEST_SIDE or size.width * size.height > MOST_PX:
-                raise Fault(422, "fault.upload_extent", name=path.name)
-            if cut := [one for one in slide.faults if "truncated" in one]:
-                raise RestainError(cut[0])
-            shown = in_pixels(slide)
-            spot = Size(min(_SPOT, size.width), min(_SPOT, size.height))
-            for share in (0.0, 0.5, 1.0):
-                at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
-                shown.read(Region(at, spot), 1.0)
+    with readable(path), open_checked(path)[0] as slide:
+        size = slide.size
+        if max(size.width, size.height) > LONGEST_SIDE or size.width * size.height > MOST_PX:
+            raise Fault(422, "fault.upload_extent", name=path.name)
+        if cut := [one for one in slide.faults if "truncated" in one]:
+            raise RestainError(cut[0])
+        shown = in_pixels(slide)
+        spot = Size(min(_SPOT, size.width), min(_SPOT, size.height))
+        for share in (0.0, 0.5, 1.0):
+            at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
+            shown.read(Region(at, spot), 1.0)
 
 
 def _in_words(size: int) -> str:
