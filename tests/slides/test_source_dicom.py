@@ -15,12 +15,12 @@ from pydicom.uid import generate_uid
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.slides import Slide, TileStore
+from restain.slides import TileStore
 from restain.slides.dicom import write_dicom
 from restain.slides.find import is_slide_folder
 from restain.slides.source_dicom import DicomSource
 
-SIZE = Size(300, 200)
+SIZE = Size(900, 600)
 RED, GREEN = (200, 40, 90), (40, 160, 60)
 
 
@@ -67,15 +67,15 @@ def test_a_folder_without_dicom_is_no_slide(tmp_path: Path) -> None:
 
 def test_two_slides_in_a_folder_are_named_and_chosen_by_number(tmp_path: Path) -> None:
     folder = _series(tmp_path / "a")
-    for file in _series(tmp_path / "b", GREEN, Size(260, 140)).iterdir():
+    for file in _series(tmp_path / "b", GREEN, Size(800, 500)).iterdir():
         shutil.copy(file, folder / f"other-{file.name}")
     source = DicomSource(folder)
-    assert [one.size for one in source.images] == [SIZE, Size(260, 140)]
+    assert [one.size for one in source.images] == [SIZE, Size(800, 500)]
     assert [one.mpp for one in source.images] == [(0.5, 0.5)] * 2
     assert len(source.refusals) == 1
     assert "level-0.dcm" in source.refusals[0]
     assert "#0" in source.refusals[0]
-    for number, colour, size in ((0, RED, SIZE), (1, GREEN, Size(260, 140))):
+    for number, colour, size in ((0, RED, SIZE), (1, GREEN, Size(800, 500))):
         source = DicomSource(folder, number)
         assert source.refusals == []
         assert (source.levels[0].size, len(source.levels)) == (size, 2)
@@ -217,8 +217,3 @@ def test_colours_that_nothing_decodes_are_refused(folder: Path) -> None:
         source = DicomSource(folder)
         assert bool(source.refusals) is refused
         assert not refused or "level-0.dcm" in source.refusals[0]
-
-
-def test_a_slide_reads_it(folder: Path) -> None:
-    with Slide(DicomSource(folder)) as slide:
-        assert slide.mpp == pytest.approx(0.5)

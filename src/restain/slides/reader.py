@@ -11,6 +11,7 @@ import numpy as np
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, Rgb
+from restain.slides.companions import check_companions
 from restain.slides.resample import axis_taps, resample
 from restain.slides.source import Level, Source
 
@@ -171,6 +172,7 @@ def _source(path: Path) -> Source:
         raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
     if not head:
         raise RestainError(f"{path} is empty (0 bytes).")
+    check_companions(path)
     vendor = detect(path)
     if head.startswith(TIFF_MAGIC) and vendor in (None, "generic-tiff"):
         from restain.slides.source_tiff import TiffSource

@@ -17,6 +17,7 @@ from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC
 from restain.register.warp import in_pixels
 from restain.slides import open_slide
+from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.faults import Fault
 from restain.web.tiles import check_size, readable
 
@@ -24,7 +25,7 @@ KINDS = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
     "WebP": (".webp",),
-    "TIFF": (".tif", ".tiff", ".svs", ".ndpi", ".scn", ".bif", ".svslide"),
+    "TIFF": (".tif", ".tiff", *ONE_FILE_SUFFIXES),
 }
 """Suffixes by what a file holds. Not the formats of several files (MIRAX, DICOM): one file is uploaded."""
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
