@@ -34,7 +34,7 @@ def _hamamatsu(path: Path) -> None:
         # The reader tells why.
         return
     for name in re.findall(
-        r"^\s*(?:ImageFile[^=\n]*|MapFile|MacroImage|OptimisationFile)=[ \t]*(\S[^\r\n]*)", text, re.MULTILINE
+        r"^\s*(?:ImageFile[^=\n]*|MapFile|MacroImage)=[ \t]*(\S[^\r\n]*)", text, re.MULTILINE
     ):
         file = path.parent / name.strip()
         if not file.is_file():

@@ -35,6 +35,12 @@ def split_number(path: str | Path) -> tuple[Path, int | None]:
     return path.with_name(numbered[1]), int(numbered[2])
 
 
+def stem_of(path: Path) -> str:
+    """The name of a file or folder without its suffix, and behind it the number of an image: ``three-fields-1``."""
+    whole, number = split_number(path)
+    return whole.stem if number is None else f"{whole.stem}-{number}"
+
+
 def is_there(path: Path) -> bool:
     """Whether the file or folder exists that a path names, with or without the number of an image in it."""
     return _exists(split_number(path)[0])
