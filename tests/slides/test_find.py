@@ -50,7 +50,7 @@ def test_lists_of_slides_take_numbers_and_give_results_names_of_their_own(tmp_pa
     assert [row.slide.name for row in read_cohort(table)] == ["f.tif#0", "f.tif#1", "s#1", "s"]
     table.write_text("slide,patient,block\ng.tif#0,1,A\n")
     for read in (lambda path: find_sources([path]), read_cohort):
-        with pytest.raises(RestainError, match="g.tif#0"):
+        with pytest.raises(RestainError, match=r"g\.tif#0"):
             read(table)
     table.write_text("he,ihc,level,patient,block\nf.tif#0,f.tif#1,2+,1,A\ns#0,s#1,2+,2,A\n")
     assert [(pair.he.name, pair.ihc.name) for pair in read_pairs(table)] == [("f.tif#0", "f.tif#1"), ("s#0", "s#1")]
@@ -93,7 +93,9 @@ def test_a_slide_without_its_files_is_never_a_picture(tmp_path: Path) -> None:
     (tmp_path / "a" / "Slidedat.ini").touch()
     check_companions(slide)
     vms = tmp_path / "b.vms"
-    vms.write_text("[Virtual Microscope Specimen]\nNoLayers=1\nImageFile=b.jpg\nImageFile(1,0)=c.jpg\nMacroImage=m.jpg\n")
+    vms.write_text(
+        "[Virtual Microscope Specimen]\nNoLayers=1\nImageFile=b.jpg\nImageFile(1,0)=c.jpg\nMacroImage=m.jpg\n"
+    )
     for name in ("b.jpg", "c.jpg", "m.jpg"):
         with pytest.raises(RestainError, match=f"file .*{name} is missing"):
             open_slide(vms)

@@ -33,9 +33,7 @@ def _hamamatsu(path: Path) -> None:
     except OSError:
         # The reader tells why.
         return
-    for name in re.findall(
-        r"^\s*(?:ImageFile[^=\n]*|MapFile|MacroImage)=[ \t]*(\S[^\r\n]*)", text, re.MULTILINE
-    ):
+    for name in re.findall(r"^\s*(?:ImageFile[^=\n]*|MapFile|MacroImage)=[ \t]*(\S[^\r\n]*)", text, re.MULTILINE):
         file = path.parent / name.strip()
         if not file.is_file():
             raise RestainError(f"{path} is a Hamamatsu slide; its file {file} is missing.")

@@ -114,6 +114,8 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
 
     attributes: dict[str, Any] = dict(group.attrs)
     ome = attributes.get("ome", attributes)
+    if not isinstance(ome, dict):
+        raise damaged(path, f"the metadata of {name} are none of an OME-Zarr")
     if "image-label" in ome:
         raise RestainError(f"{path} is a label image (a segmentation), not an image of a slide.")
     if "plate" in ome:
