@@ -284,19 +284,14 @@ def _planes(series: Sequence[_Series]) -> tuple[list[_Plane], list[_Plane]]:
 
 
 def _described(plane: _Plane, planes: Sequence[_Plane]) -> SlideImage:
-    """A plane by that in which the planes differ."""
-    names = {
-        "series": plane.series.name,
-        "pyramid": f"pyramid {plane.pyramid}",
-        "path": f"optical path {plane.optical_path}",
-        "z": f"focal plane at {plane.levels[0][1]:g} µm",
-    }
-    keys = {
-        "series": {one.series.name for one in planes},
-        "pyramid": {one.pyramid for one in planes},
-        "path": {one.optical_path for one in planes},
-        "z": {one.levels[0][1] for one in planes},
-    }
-    name = ", ".join(names[key] for key, values in keys.items() if len(values) > 1) or plane.series.name
+    """A plane, called after that in which the planes differ."""
+
+    def facts(one: _Plane) -> tuple[str, ...]:
+        at = f"focal plane at {one.levels[0][1]:g} µm"
+        return one.series.name, f"pyramid {one.pyramid}", f"optical path {one.optical_path}", at
+
+    differing = [fact for fact, *others in zip(facts(plane), *map(facts, planes), strict=True) if len(set(others)) > 1]
     spacing = plane.levels[0][0].mpp
-    return SlideImage(name, plane.size, (float(spacing.width), float(spacing.height)))
+    return SlideImage(
+        ", ".join(differing) or plane.series.name, plane.size, (float(spacing.width), float(spacing.height))
+    )

@@ -130,7 +130,7 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
     inside = {key: one for key, one in group.members() if isinstance(one, zarr.Group)}
     listed: list[str] = []
     if "OME" in inside:
-        about = dict(inside["OME"].attrs)
+        about: dict[str, Any] = dict(inside["OME"].attrs)
         listed = [str(key) for key in about.get("ome", about).get("series") or ()]
     for key in listed or sorted(inside, key=_natural):
         if key in _NO_IMAGES:
