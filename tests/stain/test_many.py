@@ -14,6 +14,7 @@ from restain.bundle import Bundle
 from restain.geometry import Point, Region, Size
 from restain.stain import Restainer, SlideOptions, Source, find_sources, slide_name, stain_many
 from restain.stain.area import rectangle
+from restain.stain.many import Outcome, write_summary
 from restain.stain.sources import is_slide
 
 
@@ -99,6 +100,22 @@ def test_one_that_fails_stops_no_other_and_the_summary_says_what_happened(bundle
     assert "c.svs" in rows[2]["fault"]
     again = stain_many(find_sources([folder]), out, Restainer(bundle, tile=512))
     assert again[0].outcome == "kept"
+
+
+def test_a_second_call_keeps_the_lines_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "summary.csv"
+    write_summary(
+        table, [Outcome(Path("a.svs"), "stained", seconds=2.0), Outcome(Path("b.svs"), "failed", fault="x, y")]
+    )
+    write_summary(table, [Outcome(tmp_path / "b.svs", "waiting"), Outcome(Path("c.tif#1"), "stained")])
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["source"], row["outcome"]) for row in rows] == [
+        ("a.svs", "stained"),
+        (str(tmp_path / "b.svs"), "waiting"),
+        ("c.tif#1", "stained"),
+    ]
+    assert [(row["seconds"], row["fault"]) for row in rows] == [("2", ""), ("", ""), ("", "")]
 
 
 def test_what_slides_alone_can_have_is_refused_for_pictures(bundle: Bundle, folder: Path) -> None:

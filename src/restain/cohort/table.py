@@ -7,6 +7,7 @@ from pathlib import Path
 
 from restain.data import tables
 from restain.errors import RestainError
+from restain.slides.find import is_there
 
 COLUMNS = ("slide", "patient", "block")
 
@@ -40,7 +41,7 @@ def read_table(path: Path) -> list[Row]:
             faults.append(f"line {line} has no {' and no '.join(empty)}")
             continue
         source = path.parent / cells["slide"]
-        if not source.exists():
+        if not is_there(source):
             faults.append(f"line {line} names {cells['slide']}, which does not exist")
         elif (before := seen.setdefault(source.resolve(), line)) != line:
             faults.append(f"line {line} names {cells['slide']}, which line {before} names already")

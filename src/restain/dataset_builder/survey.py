@@ -24,6 +24,7 @@ from restain.register import Transform, read_transform, write_transform
 from restain.register.files import TRANSFORM_FILE
 from restain.register.job import register_files
 from restain.slides import Slide, open_slide
+from restain.slides.find import split_number
 
 Progress = Callable[[int, int], None]
 
@@ -138,7 +139,7 @@ def _opened(path: Path, mpp: float | None, option: str) -> Slide:
 
 
 def _state(slide: Slide) -> list[Any]:
-    state = slide.path.stat()
+    state = split_number(slide.path)[0].stat()
     return [str(slide.path.resolve()), state.st_size, state.st_mtime_ns, slide.mpp]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from restain.data import tables
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.slides.find import is_there
 
 COLUMNS = ("he", "ihc", "level", "patient", "block")
 OPTIONAL = ("mpp_he", "mpp_ihc", "transform")
@@ -96,7 +97,7 @@ def _pair(folder: Path, values: dict[str, str], line: int, faults: list[str]) ->
     for name in ("he", "ihc", "transform"):
         said = values.get(name, "")
         paths[name] = folder / said if said else None
-        if said and not (folder / said).exists():
+        if said and not is_there(folder / said):
             faults.append(f"line {line} names {said}, which does not exist")
     mpps: dict[str, float | None] = {}
     for name in ("mpp_he", "mpp_ihc"):

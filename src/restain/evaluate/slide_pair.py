@@ -26,6 +26,7 @@ from restain.optics import hematoxylin_density
 from restain.prediction import Prediction
 from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
+from restain.slides.find import split_number
 
 Progress = Callable[[int, int], None]
 
@@ -197,7 +198,7 @@ def _measured(pair: _Pair, regions: list[Region], kept: Path, progress: Progress
     """Fields one by one; each is written down when it is measured, and not measured again."""
     key = json.dumps(
         {
-            "slides": [[str(s.path), s.path.stat().st_mtime_ns] for s in (pair.virtual, pair.real)],
+            "slides": [[str(s.path), split_number(s.path)[0].stat().st_mtime_ns] for s in (pair.virtual, pair.real)],
             "he": None if pair.he is None else str(pair.he.path),
             "matrix": pair.transform.matrix.tolist(),
             "side": len(regions),

@@ -40,6 +40,7 @@ from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.network import batch_of
 from restain.slides import open_slide
+from restain.slides.find import stem_of
 from restain.slides.reader import LARGEST_PICTURE, SAME_MPP
 
 LEAST_SIDE = 32
@@ -113,7 +114,7 @@ def explain_image(
     level_calls = LEVEL_EFFORT.calls((region.size.height, region.size.width)) if classifier is not None else 0
     calls = Calls(level_calls + sum(DAB_EFFORT.calls((c.size.height, c.size.width)) for c in corners), progress)
 
-    stem, facts, sentences = source.stem, {"window_px": [region.size.width, region.size.height]}, []
+    stem, facts, sentences = stem_of(source), {"window_px": [region.size.width, region.size.height]}, []
     shown_level = None
     if classifier is not None:
         crop = cut(he, region)

@@ -20,6 +20,7 @@ from restain.register.pictures import RAMP, WORST_UM, both, checkerboard, error_
 from restain.register.run import FINEST_UM, Registration, register_slides
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
+from restain.slides.find import split_number
 from restain.slides.reader import Slide, open_slide
 
 REPORT = "report.json"
@@ -127,7 +128,7 @@ def _identity(fixed: Slide, moving: Slide, elastic: bool, finest_um: float) -> s
     """What the result depends on, as a digest; files by name, size and time of their last change."""
     facts: list[Any] = [__version__, elastic, finest_um]
     for slide in (fixed, moving):
-        state = slide.path.stat()
+        state = split_number(slide.path)[0].stat()
         facts += [str(slide.path.resolve()), state.st_size, state.st_mtime_ns, slide.mpp if slide.has_mpp else None]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -17,6 +17,7 @@ from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
 from restain.review.study import Study, moment, written
 from restain.slides import open_header
+from restain.slides.find import split_number
 
 
 def create_study(
@@ -88,7 +89,7 @@ def _doubts(study: StudyDefinition, sizes: list[Size], scales: list[float], comm
     found = []
     kinds: dict[Modality, set[str]] = {modality: set() for modality in Modality}
     for image in study.images:
-        kinds[image.modality].add(image.path.suffix.lower())
+        kinds[image.modality].add(split_number(image.path)[0].suffix.lower())
     chemical, virtual = kinds.values()
     if chemical and virtual and not chemical & virtual:
         found.append(

@@ -14,6 +14,7 @@ from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.recipe import read_mapping
 from restain.review.faults import NoAnswer
+from restain.slides.find import is_there
 
 
 class Modality(StrEnum):
@@ -209,7 +210,7 @@ def read_definition(path: Path) -> StudyDefinition:
     study = parse_definition(read_mapping(path, "study"), str(path))
     folder = path.resolve().parent
     for image in study.images:
-        if not (folder / image.path).exists():
+        if not is_there(folder / image.path):
             raise RestainError(f"{path}: image {image.path} is not there.")
     images = tuple(image.model_copy(update={"path": folder / image.path}) for image in study.images)
     repeats = study.repeats

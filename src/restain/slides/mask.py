@@ -23,6 +23,7 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import write_png
 from restain.optics import glass_white, optical_density
+from restain.slides.find import stem_of
 from restain.slides.geojson import to_polygons, write_geojson
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def write_tissue(
     found = tissue_of(picture, mask_mpp)
     polygons = to_polygons(found.mask, found.mpp, slide_mpp)
     make_folder(out)
-    outline, drawing = out / f"{path.stem}.tissue.geojson", out / f"{path.stem}.tissue.png"
+    outline, drawing = out / f"{stem_of(path)}.tissue.geojson", out / f"{stem_of(path)}.tissue.png"
     write_geojson(outline, polygons, colour=OUTLINE)
     write_png(drawing, draw_outline(picture, found), {"source": path.name}, found.mpp)
     if not polygons:

@@ -12,6 +12,7 @@ import numpy as np
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
+from restain.slides.companions import check_companions
 from restain.slides.find import ZARR_METADATA, split_number
 from restain.slides.orientation import upright
 from restain.slides.resample import axis_taps, resample
@@ -37,6 +38,7 @@ class Slide:
         self._source = source
         self._mpp = source.mpp if mpp is None else mpp
         self.path: Path = source.path
+        """The file or folder, with ``#N`` where the number of an image in it was given."""
         self.format: str = source.format
         self.vendor: str | None = source.vendor
         self.objective: float | None = source.objective
@@ -257,12 +259,16 @@ def open_header(
     file, number = split_number(path)
     if image is not None and number not in (None, image):
         raise RestainError(f"{path} names image {number}, but image {image} is asked for.")
-    source = upright(_source(file, number if image is None else image))
+    number = number if image is None else image
+    source = upright(_source(file, number))
     try:
         refusals = source.refusals + _scale_refusals(source, mpp, override_mpp)
         if refusals and not inspect:
             raise RestainError(refusals[0])
-        return Slide(source, mpp if source.mpp is None or override_mpp else None, refusals)
+        slide = Slide(source, mpp if source.mpp is None or override_mpp else None, refusals)
+        if number is not None:
+            slide.path = file.with_name(f"{file.name}#{number}")
+        return slide
     except BaseException:
         source.close()
         raise
@@ -321,8 +327,9 @@ def _source(path: Path, image: int | None) -> Source:
             return ZarrSource(path, image)
         from restain.slides.source_dicom import DicomSource
 
-        return DicomSource(path)
+        return DicomSource(path, image)
     head = file_head(path)
+    check_companions(path)
     if picture_kind(head) is not None:
         return PictureSource(path, image)
     from restain.slides.source_openslide import OpenSlideSource, detect
@@ -335,7 +342,7 @@ def _source(path: Path, image: int | None) -> Source:
     if head[128:132] == b"DICM":
         from restain.slides.source_dicom import DicomSource
 
-        return DicomSource(path)
+        return DicomSource(path, image)
     if vendor is not None:
         choose_image(path, [SlideImage(vendor, Size(1, 1))], image)
         return OpenSlideSource(path, vendor)

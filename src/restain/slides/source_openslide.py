@@ -1,4 +1,4 @@
-"""Scanner files through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, Philips and Trestle TIFF, DICOM."""
+"""Scanner files through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, Philips and Trestle TIFF."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _GRID = 512
 
 
 def detect(path: Path) -> str | None:
-    """OpenSlide's name of the format, or None where it knows none."""
+    """OpenSlide's name of the format, or None where it knows none and for DICOM, which wsidicom reads more fully."""
     try:
-        return openslide.OpenSlide.detect_format(path)
+        vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         return None
+    return None if vendor == "dicom" else vendor
 
 
 class OpenSlideSource(Source):
@@ -39,12 +40,10 @@ class OpenSlideSource(Source):
             levels_of([Size(*size) for size in self._slide.level_dimensions]),
             vendor=facts.get(openslide.PROPERTY_NAME_VENDOR),
             mpp=_number(facts.get(openslide.PROPERTY_NAME_MPP_X)),
+            mpp_y=_number(facts.get(openslide.PROPERTY_NAME_MPP_Y)),
             objective=_number(facts.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
             faults=_cut(path, vendor),
         )
-        mpp_y = _number(facts.get(openslide.PROPERTY_NAME_MPP_Y))
-        if self.mpp and mpp_y and abs(self.mpp - mpp_y) > 0.01 * self.mpp:
-            self.faults.append(f"{path}: its pixels are not square ({self.mpp:g} by {mpp_y:g} µm); the width is taken.")
         try:
             self.icc = self._slide.color_profile.tobytes() if self._slide.color_profile else None
             self.associated = {name: Size(*image.size) for name, image in self._slide.associated_images.items()}

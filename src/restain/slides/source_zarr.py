@@ -114,6 +114,8 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
 
     attributes: dict[str, Any] = dict(group.attrs)
     ome = attributes.get("ome", attributes)
+    if not isinstance(ome, dict):
+        raise damaged(path, f"the metadata of {name} are none of an OME-Zarr")
     if "image-label" in ome:
         raise RestainError(f"{path} is a label image (a segmentation), not an image of a slide.")
     if "plate" in ome:
@@ -128,7 +130,7 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
     inside = {key: one for key, one in group.members() if isinstance(one, zarr.Group)}
     listed: list[str] = []
     if "OME" in inside:
-        about = dict(inside["OME"].attrs)
+        about: dict[str, Any] = dict(inside["OME"].attrs)
         listed = [str(key) for key in about.get("ome", about).get("series") or ()]
     for key in listed or sorted(inside, key=_natural):
         if key in _NO_IMAGES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -120,9 +121,20 @@ def stain_many(
 
 
 def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Outcomes as CSV, one line each; floats with four digits that count, what is missing empty."""
+    """Outcomes as CSV, one line each; floats with four digits that count, what is missing empty.
+
+    Lines of an earlier table stay where they are, those of the same sources (wherever the paths start from) are replaced.
+    """
+    names = [field.name for field in fields(Outcome)]
+    rows: dict[Path, list[str]] = {}
+    with suppress(OSError, ValueError, csv.Error), open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row.get("source"):
+                rows[Path(row["source"]).resolve()] = [row.get(name) or "" for name in names]
+    for outcome in outcomes:
+        values = ["" if value is None else value for value in asdict(outcome).values()]
+        rows[outcome.source.resolve()] = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
     with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(field.name for field in fields(Outcome))
-        for outcome in outcomes:
-            table.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in asdict(outcome).values())
+        table.writerow(names)
+        table.writerows(rows.values())

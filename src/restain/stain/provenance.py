@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from restain import NOTICE, __version__
 from restain.bundle import Bundle
 from restain.errors import RestainError
+from restain.slides.find import split_number
 
 FAMILIAR = "familiar"
 """Key of the metadata that says whether the source is like the model's training images: yes, unknown, or no with why."""
@@ -30,6 +31,7 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
     Raises:
         RestainError: if something cannot be read.
     """
+    source, _ = split_number(source)
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
     try:
         total, done, found = sum(p.stat().st_size for p in files), 0, hashlib.sha256()

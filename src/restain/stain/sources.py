@@ -9,10 +9,8 @@ from pathlib import Path
 
 from restain.data import tables
 from restain.errors import RestainError
-
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".dcm"})
-"""Suffixes of what is looked for in a folder, beside pictures; a file that is named is read whatever it is called."""
+from restain.images import IMAGE_SUFFIXES
+from restain.slides.find import SUFFIXES, is_slide_folder, is_there, split_number
 
 MOST_PX = 64_000_000
 """A picture of more pixels is stained as a slide, which does not hold it in memory."""
@@ -27,7 +25,10 @@ class Source:
 
 
 def slide_name(source: Path) -> str:
-    """The name that a slide's results begin with: the file's, without its suffixes."""
+    """The name that a slide's results begin with: the file's, without its suffixes, and the number of an image in it."""
+    source, number = split_number(source)
+    if number is not None:
+        return f"{slide_name(source)}-{number}"
     name = source.name
     for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
         if name.lower().endswith(suffix):
@@ -50,12 +51,12 @@ def is_slide(path: Path) -> bool:
             return path.is_dir() or len(slide.levels) > 1 or scanned or pixels > MOST_PX
     except RestainError:
         # What reads pictures says better what is wrong with one.
-        if path.suffix.lower() in PICTURES and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
             return False
         raise
 
 
-def expand(images: Sequence[Path], suffixes: Iterable[str] = PICTURES) -> list[Path]:
+def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The images named by files and folders (a folder stands for the images directly in it), in order.
 
     Raises:
@@ -67,10 +68,10 @@ def expand(images: Sequence[Path], suffixes: Iterable[str] = PICTURES) -> list[P
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in wanted and not p.name.startswith("."))
             if not inside:
-                kinds = "PNG, JPEG or TIFF image" if wanted == PICTURES else "picture or slide"
+                kinds = "PNG, JPEG, WebP or TIFF image" if wanted == IMAGE_SUFFIXES else "picture or slide"
                 raise RestainError(f"{path}: the folder holds no {kinds}.")
             found += inside
-        elif path.is_file():
+        elif split_number(path)[0].is_file():
             found.append(path)
         else:
             raise RestainError(f"{path}: there is no such image.")
@@ -82,6 +83,7 @@ def find_sources(names: Sequence[Path]) -> list[Source]:
     """Pictures and slides: files, folders, patterns (``*.svs``), and CSV tables with a column ``slide``.
 
     A folder stands for the pictures and slides directly in it, unless it is a slide itself (a DICOM series, an OME-Zarr).
+    ``#N`` behind a name is the number of one of several images in a file or folder.
     A table's paths are relative to it; it may have a column ``mpp``. Other columns are left alone.
 
     Raises:
@@ -90,7 +92,7 @@ def find_sources(names: Sequence[Path]) -> list[Source]:
     """
     found: list[Source] = []
     for name in names:
-        if not name.exists() and glob.has_magic(str(name)):
+        if not is_there(name) and glob.has_magic(str(name)):
             matches = [Path(match) for match in sorted(glob.glob(str(name), recursive=True))]
             if not matches:
                 raise RestainError(f"{name}: nothing matches this pattern.")
@@ -113,7 +115,7 @@ def read_table(path: Path) -> list[Source]:
     faults: list[str] = []
     for line, cells in tables.read_table(path, ("slide",), ("mpp",)):
         slide, mpp = path.parent / cells["slide"], tables.mpp_of(cells["mpp"])
-        if not cells["slide"] or not slide.exists():
+        if not cells["slide"] or not is_there(slide):
             faults.append(f"line {line}: there is no slide {cells['slide']!r}")
         if cells["mpp"] and mpp is None:
             faults.append(f"line {line}: {cells['mpp']!r} is no mpp (micrometres per pixel)")
@@ -126,25 +128,16 @@ def read_table(path: Path) -> list[Source]:
 
 
 def _inside(path: Path) -> list[Path]:
-    if not path.is_dir() or _is_one_slide(path):
-        return [path] if path.is_dir() else expand([path])
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_one_slide(p)]
+    whole, _ = split_number(path)
+    if not path.is_dir() or is_slide_folder(path):
+        return [path] if is_slide_folder(whole) else expand([path])
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and is_slide_folder(p)]
     try:
-        return sorted([*folders, *expand([path], PICTURES | SLIDES)])
+        return sorted([*folders, *expand([path], SUFFIXES)])
     except RestainError:
         if folders:
             return folders
         raise
-
-
-def _is_one_slide(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup")):
-        return True
-    for file in folder.iterdir():
-        if file.is_file() and not file.name.startswith("."):
-            with open(file, "rb") as opened:
-                return opened.read(132)[128:] == b"DICM"
-    return False
 
 
 def _apart(paths: Sequence[Path]) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from restain.images import IMAGE_SUFFIXES
+from restain.slides.find import SUFFIXES as OPENED
+from restain.slides.find import is_slide_folder
 from restain.web.faults import Fault
 from restain.web.links import Image, Links, Related
 from restain.web.origin import Kind, Origins, read_registrations
 
-SUFFIXES = IMAGE_SUFFIXES | {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".dcm"}
-"""What is looked for. Not .vms, a text file that names other files, wherever they lie."""
+SUFFIXES = OPENED - {".vms", ".vmu"}
+"""What is looked for. Not .vms and .vmu, text files that name other files, wherever they lie."""
 
 DEEPEST, MOST = 8, 20_000
 """Folders below the first one, and images in all, that are looked at."""
@@ -123,7 +124,11 @@ class Library:
             here = Path(folder)
             depth = len(here.relative_to(root).parts)
             folders[:] = [name for name in folders if here / name not in others]
-            slides = {name for name in folders if not name.startswith(".") and is_slide_folder(here / name)}
+            slides = {
+                name
+                for name in folders
+                if not name.startswith(".") and not (here / name).is_symlink() and is_slide_folder(here / name)
+            }
             folders[:] = sorted(
                 name for name in folders if depth < DEEPEST and name not in slides and not name.startswith(".")
             )
@@ -138,22 +143,6 @@ class Library:
                 if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not drawn:
                     candidates.append(path)
             yield from (path for path in candidates if self.holds(path))
-
-
-def is_slide_folder(folder: Path) -> bool:
-    """Whether a folder is one slide: an OME-Zarr, or a DICOM series by its first file. Never a link."""
-    if folder.is_symlink():
-        return False
-    try:
-        if any((folder / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup")):
-            return True
-        for file in folder.iterdir():
-            if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
-                with open(file, "rb") as opened:
-                    return opened.read(132)[128:] == b"DICM"
-    except OSError:
-        pass
-    return False
 
 
 def _companions(path: Path) -> Iterator[Path]:

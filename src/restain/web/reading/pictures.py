@@ -18,6 +18,7 @@ from restain.images import Rgb
 from restain.register.warp import in_pixels
 from restain.review import Study
 from restain.slides import Slide
+from restain.slides.find import split_number
 from restain.web.faults import Fault
 from restain.web.grid import Grid
 from restain.web.opened import ByteCache, Opened
@@ -94,5 +95,5 @@ def _cut(slide: Slide, corner: Point, wanted: Region, reduction: int) -> Rgb:
 
 
 def _stamp(path: Path) -> str:
-    state = path.stat()
+    state = split_number(path)[0].stat()
     return hashlib.sha256(f"{state.st_mtime_ns} {state.st_size}".encode()).hexdigest()[:10]

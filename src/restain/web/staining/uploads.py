@@ -16,6 +16,7 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
 from restain.register.warp import in_pixels
+from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.faults import Fault
 from restain.web.tiles import open_checked, readable
 
@@ -23,7 +24,7 @@ KINDS = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
     "WebP": (".webp",),
-    "TIFF": (".tif", ".tiff", ".svs", ".ndpi", ".scn", ".bif", ".svslide"),
+    "TIFF": (".tif", ".tiff", *ONE_FILE_SUFFIXES),
 }
 """Suffixes by what a file holds. Not the formats of several files (MIRAX, DICOM): one file is uploaded."""
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
