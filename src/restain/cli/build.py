@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from restain.cli.console import app, command_line, err_console, out_console, plain, progress_bar, say
+from restain.cli.console import OverrideMppOption, app, command_line, err_console, out_console, plain, progress_bar, say
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def build(
     overlap: Annotated[int, typer.Option(help="Px that neighbouring patches share.")] = 0,
     mpp_he: Annotated[float | None, typer.Option(min=0.01, help="mpp of the H&E where it does not say.")] = None,
     mpp_ihc: Annotated[float | None, typer.Option(min=0.01, help="mpp of the IHC where it does not say.")] = None,
+    override_mpp: OverrideMppOption = False,
     rule: Annotated[
         list[str] | None, typer.Option(help="Change a rule: --rule focus=0.5, --rule fold=off (docs/build.md).")
     ] = None,
@@ -57,6 +59,7 @@ def build(
         raise RestainError("Give an H&E and an IHC slide with --level, or a table of pairs with --csv.")
     else:
         pairs = [_pair(he, ihc, level, patient, block, mpp_he, mpp_ihc, transform)]
+    pairs = [replace(pair, override_mpp=override_mpp) for pair in pairs]
     settings = Settings(Grid(mpp, size, overlap), parse_rules(rule or ()), test_share, val_share, seed)
     with progress_bar("building") as progress:
         built = build_dataset(

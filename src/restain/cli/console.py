@@ -57,6 +57,12 @@ DataOption = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Model bundle; without it the shipped one, which knows only the phantom.")
 ]
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", min=0.01, help="Micrometres per pixel of an image that does not say.")
+]
+OverrideMppOption = Annotated[
+    bool, typer.Option("--override-mpp", help="Take the given mpp also where a file states another.")
+]
 OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results; made where needed.")]
 
 

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from restain.cli.console import (
+    MppOption,
     OutOption,
+    OverrideMppOption,
     app,
     err_console,
     out_console,
@@ -45,7 +47,7 @@ def phantom(
     from_he: Annotated[
         list[Path] | None, typer.Option(help="Real H&E image or folder: keep its pixels, invent only the IHC.")
     ] = None,
-    from_he_mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the real H&E images.")] = None,
+    from_he_mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of real H&E images that do not say.")] = None,
     scanned_at: Annotated[
         float | None,
         typer.Option(min=0.05, help="Draw at this mpp, compress, average to --mpp: like patches of slides."),
@@ -131,25 +133,29 @@ def phantom_slide(
 def tissue(
     slide: Annotated[Path, typer.Argument(help="Whole slide or picture.")],
     out: OutOption,
-    mpp: Annotated[float | None, typer.Option(min=0.01, help="mpp of a slide that does not say.")] = None,
+    mpp: MppOption = None,
+    override_mpp: OverrideMppOption = False,
 ) -> None:
     """Find a slide's tissue; writes NAME.tissue.geojson (QuPath reads it) and NAME.tissue.png, the outline drawn."""
     from restain.slides.mask import write_tissue
 
     with progress_bar("reading") as progress:
-        summary = write_tissue(slide, out, mpp=mpp, progress=progress)
+        summary = write_tissue(slide, out, mpp=mpp, override_mpp=override_mpp, progress=progress)
     out_console.print(plain(summary))
 
 
 @app.command(epilog="Example: restain info slide.svs")
 def info(
-    slide: Annotated[Path, typer.Argument(help="Slide file, DICOM folder or OME-Zarr.")],
-    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, in place of what the file says.")] = None,
+    slide: Annotated[
+        Path, typer.Argument(help="Slide, picture, DICOM folder or OME-Zarr; '#N' behind it is image N of several.")
+    ],
+    mpp: MppOption = None,
+    override_mpp: OverrideMppOption = False,
 ) -> None:
-    """Print what a slide file says of itself, and what is wrong with it; exits with 2 when anything is."""
+    """Print what an image file says of itself, and what is wrong with it; exits with 2 when anything is."""
     from restain.slides import open_slide
 
-    with open_slide(slide, mpp) as opened:
+    with open_slide(slide, mpp, override_mpp=override_mpp, inspect=True) as opened:
         out_console.print(plain(opened.describe()))
         for fault in opened.faults:
             err_console.print(f"[red]fault:[/red] {plain(fault)}")

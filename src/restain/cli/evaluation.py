@@ -12,6 +12,7 @@ from restain.cli.console import (
     DataOption,
     ModelOption,
     OutOption,
+    OverrideMppOption,
     app,
     command_line,
     out_console,
@@ -175,6 +176,7 @@ def compare_slides(
     mpp: Annotated[
         float | None, typer.Option(min=0.01, help="Micrometres per pixel of the real slide, where it does not say.")
     ] = None,
+    override_mpp: OverrideMppOption = False,
     transform: Annotated[
         Path | None,
         typer.Option(help="Registration to use, from the virtual slide to the real one (docs/register.md)."),
@@ -191,6 +193,7 @@ def compare_slides(
             out,
             he=he,
             mpp=mpp,
+            override_mpp=override_mpp,
             transform=transform,
             side_um=field,
             command=command_line(),

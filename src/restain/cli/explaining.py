@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from restain import RestainError
-from restain.cli.console import ModelOption, OutOption, app, command_line, out_console, plain, progress_bar
+from restain.cli.console import (
+    ModelOption,
+    MppOption,
+    OutOption,
+    OverrideMppOption,
+    app,
+    command_line,
+    out_console,
+    plain,
+    progress_bar,
+)
 from restain.errors import Interrupted
 from restain.geometry import Point
 
@@ -34,7 +44,7 @@ def _point(text: str) -> Point:
 )
 def explain(
     out: OutOption,
-    image: Annotated[Path | None, typer.Argument(help="H&E image (PNG, JPEG, TIFF) to explain.")] = None,
+    image: Annotated[Path | None, typer.Argument(help="H&E image to explain.")] = None,
     model: ModelOption = None,
     point: Annotated[
         list[str] | None, typer.Option(help="X,Y in px of the image: a place whose DAB is explained; may be repeated.")
@@ -42,7 +52,8 @@ def explain(
     level: Annotated[
         str | None, typer.Option(help="The level to explain (0, 1+, 2+, 3+); without it the predicted one.")
     ] = None,
-    mpp: Annotated[float | None, typer.Option(min=0.05, help="Micrometres per pixel of the image.")] = None,
+    mpp: MppOption = None,
+    override_mpp: OverrideMppOption = False,
     window: Annotated[
         int | None,
         typer.Option(min=64, max=512, help="Side of the window in px; without it 256 (level) and 192 (DAB)."),
@@ -64,7 +75,7 @@ def explain(
         if data is not None:
             from restain.explain import check_phantom
 
-            if point or level is not None or mpp is not None or window is not None:
+            if point or level is not None or mpp is not None or override_mpp or window is not None:
                 raise RestainError("--point, --level, --mpp and --window belong to an image, not to --data.")
             with progress_bar("checking") as progress:
                 summary = check_phantom(
@@ -91,6 +102,7 @@ def explain(
                     points=[_point(text) for text in point or ()],
                     level=None if level is None else Her2Level.parse(level),
                     mpp=mpp,
+                    override_mpp=override_mpp,
                     baseline=baseline.value,
                     window=window,
                     command=command_line(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restain.cli.console import OutOption, app, out_console, plain, progress_bar
+from restain.cli.console import OutOption, OverrideMppOption, app, out_console, plain, progress_bar
 
 
 @app.command(epilog="Example: restain register he.svs ihc.svs -o registration")
@@ -17,6 +17,7 @@ def register(
     out: OutOption,
     fixed_mpp: Annotated[float | None, typer.Option(min=0.01, help="mpp of FIXED where it does not say.")] = None,
     moving_mpp: Annotated[float | None, typer.Option(min=0.01, help="mpp of MOVING where it does not say.")] = None,
+    override_mpp: OverrideMppOption = False,
     elastic: Annotated[bool, typer.Option("--elastic/--affine", help="Or an affine matrix alone.")] = True,
     finest: Annotated[float, typer.Option(min=0.1, help="Finest resolution that is looked at, in µm per px.")] = 1.0,
 ) -> None:
@@ -32,6 +33,7 @@ def register(
             moving,
             out,
             mpps=(fixed_mpp, moving_mpp),
+            override_mpp=override_mpp,
             elastic=elastic,
             finest_um=finest,
             progress=progress,

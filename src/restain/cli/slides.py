@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from restain.cli.console import ModelOption, OutOption, app, command_line, out_console, progress_bar, say
+from restain.cli.console import (
+    ModelOption,
+    MppOption,
+    OutOption,
+    OverrideMppOption,
+    app,
+    command_line,
+    out_console,
+    progress_bar,
+    say,
+)
 
 
 @app.command(epilog="Example: restain cohort patients.csv -o cohort")
@@ -17,9 +27,8 @@ def cohort(
     ],
     out: OutOption,
     model: ModelOption = None,
-    mpp: Annotated[
-        float | None, typer.Option(min=0.01, help="Micrometres per pixel, where a slide does not say.")
-    ] = None,
+    mpp: MppOption = None,
+    override_mpp: OverrideMppOption = False,
     field: Annotated[float, typer.Option(min=250, max=5000, help="Side of a field in µm.")] = 1000.0,
     reader: Annotated[
         Path | None,
@@ -42,6 +51,7 @@ def cohort(
             restainer=Restainer(load_bundle(model), tile=tile, engine=engine),
             reader=None if rule_only else load_reader(reader),
             mpp=mpp,
+            override_mpp=override_mpp,
             side_um=field,
             command=command_line(),
             progress=progress,

@@ -44,6 +44,7 @@ def run_cohort(
     restainer: Restainer,
     reader: Reader | None = None,
     mpp: float | None = None,
+    override_mpp: bool = False,
     side_um: float = FIELD_UM,
     command: str = "",
     progress: Progress | None = None,
@@ -61,6 +62,7 @@ def run_cohort(
         restainer: the model. Without a stain head DAB is unmixed from its colours.
         reader: gives the classifier's level of each field where it is given.
         mpp: micrometres per pixel of slides that do not say.
+        override_mpp: take ``mpp``, or the table's, also where a slide states another.
         side_um: side of a field.
         command: the command line, for the page.
         progress: called with what is done and what is to do, in thousandths of a slide.
@@ -73,7 +75,7 @@ def run_cohort(
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]
     _check_names(table, rows)
-    job = _Job(out, restainer, reader, side_um, warn)
+    job = _Job(out, restainer, reader, side_um, override_mpp, warn)
     done: list[SlideReading] = []
     failed: list[tuple[str, str]] = []
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
@@ -117,6 +119,7 @@ class _Job:
     restainer: Restainer
     reader: Reader | None
     side_um: float
+    override_mpp: bool
     warn: Callable[[str], None]
 
 
@@ -131,7 +134,7 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
     key = {"format": FORMAT, "side_um": side_um, "reader": None if reader is None else reader.facts.hash, "stain": text}
     kept = folder / f"{slide_name(row.slide)}.fields.json"
     pictures = job.out / "pictures" / folder.name
-    with open_slide(row.slide, mpp) as he, open_slide(stained.path) as ihc:
+    with open_slide(row.slide, mpp, override_mpp=job.override_mpp) as he, open_slide(stained.path) as ihc:
         tissue = _tissue(stained, he)
         found = _kept(kept, key)
         density = None if stained.dab is None else DensitySlide(stained.dab)

@@ -45,9 +45,9 @@ class PairReader:
 
     def __enter__(self) -> PairReader:
         pair = self._survey.pair
-        self._slides.append(open_slide(pair.he, pair.mpp_he))
+        self._slides.append(open_slide(pair.he, pair.mpp_he, override_mpp=pair.override_mpp))
         try:
-            self._slides.append(open_slide(pair.ihc, pair.mpp_ihc))
+            self._slides.append(open_slide(pair.ihc, pair.mpp_ihc, override_mpp=pair.override_mpp))
         except BaseException:
             self.__exit__()
             raise

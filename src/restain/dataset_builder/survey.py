@@ -105,7 +105,7 @@ def survey_pair(
 
     with ExitStack() as stack:
         he, ihc = (
-            stack.enter_context(_opened(path, mpp, option))
+            stack.enter_context(_opened(path, mpp, option, pair.override_mpp))
             for path, mpp, option in ((pair.he, pair.mpp_he, "mpp-he"), (pair.ihc, pair.mpp_ihc, "mpp-ihc"))
         )
         folder = out / "registration" / name
@@ -127,8 +127,8 @@ def survey_pair(
     return Survey(pair, name, transform, origin, known.glass, agreement, known.windows, tuple(known.candidates))
 
 
-def _opened(path: Path, mpp: float | None, option: str) -> Slide:
-    slide = open_slide(path, mpp)
+def _opened(path: Path, mpp: float | None, option: str, override_mpp: bool) -> Slide:
+    slide = open_slide(path, mpp, override_mpp=override_mpp)
     if not slide.has_mpp:
         slide.close()
         raise RestainError(
@@ -147,7 +147,8 @@ def _registered(
     pair: SlidePair, he: Slide, ihc: Slide, folder: Path, progress: Progress
 ) -> tuple[Transform, float | None]:
     if pair.transform is None:
-        report = register_files(pair.he, pair.ihc, folder, mpps=(he.mpp, ihc.mpp), progress=progress)
+        mpps = he.mpp, ihc.mpp
+        report = register_files(pair.he, pair.ihc, folder, mpps=mpps, override_mpp=pair.override_mpp, progress=progress)
         return read_transform(folder), float(report["agreement"])
     given = read_transform(pair.transform)
     for slide, size in ((he, given.fixed_size), (ihc, given.moving_size)):

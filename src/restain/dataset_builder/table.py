@@ -19,8 +19,8 @@ OPTIONAL = ("mpp_he", "mpp_ihc", "transform")
 class SlidePair:
     """An H&E slide, the HER2 IHC slide of the same block, and what is known of them.
 
-    ``line`` is that of the table, 0 without one. ``mpp_he`` and ``mpp_ihc`` are micrometres per pixel of level 0 in place of
-    what the files say; ``transform`` is a file as :func:`restain.register.read_transform` takes it, from the H&E to the IHC slide.
+    ``line`` is that of the table, 0 without one. ``mpp_he`` and ``mpp_ihc`` are micrometres per pixel of level 0 of files that
+    do not say, with ``override_mpp`` also of files that state others; ``transform`` is a file as :func:`restain.register.read_transform` takes it, from the H&E to the IHC slide.
     """
 
     he: Path
@@ -32,6 +32,7 @@ class SlidePair:
     mpp_he: float | None = None
     mpp_ihc: float | None = None
     transform: Path | None = None
+    override_mpp: bool = False
 
     @property
     def person(self) -> str:

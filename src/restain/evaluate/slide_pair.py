@@ -57,6 +57,7 @@ def compare_slides(
     *,
     he: Path | None = None,
     mpp: float | None = None,
+    override_mpp: bool = False,
     transform: Path | None = None,
     side_um: float = FIELD_UM,
     command: str = "",
@@ -76,6 +77,7 @@ def compare_slides(
         out: folder of the results, made where needed.
         he: the H&E slide that the virtual one was made from; adds the trivial answer, its hematoxylin.
         mpp: micrometres per pixel of the real slide, where it does not say.
+        override_mpp: take ``mpp`` also where the real slide states another.
         transform: a file as :func:`restain.register.read_transform` takes it, from the virtual slide to the real one.
         side_um: side of a field.
         command: the command line, for the page.
@@ -97,7 +99,7 @@ def compare_slides(
 
         return report
 
-    with open_slide(virtual) as ours, open_slide(real, mpp) as theirs:
+    with open_slide(virtual) as ours, open_slide(real, mpp, override_mpp=override_mpp) as theirs:
         found = _registered(ours, theirs, out / "transform", transform, tell(0, 300))
         masks = tissue_mask(ours), tissue_mask(theirs)
         pair = _Pair(ours, theirs, found, masks, virtual.parent / _dab_name(virtual), he)

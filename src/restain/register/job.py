@@ -32,6 +32,7 @@ def register_files(
     out: Path,
     *,
     mpps: tuple[float | None, float | None] = (None, None),
+    override_mpp: bool = False,
     elastic: bool = True,
     finest_um: float = FINEST_UM,
     progress: Progress | None = None,
@@ -47,6 +48,7 @@ def register_files(
         out: folder, made where needed.
         mpps: micrometres per pixel of the two, where the files do not say. Where either is unknown both are taken as plain
             pictures, and lengths are px of the fixed one.
+        override_mpp: take ``mpps`` also where the files state others.
         elastic: go on from the affine matrix to a displacement.
         finest_um: finest resolution used, in µm per px.
         progress: called with thousandths done and 1000.
@@ -58,7 +60,10 @@ def register_files(
         RestainError: if a file cannot be read, shows no tissue, the two do not show the same tissue, or a result cannot be
             written.
     """
-    with open_slide(fixed, mpps[0]) as one, open_slide(moving, mpps[1]) as two:
+    with (
+        open_slide(fixed, mpps[0], override_mpp=override_mpp) as one,
+        open_slide(moving, mpps[1], override_mpp=override_mpp) as two,
+    ):
         identity = _identity(one, two, elastic, finest_um)
         if (known := _finished(out, identity)) is not None:
             return known

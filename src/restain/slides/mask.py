@@ -154,7 +154,12 @@ def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
 
 
 def write_tissue(
-    path: Path, out: Path, *, mpp: float | None = None, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    out: Path,
+    *,
+    mpp: float | None = None,
+    override_mpp: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Find the tissue of the slide ``path`` and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
 
@@ -162,6 +167,7 @@ def write_tissue(
         path: the slide.
         out: the folder, made where needed.
         mpp: micrometres per pixel of a slide that does not say.
+        override_mpp: take ``mpp`` also where the slide states another.
         progress: called with rows read and rows in all.
 
     Returns:
@@ -173,7 +179,7 @@ def write_tissue(
     # Work on arrays needs none of the libraries that read slides.
     from restain.slides.reader import open_slide
 
-    with open_slide(path, mpp) as slide:
+    with open_slide(path, mpp, override_mpp=override_mpp) as slide:
         slide_mpp = slide.mpp
         picture, mask_mpp = overview(slide, MASK_MPP, progress)
     found = tissue_of(picture, mask_mpp)
