@@ -14,8 +14,8 @@ from PIL import Image
 from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Size
-from restain.images import write_png, write_rgb
-from restain.slides import open_header, read_image
+from restain.images import read_text, write_png, write_rgb
+from restain.slides import open_header, open_slide, read_image
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
@@ -220,7 +220,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, words: st
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RestainError, match=r"no\.png does not exist"):
         read_image(tmp_path / "no.png")
-    with pytest.raises(RestainError, match="holds no slide"):
+    with pytest.raises(RestainError, match="is an empty folder"):
         read_image(tmp_path)
 
 
@@ -278,3 +278,67 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_png(tmp_path / "none" / "a.png", picture())
     with pytest.raises(RestainError, match=r"restain writes \.png, \.jpg and \.tif images, not '\.bmp'"):
         write_rgb(tmp_path / "a.bmp", picture())
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_jpeg_whose_end_marker_comes_too_early_is_refused(
+    tmp_path: Path, progressive: bool, rest: bool, share: float
+) -> None:
+    data = encoded(picture(160, 200), "JPEG", quality=90, progressive=progressive)
+    at = int(len(data) * share)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[:at] + b"\xff\xd9" + (data[at:] if rest else b""))
+    for read in (read_image, open_slide):
+        with pytest.raises(RestainError, match=r"a\.jpg is truncated"):
+            read(path)
+
+
+def test_a_jpeg_that_ends_in_grey_is_read(tmp_path: Path) -> None:
+    grey = picture(160, 200)
+    grey[100:] = 128
+    (tmp_path / "a.jpg").write_bytes(encoded(grey, "JPEG", quality=95, subsampling=0))
+    assert (read_image(tmp_path / "a.jpg")[-8:] == 128).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_picture_above_the_limit_of_pillow_is_opened_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / f"a.{suffix}"
+    write_rgb(path, picture(), {"Source": "a"}, mpp=0.46)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_text(path)
+        with open_slide(path) as slide:
+            assert slide.size == Size(56, 40)
+
+
+def test_the_scale_of_pictures_is_read_in_both_directions(tmp_path: Path) -> None:
+    png, jpeg, exif_only = tmp_path / "a.png", tmp_path / "a.jpg", tmp_path / "b.webp"
+    Image.fromarray(picture()).save(png, dpi=(25400 / 0.46, 25400 / 0.46))
+    data = bytearray(encoded(picture(), "JPEG"))
+    # JFIF: unit 2 (per cm), densities of 0.5 µm.
+    data[13:18] = b"\x02" + (20000).to_bytes(2, "big") * 2
+    jpeg.write_bytes(bytes(data))
+    exif = Image.Exif()
+    exif[0x011A], exif[0x011B], exif[0x0128] = 1e4 / 0.25, 1e4 / 0.25, 3
+    Image.fromarray(picture()).save(exif_only, exif=exif)
+    for path, mpp in ((png, 0.46), (jpeg, 0.5), (exif_only, 0.25)):
+        with open_slide(path) as slide:
+            assert slide.mpp == pytest.approx(mpp, rel=1e-3)
+    Image.fromarray(picture()).save(png, dpi=(25400 / 0.46, 25400 / 0.92))
+    data[13:18] = b"\x02" + (20000).to_bytes(2, "big") + (10000).to_bytes(2, "big")
+    jpeg.write_bytes(bytes(data))
+    for path in (png, jpeg):
+        with pytest.raises(RestainError, match="not square"):
+            open_slide(path)
+
+
+def test_an_animation_is_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(picture(seed=n)) for n in (1, 2)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(RestainError, match="animation of 2 frames"):
+        open_slide(tmp_path / "a.png")

@@ -16,17 +16,17 @@ Read = Callable[[Region], Rgb]
 """Reads a region of one image."""
 
 _CELL = 32
-_MOST_PX = 1 << 22
-_CELLS = 16
-_LEAST_OFF, _LEAST_SHARE = 4.0, 0.6
+_MOST_PX = 1 << 20
+_CELLS = 8
+_SMALL, _SHARE = 4.0, 0.5
 
 
 def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -> bool:
     """Whether ``coarse`` shows what ``fine`` shows.
 
-    Small cells of both are averaged and compared: all cells, or for large images those that lie on a grid and those in which
-    a small ``coarse`` has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more,
-    differ by less than a third of their contrast; other pictures of the same colours by more than all of it.
+    Small cells of both are averaged and compared: some over the whole image, and those in which a ``coarse`` of at most a
+    megapixel has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more,
+    differ much less than if they are moved against one another; to another picture it makes no difference.
 
     Raises:
         RestainError: if pixels cannot be decoded.
@@ -41,23 +41,30 @@ def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -
     picture = None
     if fine.width * fine.height <= _MOST_PX:
         picture = read_fine(Region(Point(0, 0), fine))
-    else:
+    if len(cells) > 2 * _CELLS:
         chosen = [cells[i] for i in np.linspace(0, len(cells) - 1, min(_CELLS, len(cells))).astype(int)]
         if thumbnail is not None:
-            detail = [thumbnail[c.y : c.y + side, c.x : c.x + side].std(axis=(0, 1)).sum() for c in cells]
+            detail = [thumbnail[c.y : c.y + side : 4, c.x : c.x + side : 4].std(axis=(0, 1)).sum() for c in cells]
             chosen += [cells[i] for i in np.argsort(detail)[-_CELLS:]]
         cells = list(dict.fromkeys(chosen))
 
-    ours, theirs = [], []
+    aligned, shifted = [], []
     for cell in cells:
         region = Region(cell, Size(min(side, coarse.width - cell.x), min(side, coarse.height - cell.y)))
-        small = read_coarse(region) if thumbnail is None else thumbnail[region.slices]
-        theirs.append(_means(small))
-        ours.append(_means(_reduced(region, step, fine, read_fine, picture)))
-    one, other = np.concatenate(ours), np.concatenate(theirs)
-    off = np.abs(one - other).mean()
-    contrast = np.mean([np.abs(of - np.median(of, axis=0)).mean() for of in (one, other)])
-    return bool(off <= _LEAST_OFF + _LEAST_SHARE * contrast)
+        theirs = _means(read_coarse(region) if thumbnail is None else thumbnail[region.slices])
+        ours = _means(_reduced(region, step, fine, read_fine, picture))
+        aligned.append(np.abs(ours - theirs).mean())
+        shifted.append(_shifted(ours, theirs))
+    off = np.mean(aligned)
+    return bool(off <= _SMALL or off <= _SHARE * np.mean(shifted))
+
+
+def _shifted(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """By how much two cells differ if one of them is moved by a quarter of its sides."""
+    y, x = (max(1, n // 4) if n > 1 else 0 for n in ours.shape[:2])
+    moved = [(ours[y:], theirs[: len(theirs) - y]), (ours[: len(ours) - y], theirs[y:])]
+    moved += [(ours[:, x:], theirs[:, : theirs.shape[1] - x]), (ours[:, : ours.shape[1] - x], theirs[:, x:])]
+    return float(np.mean([np.abs(one - other).mean() for one, other in moved]))
 
 
 def _reduced(region: Region, step: float, fine: Size, read: Read, picture: Rgb | None) -> Rgb:
@@ -72,10 +79,11 @@ def _reduced(region: Region, step: float, fine: Size, read: Read, picture: Rgb |
 
 
 def _means(cell: Rgb) -> NDArray[np.float64]:
-    """Means of squares of 4 px, ``(n, 3)``, which forgive the shift of half a pixel between kernels."""
+    """Means of squares of 4 px, ``(h, w, 3)``, which forgive the shift of half a pixel between kernels."""
     height, width = max(4, cell.shape[0] // 4 * 4), max(4, cell.shape[1] // 4 * 4)
     padded = np.pad(
         cell, ((0, max(0, height - cell.shape[0])), (0, max(0, width - cell.shape[1])), (0, 0)), mode="edge"
     )
     blocks = padded[:height, :width].reshape(height // 4, 4, width // 4, 4, 3).astype(np.float64)
-    return blocks.mean(axis=(1, 3)).reshape(-1, 3)
+    means: NDArray[np.float64] = blocks.mean(axis=(1, 3))
+    return means

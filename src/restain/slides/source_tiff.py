@@ -53,7 +53,11 @@ class TiffSource(Source):
             raise RestainError(f"{path} keeps its pixels in other files; restain reads an OME-TIFF that is one file.")
         if all(one.form for one in large) and len(large) > 1:
             raise RestainError(f"{path} holds {len(large)} images, none of 8-bit RGB; the first is {large[0].form}.")
+        faults = broken_chain(path) + lost_tiles(path, pages, self._tiff.filehandle.size, strict=True)
         if not refusals:
+            if chosen.form and faults:
+                # What a cut directory seems to say is not what the file holds.
+                raise RestainError(faults[0])
             check_mode(path, chosen.form)
         for plane in chosen.levels:
             if not (size_of(plane).width and size_of(plane).height):
@@ -70,7 +74,7 @@ class TiffSource(Source):
             icc=self._levels[0][0].iccprofile,
             associated=_named(small, chosen.rejected),
             images=listed if len(listed) > 1 else (),
-            faults=broken_chain(path) + lost_tiles(path, pages, self._tiff.filehandle.size, strict=True),
+            faults=faults,
             refusals=refusals,
             orientation=chosen.orientation,
             decoded_at_once=max(math.prod(_piece(page)) for page in pages),

@@ -166,7 +166,7 @@ def _planes(
 ) -> Iterator[TiffImage]:
     levels = [one for one in series.levels if _lead(one) == _lead(series)]
     lead = _lead(series)
-    pages = [[None if page is None else page.aspage() for page in one.pages] for one in levels]
+    pages: list[list[Any]] = [[None if page is None else page.aspage() for page in one.pages] for one in levels]
     if lead is None or math.prod(series.shape[: len(lead)]) != len(pages[0]) or any(page is None for page in pages[0]):
         first = next(page for page in pages[0] if page is not None)
         form = f"a stack of {'x'.join(map(str, series.shape))} ({series.axes}) whose planes are not all in the file"
