@@ -26,6 +26,16 @@ def test_a_study_is_read_from_yaml_with_its_images_beside_it(study_file):
     assert study.named(Kind.TEXT) == "remarks"
 
 
+def test_an_image_of_several_in_a_file_is_named_by_its_number(study_file):
+    path = study_file(cases=1)
+    text = path.read_text()
+    path.write_text(text.replace("virtual-0.png", "virtual-0.png#1"))
+    assert [image.path.name for image in read_definition(path).images] == ["chemical-0.png", "virtual-0.png#1"]
+    path.write_text(text.replace("virtual-0.png", "none.png#1"))
+    with pytest.raises(RestainError, match=r"none\.png#1 is not there"):
+        read_definition(path)
+
+
 def test_a_study_survives_the_way_through_json(study_file):
     study = read_definition(study_file(repeats=0.5))
     assert StudyDefinition.model_validate_json(study.model_dump_json()) == study
