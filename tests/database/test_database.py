@@ -1,7 +1,6 @@
-"""What a database promises, on SQLite and on Postgres, and how an older one is taken over."""
+"""What a database promises, on SQLite and on Postgres, and how an older one is brought on."""
 
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,16 +12,12 @@ import pytest
 sql = pytest.importorskip("sqlalchemy", reason="the extra review is not installed")
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 
-from alembic.autogenerate import compare_metadata  # noqa: E402
-from alembic.migration import MigrationContext  # noqa: E402
-
 from restain.database import Database, StoreFault  # noqa: E402
 from restain.errors import RestainError  # noqa: E402
-from restain.review import Study  # noqa: E402
 from restain.review import store as review  # noqa: E402
 from restain.web import store as web  # noqa: E402
 
-HERE = Path(__file__).parent
+ADDS_AUTHOR = "op.execute('ALTER TABLE annotations ADD COLUMN author TEXT')"
 
 
 def version(database: Database, room: str = "web") -> str:
@@ -30,16 +25,8 @@ def version(database: Database, room: str = "web") -> str:
         return connection.execute(sql.text(f"SELECT version_num FROM {room}_version")).scalar_one()
 
 
-def from_dump(dump: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with sqlite3.connect(path) as connection:
-        connection.executescript((HERE / dump).read_text(encoding="utf-8"))
-    connection.close()
-    return path
-
-
-def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> str:
-    """The server's migrations and one more, as a later restain would have them."""
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> sql.MetaData:
+    """The server's tables with one migration more, as a later restain would have them."""
     folder = tmp_path / "later" / "web"
     shutil.copytree(str(resources.files("restain.web").joinpath("migrations")), folder / "migrations")
     for package in (folder.parent, folder):
@@ -51,7 +38,9 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split(".")[0] == "later"]:
         monkeypatch.delitem(sys.modules, name)
-    return "later.web.migrations"
+    declared = sql.MetaData(info={"migrations": "later.web.migrations"})
+    sql.Table("annotations", declared, *(sql.Column(name, sql.Text) for name in ("image", "name", "author")))
+    return declared
 
 
 def test_a_transaction_is_kept_whole_or_leaves_no_trace(url: str):
@@ -100,7 +89,7 @@ def test_a_reader_sees_one_state_and_holds_up_nobody(url: str):
 
 
 def test_rooms_share_a_database(url: str, tmp_path: Path):
-    Database(url, review.MIGRATIONS).close()
+    Database(url, review.TABLES).close()
     store = web.Store(tmp_path, url)
     store.save("a", "a.png", [], 0)
     assert version(store.database, "review") == "0001"
@@ -113,7 +102,7 @@ from restain.database import Database
 from restain.review import store
 print("ready", flush=True)
 input()
-with Database(sys.argv[1], store.MIGRATIONS).write() as connection:
+with Database(sys.argv[1], store.TABLES).write() as connection:
     connection.execute(store.READERS.insert().values(name=sys.argv[2]))
 """
 
@@ -134,7 +123,7 @@ def test_processes_that_start_at_once_make_the_tables_once(url: str):
         process.stdin.write("\n")
         process.stdin.flush()
     assert [process.communicate()[1] for process in processes] == [""] * 4
-    with Database(url, review.MIGRATIONS).read() as connection:
+    with Database(url, review.TABLES).read() as connection:
         assert connection.execute(sql.select(sql.func.count()).select_from(review.READERS)).scalar_one() == 4
 
 
@@ -142,8 +131,7 @@ def test_a_newer_database_is_refused_and_left_alone(url: str, tmp_path: Path, mo
     store = web.Store(tmp_path, url)
     store.save("a", "a.png", [], 0)
     store.close()
-    step = later(tmp_path, monkeypatch, "op.execute('ALTER TABLE annotations ADD COLUMN author TEXT')")
-    newer = Database(url, step)
+    newer = Database(url, later(tmp_path, monkeypatch, ADDS_AUTHOR))
     assert version(newer) == "9999"
     with pytest.raises(RestainError, match=r"newer restain \(version 9999"):
         web.Store(tmp_path, url)
@@ -156,9 +144,7 @@ def test_a_step_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch
     store = web.Store(tmp_path, url)
     before = version(store.database)
     store.close()
-    twice = (
-        "op.execute('ALTER TABLE annotations ADD COLUMN author TEXT'); op.execute('ALTER TABLE none ADD COLUMN x TEXT')"
-    )
+    twice = f"{ADDS_AUTHOR}; op.execute('ALTER TABLE none ADD COLUMN x TEXT')"
     with pytest.raises(StoreFault, match="cannot be used"):
         Database(url, later(tmp_path, monkeypatch, twice))
     store = web.Store(tmp_path, url)
@@ -168,53 +154,29 @@ def test_a_step_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch
     store.close()
 
 
-def test_a_server_s_store_from_before_versions_is_taken_over(tmp_path: Path):
-    from_dump("web_before_alembic.sql", tmp_path / web.FILE).chmod(0o644)
+def test_a_new_database_is_made_at_the_newest_version(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    database = Database(url, later(tmp_path, monkeypatch, ADDS_AUTHOR))
+    assert version(database) == "9999"
+    with database.read() as connection:
+        assert connection.execute(sql.text("SELECT author FROM annotations")).all() == []
+    database.close()
+
+
+def test_a_table_that_is_not_restain_s_is_left_alone(url: str, tmp_path: Path):
+    engine = sql.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sql.text("CREATE TABLE jobs (title TEXT)"))
+    with pytest.raises(StoreFault, match=r"jobs.* already exists"):
+        web.Store(tmp_path, url)
+    assert sql.inspect(engine).get_table_names() == ["jobs"]
+    engine.dispose()
+
+
+def test_a_server_s_file_is_made_its_own_user_s_alone(tmp_path: Path):
+    (tmp_path / web.FILE).touch(0o644)
     store = web.Store(tmp_path)
-    kept = store.annotations("9c1185a5c5e9fc546128")
-    assert kept.version == 2
-    assert kept.features[0]["properties"]["name"] == "核分裂"
-    assert store.save("9c1185a5c5e9fc546128", "block_1.ome.tiff", [], 2).version == 3
     assert (tmp_path / web.FILE).stat().st_mode & 0o077 == 0
     store.close()
-
-
-def test_a_study_s_store_from_before_alembic_is_taken_over(tmp_path: Path):
-    path = from_dump("study_before_alembic.sql", tmp_path / review.FILE)
-    for _ in range(2):
-        with Study.open(tmp_path) as study:
-            assert [one.value for one in study.answers()] == ["2+", "virtual", "4", "zarte Färbung", "1+"]
-            assert study.progress("anna").done == 1
-    # What an older restain looks at: it says "newer" and leaves the store alone.
-    connection = sqlite3.connect(path)
-    assert connection.execute("SELECT schema_version FROM meta").fetchall() == [(2,)]
-    connection.execute("DROP TABLE review_version")
-    connection.execute("UPDATE meta SET schema_version = 7")
-    connection.commit()
-    connection.close()
-    with pytest.raises(RestainError, match=r"newer restain \(schema 7"):
-        Study.open(tmp_path)
-
-
-def test_the_steps_make_the_tables_that_the_code_uses(url: str):
-    from restain.web.accounts import tables
-
-    for migrations, declared in (
-        (review.MIGRATIONS, (review.STUDY.metadata,)),
-        (web.MIGRATIONS, (web.ANNOTATIONS.metadata, tables.ACCOUNTS.metadata)),
-    ):
-        database = Database(url, migrations)
-        with database.write() as connection:
-            context = MigrationContext.configure(connection, opts={"version_table": "x"})
-            for metadata in declared:
-                known = metadata.tables
-                differences = [
-                    one
-                    for one in compare_metadata(context, metadata)
-                    if not (one[0].startswith("remove_") and str(getattr(one[1], "table", one[1])) not in known)
-                ]
-                assert differences == []
-        database.close()
 
 
 def test_no_sentence_holds_the_password(tmp_path: Path):
@@ -249,7 +211,7 @@ def test_a_database_that_is_gone_is_told(tmp_path: Path):
 def test_a_connection_that_the_server_dropped_is_made_again(postgres: str, tmp_path: Path):
     store = web.Store(tmp_path, postgres)
     store.save("a", "a.png", [], 0)
-    other = Database(postgres, review.MIGRATIONS)
+    other = Database(postgres, review.TABLES)
     with other.write() as connection:
         others = sql.text(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"

@@ -31,9 +31,7 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from restain.web.faults import Fault  # noqa: E402
-from restain.web.staining.jobs import MOST_WAITING, Jobs, State  # noqa: E402
 from restain.web.staining.uploads import safe_name  # noqa: E402
-from restain.web.store import Store  # noqa: E402
 
 MODEL = read_card(DEFAULT).hash[:12]
 OVER = ("done", "failed", "cancelled")
@@ -214,45 +212,6 @@ def test_a_job_of_nonsense_is_refused(staining, more: dict[str, Any], code: int)
     answer = add(staining, "small.png", **more)
     assert answer.status_code == code
     assert answer.json()["error"]
-
-
-def test_a_full_queue_refuses(tmp_path: Path):
-    store = Store(tmp_path)
-    jobs = Jobs(store.database)
-    for _ in range(MOST_WAITING):
-        jobs.add("", "a", "a.png", None, {})
-    with pytest.raises(Fault) as full:
-        jobs.add("", "a", "a.png", None, {})
-    assert (full.value.status, full.value.key) == (503, "fault.queue_full")
-    taken = jobs.take()
-    assert taken is not None
-    jobs.end(taken.id, State.FAILED, "no")
-    jobs.add("", "b", "b.png", None, {})
-    with pytest.raises(Fault):
-        jobs.resume(taken.id)
-    store.close()
-
-
-def test_a_job_that_ran_comes_first_and_the_rest_in_order(tmp_path: Path):
-    store = Store(tmp_path)
-    jobs = Jobs(store.database)
-    ids = [jobs.add("", "a", "a.png", None, {}) for _ in range(3)]
-    order = [job.id for job in jobs.all()]
-    assert sorted(order) == sorted(ids)
-    first = jobs.take()
-    again = jobs.take()
-    assert first is not None
-    assert again is not None
-    assert first.id == again.id == order[0]
-    jobs.end(first.id, State.DONE)
-    second = jobs.take()
-    assert second is not None
-    assert second.id == order[1]
-    jobs.cancel(second.id)
-    assert not jobs.progress(second.id, 5, 10)
-    jobs.end(second.id, State.DONE)
-    assert jobs.get(second.id).state is State.CANCELLED
-    store.close()
 
 
 class Process:

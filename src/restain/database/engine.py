@@ -12,12 +12,15 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from restain.database.faults import StoreFault, words_of
 from restain.database.migrate import migrate
 from restain.errors import RestainError
 
 WAIT = 30
 """Seconds that a writer waits for another, and a connection for its server."""
+
+
+class StoreFault(RestainError):  # noqa: N818  (as RestainError)
+    """The database does not answer, or refuses: no space, no rights, gone."""
 
 
 class Database:
@@ -30,40 +33,29 @@ class Database:
         StoreFault: if it cannot be opened.
     """
 
-    def __init__(self, url: str | sql.URL, migrations: str, where: str | None = None) -> None:
-        """``migrations``: the package with the steps that make the tables, ``restain.ROOM.migrations``."""
-        self.url = _parsed(url)
-        self.where = where or self.url.render_as_string(hide_password=True)
-        self._lock = zlib.crc32(migrations.encode())
+    def __init__(self, place: str | Path, tables: sql.MetaData) -> None:
+        """``place``: a URL, or the path of a SQLite file, which is made where it is not there, and is its own user's alone.
+        ``tables``: what it holds; their ``info["migrations"]`` is the package with the steps, ``restain.PACKAGE.migrations``.
+        """
+        if isinstance(place, Path):
+            _make_private(place)
+            self.url, self.where = sql.URL.create("sqlite", database=str(place)), str(place)
+        else:
+            self.url = _parsed(place)
+            self.where = self.url.render_as_string(hide_password=True)
+        self._lock = zlib.crc32(tables.info["migrations"].encode())
         self._engine = self._connected()
         try:
             # The transaction of a writer: two servers that start at once do not both migrate.
             with self._engine.begin() as connection:
                 self._take_turn(connection)
-                migrate(connection, migrations, self.where)
+                migrate(connection, tables, self.where)
         except sql.exc.DBAPIError as fault:
             self.close()
-            raise StoreFault(f"{self.where} cannot be used as a store ({words_of(fault, self.url)}).") from None
+            raise StoreFault(f"{self.where} cannot be used as a store ({self._words_of(fault)}).") from None
         except BaseException:
             self.close()
             raise
-
-    @classmethod
-    def in_file(cls, path: Path, migrations: str) -> Database:
-        """SQLite in a file, which is made where it is not there, and is its own user's alone.
-
-        Raises:
-            RestainError: as the class.
-        """
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as fault:
-            raise StoreFault(f"{path} cannot be used as a store ({fault.strerror}).") from None
-        # Of a file that another user owns, the rights are theirs to choose.
-        with contextlib.suppress(PermissionError):
-            os.fchmod(handle, 0o600)
-        os.close(handle)
-        return cls(sql.URL.create("sqlite", database=str(path)), migrations, str(path))
 
     @contextmanager
     def write(self) -> Iterator[sql.Connection]:
@@ -123,10 +115,27 @@ class Database:
             # Of the statement, not of the database.
             raise
         except (sql.exc.DBAPIError, sql.exc.TimeoutError) as fault:
-            raise StoreFault(f"{self.where} cannot be {what} ({words_of(fault, self.url)}).") from None
+            raise StoreFault(f"{self.where} cannot be {what} ({self._words_of(fault)}).") from None
+
+    def _words_of(self, fault: sql.exc.SQLAlchemyError) -> str:
+        """What the driver said, in one line and without the password."""
+        said = str(getattr(fault, "orig", None) or type(fault).__name__).strip()
+        line = said.splitlines()[0] if said else type(fault).__name__
+        return line.replace(str(self.url.password), "***") if self.url.password else line
 
 
-def _parsed(url: str | sql.URL) -> sql.URL:
+def _make_private(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as fault:
+        raise StoreFault(f"{path} cannot be used as a store ({fault.strerror}).") from None
+    # Of a file that another user owns, the rights are theirs to choose.
+    with contextlib.suppress(PermissionError):
+        os.fchmod(handle, 0o600)
+    os.close(handle)
+
+
+def _parsed(url: str) -> sql.URL:
     example = "an example is postgresql+psycopg://user:password@host/restain"
     try:
         parsed = sql.make_url(url)

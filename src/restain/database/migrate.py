@@ -1,4 +1,4 @@
-"""The steps from an older database to this restain's tables, by Alembic, without files that a user has to keep."""
+"""A store's tables: made as they are declared, or brought from an older revision by Alembic, without files that a user has to keep."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from alembic.util import CommandError
 from restain.errors import RestainError
 
 
-def migrate(connection: sql.Connection, migrations: str, where: str) -> None:
-    """Bring the tables to the newest version of the package ``migrations``, all within the caller's transaction.
+def migrate(connection: sql.Connection, tables: sql.MetaData, where: str) -> None:
+    """Make ``tables``, or bring those that are there to the newest revision, all within the caller's transaction.
 
-    Each room counts its own versions, in the table ``ROOM_version``, so that rooms can share a database.
+    Each package keeps its own revision, in the table ``PACKAGE_version``, so that packages can share a database.
 
     Raises:
         RestainError: if the database was written by a newer restain. Nothing is changed then.
     """
-    package, room = migrations.rsplit(".", 1)[0], migrations.split(".")[-2]
+    package = tables.info["migrations"].removesuffix(".migrations")
+    version_table = f"{package.rsplit('.', 1)[-1]}_version"
     config = Config()
     config.set_main_option("script_location", "restain.database:environment")
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", f"{package}:migrations")
-    config.attributes |= {"connection": connection, "version_table": f"{room}_version"}
+    config.attributes |= {"connection": connection, "version_table": version_table}
     script = ScriptDirectory.from_config(config)
-    reached = MigrationContext.configure(connection, opts={"version_table": f"{room}_version"}).get_current_heads()
-    for version in reached:
+    context = MigrationContext.configure(connection, opts={"version_table": version_table})
+    reached = context.get_current_revision()
+    if reached is None:
+        # A table of the same name is not ours: it is refused rather than used.
+        tables.create_all(connection, checkfirst=False)
+        context.stamp(script, "head")
+    elif reached != script.get_current_head():
         try:
-            script.get_revision(version)
+            command.upgrade(config, "head")
         except CommandError:
             raise RestainError(
-                f"{where} was written by a newer restain (version {version} of its tables is not known to this one)."
+                f"{where} was written by a newer restain (version {reached} of its tables is not known to this one)."
             ) from None
-    if tuple(script.get_heads()) != reached:
-        command.upgrade(config, "head")

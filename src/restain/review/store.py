@@ -1,4 +1,4 @@
-"""Where a study is kept: its tables, as the steps in ``migrations`` make them.
+"""Where a study is kept: its tables.
 
 SQLite unless another URL is given, which may be Postgres. Answers are only ever added: what a reader answered first stays
 beside what it was changed to.
@@ -14,12 +14,11 @@ from restain.database import Database
 from restain.errors import RestainError
 
 FILE = "study.sqlite"
-MIGRATIONS = "restain.review.migrations"
 
-_T = sql.MetaData()
+TABLES = sql.MetaData(info={"migrations": "restain.review.migrations"})
 STUDY = sql.Table(
     "study",
-    _T,
+    TABLES,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("definition", sql.Text, nullable=False),
     sql.Column("width", sql.Integer, nullable=False),
@@ -28,13 +27,13 @@ STUDY = sql.Table(
 )
 READERS = sql.Table(
     "readers",
-    _T,
+    TABLES,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("name", sql.String(80), nullable=False, unique=True),
 )
 IMAGES = sql.Table(
     "images",
-    _T,
+    TABLES,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("path", sql.Text, nullable=False),
     sql.Column("case_id", sql.String(80), nullable=False),
@@ -44,7 +43,7 @@ IMAGES = sql.Table(
 )
 ITEMS = sql.Table(
     "items",
-    _T,
+    TABLES,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("token", sql.String(40), nullable=False, unique=True),
     sql.Column("reader_id", sql.ForeignKey("readers.id"), nullable=False),
@@ -58,7 +57,7 @@ ITEMS = sql.Table(
 )
 ANSWERS = sql.Table(
     "answers",
-    _T,
+    TABLES,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("item_id", sql.ForeignKey("items.id"), nullable=False, index=True),
     sql.Column("question", sql.String(40), nullable=False),
@@ -79,7 +78,7 @@ def make_store(folder: Path, url: str | None) -> Database:
     except OSError as fault:
         raise RestainError(f"{folder} cannot be made ({fault.strerror}).") from None
     # Its own user's alone: the file says which image is which, and who answered what.
-    return Database.in_file(folder / FILE, MIGRATIONS) if url is None else Database(url, MIGRATIONS)
+    return Database(folder / FILE if url is None else url, TABLES)
 
 
 def open_store(folder: Path, url: str | None) -> Database:
@@ -89,7 +88,8 @@ def open_store(folder: Path, url: str | None) -> Database:
         RestainError: if there is none.
     """
     if url is not None:
-        return Database(url, MIGRATIONS)
-    if not (folder / FILE).is_file() or (folder / FILE).stat().st_size == 0:
+        return Database(url, TABLES)
+    path = folder / FILE
+    if not path.is_file() or path.stat().st_size == 0:
         raise RestainError(f"{folder} holds no study; 'restain review create' makes one.")
-    return Database.in_file(folder / FILE, MIGRATIONS)
+    return Database(path, TABLES)

@@ -12,19 +12,9 @@ import sqlalchemy as sql
 
 from restain.database import Database
 from restain.web.faults import Fault
+from restain.web.tables import ANNOTATIONS, TABLES
 
 FILE = "restain.sqlite"
-MIGRATIONS = "restain.web.migrations"
-
-ANNOTATIONS = sql.Table(
-    "annotations",
-    sql.MetaData(),
-    sql.Column("image", sql.String(64), primary_key=True),
-    sql.Column("name", sql.Text, nullable=False),
-    sql.Column("version", sql.Integer, nullable=False),
-    sql.Column("changed", sql.String(32), nullable=False),
-    sql.Column("features", sql.Text, nullable=False),
-)
 
 
 @dataclass(frozen=True)
@@ -41,14 +31,14 @@ class Annotations:
 class Store:
     """Annotations by image. A save is on disk when it returns, and names the version that it replaces.
 
-    ``database`` is a SQLite file in ``state``, or what ``url`` names; other rooms keep their tables in it.
+    ``database`` is a SQLite file in ``state``, or what ``url`` names; accounts and jobs are in it too.
 
     Raises:
         RestainError: if it cannot be opened, or was written by a newer restain.
     """
 
     def __init__(self, state: Path, url: str | None = None) -> None:
-        self.database = Database.in_file(state / FILE, MIGRATIONS) if url is None else Database(url, MIGRATIONS)
+        self.database = Database(state / FILE if url is None else url, TABLES)
 
     def annotations(self, image: str) -> Annotations:
         with self.database.read() as connection:

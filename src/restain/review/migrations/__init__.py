@@ -1,1 +1,1 @@
-"""The steps of a study's store, in the order of their names; one that has shipped is never changed, another follows."""
+"""The steps from released stores of a study to the tables of today; one that has shipped is never changed."""

@@ -11,9 +11,9 @@ import sqlalchemy as sql
 from restain.database import Database
 from restain.errors import RestainError
 from restain.web.accounts import passwords
-from restain.web.accounts.tables import ACCOUNTS, SESSIONS
 from restain.web.faults import Fault
 from restain.web.identity import Account, Role
+from restain.web.tables import ACCOUNTS, SESSIONS
 from restain.web.texts import text
 
 LONGEST_NAME = 80

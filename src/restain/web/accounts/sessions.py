@@ -11,8 +11,8 @@ import sqlalchemy as sql
 
 from restain.database import Database, StoreFault
 from restain.web.accounts.roster import Known, key_of
-from restain.web.accounts.tables import ACCOUNTS, SESSIONS
 from restain.web.identity import Account, Role
+from restain.web.tables import ACCOUNTS, SESSIONS
 
 IDLE, WHOLE = timedelta(hours=12), timedelta(days=7)
 """A session ends so long after its last request, and after its beginning."""

@@ -12,34 +12,9 @@ import sqlalchemy as sql
 
 from restain.database import Database
 from restain.web.faults import Fault
+from restain.web.tables import JOBS, UPLOADS
 
 MOST_WAITING = 32
-
-_tables = sql.MetaData()
-_jobs = sql.Table(
-    "jobs",
-    _tables,
-    sql.Column("id", sql.String(64), primary_key=True),
-    sql.Column("created", sql.String(32)),
-    sql.Column("changed", sql.String(32)),
-    sql.Column("state", sql.String(16)),
-    sql.Column("owner", sql.String(80)),
-    sql.Column("source", sql.String(64)),
-    sql.Column("name", sql.Text),
-    sql.Column("region", sql.JSON(none_as_null=True)),
-    sql.Column("options", sql.JSON),
-    sql.Column("message", sql.Text),
-    sql.Column("done", sql.Integer),
-    sql.Column("total", sql.Integer),
-)
-_uploads = sql.Table(
-    "uploads",
-    _tables,
-    sql.Column("id", sql.String(64), primary_key=True),
-    sql.Column("created", sql.String(32)),
-    sql.Column("owner", sql.String(80)),
-    sql.Column("name", sql.Text),
-)
 
 
 class State(StrEnum):
@@ -89,7 +64,7 @@ class Jobs:
         with self._database.write() as connection:
             self._room(connection)
             connection.execute(
-                _jobs.insert().values(
+                JOBS.insert().values(
                     id=identity,
                     created=now,
                     changed=now,
@@ -99,9 +74,6 @@ class Jobs:
                     name=name,
                     region=region,
                     options=options,
-                    message="",
-                    done=0,
-                    total=0,
                 )
             )
         return identity
@@ -113,26 +85,25 @@ class Jobs:
             Fault: 404, if there is none.
         """
         with self._database.read() as connection:
-            row = connection.execute(sql.select(_jobs).where(_jobs.c.id == identity)).first()
+            row = connection.execute(sql.select(JOBS).where(JOBS.c.id == identity)).first()
         if row is None:
             raise Fault(404, "fault.no_job")
         return _job(row)
 
     def all(self) -> list[Job]:
         """What runs, then what waits in its order, then the rest, the newest first."""
+        rank = sql.case({State.RUNNING.value: 0, State.WAITING.value: 1}, value=JOBS.c.state, else_=2)
+        queued = sql.case((rank < 2, JOBS.c.changed))
         with self._database.read() as connection:
-            jobs = [_job(row) for row in connection.execute(sql.select(_jobs))]
-        order = {State.RUNNING: 0, State.WAITING: 1}
-        jobs.sort(key=lambda job: job.changed, reverse=True)
-        ended = [job for job in jobs if job.state not in order]
-        return sorted(jobs[::-1], key=lambda job: order.get(job.state, 2))[: len(jobs) - len(ended)] + ended
+            rows = connection.execute(sql.select(JOBS).order_by(rank, queued, JOBS.c.changed.desc(), JOBS.c.id))
+            return [_job(row) for row in rows]
 
     def before(self, job: Job) -> int:
         """How many come before a job that waits."""
         with self._database.read() as connection:
-            ahead = (_jobs.c.state == State.RUNNING.value) | (
-                (_jobs.c.state == State.WAITING.value)
-                & ((_jobs.c.changed < job.changed) | ((_jobs.c.changed == job.changed) & (_jobs.c.id < job.id)))
+            ahead = (JOBS.c.state == State.RUNNING.value) | (
+                (JOBS.c.state == State.WAITING.value)
+                & ((JOBS.c.changed < job.changed) | ((JOBS.c.changed == job.changed) & (JOBS.c.id < job.id)))
             )
             return int(connection.execute(sql.select(sql.func.count()).where(ahead)).scalar_one())
 
@@ -140,25 +111,25 @@ class Jobs:
         """The next job, which runs from now on; one that ran when a server was killed comes first."""
         with self._database.write() as connection:
             for state in (State.RUNNING, State.WAITING):
-                chosen = sql.select(_jobs).where(_jobs.c.state == state.value).order_by(_jobs.c.changed, _jobs.c.id)
+                chosen = sql.select(JOBS).where(JOBS.c.state == state.value).order_by(JOBS.c.changed, JOBS.c.id)
                 if (row := connection.execute(chosen.limit(1)).first()) is not None:
                     begun = {} if state is State.RUNNING else {"changed": _now()}
-                    here = _jobs.c.id == row.id
-                    connection.execute(_jobs.update().where(here).values(state=State.RUNNING.value, **begun))
+                    here = JOBS.c.id == row.id
+                    connection.execute(JOBS.update().where(here).values(state=State.RUNNING.value, **begun))
                     return _job(row)
         return None
 
     def progress(self, identity: str, done: int, total: int) -> bool:
         """Keep how far a running job is; False where it shall not run any more."""
         with self._database.write() as connection:
-            here = (_jobs.c.id == identity) & (_jobs.c.state == State.RUNNING.value)
-            return connection.execute(_jobs.update().where(here).values(done=done, total=total)).rowcount == 1
+            here = (JOBS.c.id == identity) & (JOBS.c.state == State.RUNNING.value)
+            return connection.execute(JOBS.update().where(here).values(done=done, total=total)).rowcount == 1
 
     def end(self, identity: str, state: State, message: str = "") -> None:
         """Say how a running job ended; one that was cancelled meanwhile stays so."""
         with self._database.write() as connection:
-            here = (_jobs.c.id == identity) & (_jobs.c.state == State.RUNNING.value)
-            connection.execute(_jobs.update().where(here).values(state=state.value, message=message, changed=_now()))
+            here = (JOBS.c.id == identity) & (JOBS.c.state == State.RUNNING.value)
+            connection.execute(JOBS.update().where(here).values(state=state.value, message=message, changed=_now()))
 
     def cancel(self, identity: str) -> None:
         """Let a job not go on; what it made stays.
@@ -183,46 +154,46 @@ class Jobs:
             Fault: 404; 409, if it waits or runs.
         """
         job = self.get(identity)
-        over = _jobs.c.state.not_in([State.WAITING.value, State.RUNNING.value])
+        over = JOBS.c.state.not_in([State.WAITING.value, State.RUNNING.value])
         with self._database.write() as connection:
-            if connection.execute(_jobs.delete().where((_jobs.c.id == job.id) & over)).rowcount != 1:
+            if connection.execute(JOBS.delete().where((JOBS.c.id == job.id) & over)).rowcount != 1:
                 raise Fault(409, "fault.job_active")
 
     def uses(self, source: str) -> bool:
         """Whether a job that waits or runs stains this image."""
         with self._database.read() as connection:
-            active = _jobs.c.state.in_([State.WAITING.value, State.RUNNING.value]) & (_jobs.c.source == source)
-            return connection.execute(sql.select(_jobs.c.id).where(active)).first() is not None
+            active = JOBS.c.state.in_([State.WAITING.value, State.RUNNING.value]) & (JOBS.c.source == source)
+            return connection.execute(sql.select(JOBS.c.id).where(active)).first() is not None
 
     def uploaded(self, identity: str, owner: str, name: str) -> None:
         """Keep whose an upload is."""
         with self._database.write() as connection:
-            connection.execute(_uploads.insert().values(id=identity, created=_now(), owner=owner, name=name))
+            connection.execute(UPLOADS.insert().values(id=identity, created=_now(), owner=owner, name=name))
 
     def uploads_of(self, owner: str) -> dict[str, str]:
         """Names of an owner's uploads by their id."""
         with self._database.read() as connection:
-            rows = connection.execute(sql.select(_uploads).where(_uploads.c.owner == owner))
+            rows = connection.execute(sql.select(UPLOADS).where(UPLOADS.c.owner == owner))
             return {row.id: row.name for row in rows}
 
     def forget_upload(self, identity: str) -> None:
         with self._database.write() as connection:
-            connection.execute(_uploads.delete().where(_uploads.c.id == identity))
+            connection.execute(UPLOADS.delete().where(UPLOADS.c.id == identity))
 
     def _change(self, identity: str, states: tuple[State, ...], to: State, refusal: str) -> None:
         self.get(identity)
         with self._database.write() as connection:
             if to is State.WAITING:
                 self._room(connection)
-            here = (_jobs.c.id == identity) & _jobs.c.state.in_([one.value for one in states])
+            here = (JOBS.c.id == identity) & JOBS.c.state.in_([one.value for one in states])
             changed = connection.execute(
-                _jobs.update().where(here).values(state=to.value, message="", changed=_now())
+                JOBS.update().where(here).values(state=to.value, message="", changed=_now())
             ).rowcount
             if changed != 1:
                 raise Fault(409, refusal)
 
     def _room(self, connection: sql.Connection) -> None:
-        waiting = sql.select(sql.func.count()).where(_jobs.c.state == State.WAITING.value)
+        waiting = sql.select(sql.func.count()).where(JOBS.c.state == State.WAITING.value)
         if connection.execute(waiting).scalar_one() >= MOST_WAITING:
             raise Fault(503, "fault.queue_full", most=MOST_WAITING)
 
