@@ -49,6 +49,16 @@ class Slide:
             raise RestainError(f"{self.path} does not say its micrometres per pixel; give them with --mpp.")
         return self._mpp
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is one image of one level, not from a scanner, that can be held in memory."""
+        scanned = self.vendor not in (None, "generic-tiff") or self.path.is_dir()
+        return len(self.levels) == 1 and not scanned and self.size.width * self.size.height <= 64_000_000
+
+    def taken_at(self, mpp: float) -> Slide:
+        """The same open slide, taken as being at ``mpp`` micrometres per pixel."""
+        return Slide(self._source, mpp)
+
     def size_at(self, mpp: float) -> Size:
         """The size of the whole slide resampled to ``mpp``, in px.
 
@@ -103,7 +113,7 @@ class Slide:
         """
         own = 1.0 if self._mpp is None else self._mpp
         ratio = max(1.0, max(self.size.width, self.size.height) / max_side)
-        view = Slide(self._source, own)
+        view = self.taken_at(own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
 
     def describe(self) -> str:
@@ -135,7 +145,7 @@ def _sides(size: Size) -> str:
     return f"{size.width} x {size.height} px"
 
 
-def open_slide(path: Path, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, mpp: float | None = None, *, override_mpp: bool = False) -> Slide:
     """Open a slide of any kind, recognised by content.
 
     Args:
@@ -145,6 +155,7 @@ def open_slide(path: Path, mpp: float | None = None) -> Slide:
     Raises:
         RestainError: if there is nothing at ``path``, no reader knows it, or it is truncated or damaged.
     """
+    path = Path(path)
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise RestainError(f"{path}: --mpp must be a positive number of micrometres per pixel, not {mpp}.")
     return Slide(_source(path), mpp)

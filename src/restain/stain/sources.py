@@ -14,9 +14,6 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 SLIDES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".dcm"})
 """Suffixes of what is looked for in a folder, beside pictures; a file that is named is read whatever it is called."""
 
-MOST_PX = 64_000_000
-"""A picture of more pixels is stained as a slide, which does not hold it in memory."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -33,26 +30,6 @@ def slide_name(source: Path) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name if source.is_dir() and source.suffix.lower() != ".zarr" else source.stem
-
-
-def is_slide(path: Path) -> bool:
-    """Whether a source has levels, comes from a scanner, or is too large to be held in memory; else it is a picture.
-
-    Raises:
-        RestainError: if nothing can read it.
-    """
-    from restain.slides import open_slide
-
-    try:
-        with open_slide(path) as slide:
-            pixels = slide.size.width * slide.size.height
-            scanned = slide.vendor not in (None, "generic-tiff")
-            return path.is_dir() or len(slide.levels) > 1 or scanned or pixels > MOST_PX
-    except RestainError:
-        # What reads pictures says better what is wrong with one.
-        if path.suffix.lower() in PICTURES and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-            return False
-        raise
 
 
 def expand(images: Sequence[Path], suffixes: Iterable[str] = PICTURES) -> list[Path]:
