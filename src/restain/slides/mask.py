@@ -256,7 +256,8 @@ def _shows_glass(rgb: Rgb, glass: Floats) -> bool:
     """Whether ``glass``, the colour that was measured, is that of glass and not the tissue's own."""
     flat = _flat(rgb)
     red, green, blue = optical_density(glass)
-    return np.count_nonzero(flat) >= LEAST_FLAT_SHARE * flat.size and green - (red + blue) / 2 < STAINED_OD
+    stained = float(green - (red + blue) / 2) >= STAINED_OD
+    return int(np.count_nonzero(flat)) >= LEAST_FLAT_SHARE * flat.size and not stained
 
 
 def _peak(rgb: Rgb, where: Mask) -> tuple[Floats, float]:

@@ -188,6 +188,22 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
     return found.hexdigest()
 
 
+def origin(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
+    """What a picture of an evaluation says of its origin, as metadata text; ``made_by`` names what made it from ``source``.
+
+    Raises:
+        RestainError: if the source cannot be read.
+    """
+    return {
+        "notice": NOTICE,
+        "software": f"restain {__version__}",
+        "source": source.name,
+        "source_sha256": digest(source),
+        **made_by,
+        "created": now(),
+    }
+
+
 def judge(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> Ood | None:
     """Whether a source is like the model's training images; None where the bundle does not know them.
 
