@@ -110,6 +110,10 @@ def as_rgb(image: Any) -> Rgb:
 
     Raises:
         RestainError: if the image is something else: 16 bit, floats outside [0, 1], transparent, channels first.
+
+    Example:
+        >>> as_rgb(np.full((1, 1), 0.2)).tolist()
+        [[[51, 51, 51]]]
     """
     if isinstance(image, PIL.Image.Image):
         if image.mode not in ("RGB", "RGBA", "L", "LA"):

@@ -61,9 +61,9 @@ def look(
     slide, size = given.slide, given.slide.size_at(model.mpp)
     _check_roi(given, options)
     found = tissue_mask(slide, progress=progress)
-    shown = found
-    if options.everywhere or min(slide.size.width, slide.size.height) * slide.mpp < LEAST_SIDE_UM:
-        shown = everywhere(slide.size_at(found.mpp), found)
+    if min(slide.size.width, slide.size.height) * slide.mpp < LEAST_SIDE_UM:
+        found = everywhere(slide.size_at(found.mpp), found)
+    shown = everywhere(slide.size_at(found.mpp), found) if options.everywhere else found
     area = Area(shown, slide.mpp, model.mpp, options.roi)
     survey = None if is_one_block(size, options) else options.survey
     windows = places(slide, model.mpp, survey, area)

@@ -164,10 +164,10 @@ class Model:
             RestainError: if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option is wrong.
 
         Example:
-            >>> import numpy as np, restain.stain
-            >>> model = restain.stain.load()
-            >>> model.stain(np.full((64, 64, 3), 240, np.uint8), mpp=model.mpp, progress=False).rgb.shape
-            (64, 64, 3)
+            >>> model = load()
+            >>> he = np.full((128, 64, 3), 240, np.uint8)
+            >>> model.stain(he, mpp=model.mpp / 2).rgb.shape
+            (64, 32, 3)
         """
         changed = self._options(mpp, options)
         images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
@@ -214,6 +214,15 @@ class Model:
 
         Raises:
             RestainError: see :func:`restain.stain.stain_slide`.
+
+        Example:
+            >>> import tempfile
+            >>> from restain.images import write_png
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     write_png(Path(folder) / "he.png", np.full((64, 64, 3), 240, np.uint8), mpp=0.46)
+            ...     made = load().stain_slide(f"{folder}/he.png", f"{folder}/out", region=(0, 0, 32, 32))
+            >>> made.path.name
+            'he.png'
         """
         if region is not None:
             options["roi"] = (*(options.get("roi") or ()), region_outline(region))
@@ -225,6 +234,10 @@ class Model:
         """Stain ``(H, W, 3)`` ``uint8`` RGB at the model's mpp, as :meth:`stain` does, for evaluation.
 
         Without a look whether it is like the training images, and a picture without tissue is one of glass.
+
+        Example:
+            >>> load().predict(np.full((64, 64, 3), 240, np.uint8)).dab.shape
+            (64, 64)
         """
         given = Given(Slide(ArraySource(he, self.mpp)), Path("array"), False, he)
         rgb, dab, _ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)

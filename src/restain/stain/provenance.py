@@ -25,7 +25,12 @@ _FOUND_OUT = ("created", "ood", "ood_score", "ood_reason")
 
 @dataclass(frozen=True)
 class Ood:
-    """Whether an H&E image is out of the distribution of the model's training images."""
+    """Whether an H&E image is out of the distribution of the model's training images.
+
+    Example:
+        >>> Ood(score=1.7, reason="its sharpness is below theirs.").is_ood
+        True
+    """
 
     score: float
     """How unlike them it is; not negative."""
@@ -55,7 +60,15 @@ class Ood:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a virtual image comes from, and all that decides what it looks like."""
+    """Where a virtual image comes from, and all that decides what it looks like.
+
+    Example:
+        >>> import numpy as np
+        >>> from restain.stain import load
+        >>> made = load().stain(np.full((64, 64, 3), 240, np.uint8), mpp=0.46).provenance
+        >>> Provenance.from_metadata(made.metadata()) == made
+        True
+    """
 
     source: str
     """Name of the H&E file; ``array`` for pixels that came without one."""

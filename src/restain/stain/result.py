@@ -31,7 +31,15 @@ MOST_PX = 64_000_000
 
 @dataclass(frozen=True)
 class StainResult:
-    """A virtual IHC image in memory."""
+    """A virtual IHC image in memory.
+
+    Example:
+        >>> import numpy as np
+        >>> from restain.stain import load
+        >>> result = load().stain(np.full((64, 64, 3), 240, np.uint8), mpp=0.46)
+        >>> result.rgb.shape, result.dab.shape, result.mpp
+        ((64, 64, 3), (64, 64), 0.46)
+    """
 
     rgb: Rgb
     """``(H, W, 3)`` ``uint8`` RGB at ``mpp``."""
@@ -103,6 +111,8 @@ def stain_in_memory(
         RestainError: as :func:`restain.stain.look.look`, or at a place that cannot be read.
     """
     steps = Steps(progress)
+    for fault in given.slide.faults:
+        warn(f"{given.source}: {fault}")
     made = made or provenance_of(given, model, options, None)
     rgb, dab, ood = pixels_of(given, model, options, steps, warn)
     made = replace(made, ood=ood)
