@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from restain.errors import RestainError
 from restain.geometry import Region, Size
 from restain.images import Rgb
-from restain.images.metadata import COARSEST_MPP
 from restain.slides import Slide, open_slide
 from restain.slides.source import Source, levels_of
 from restain.stain.options import StainOptions
@@ -28,6 +27,8 @@ Image = str | Path | Slide | NDArray[Any] | PIL.Image.Image
 
 ARRAY = "array"
 """Name of pixels that came without a file."""
+_COARSEST_MPP = 20.0
+"""A coarser resolution of a picture is a screen's or printer's, not a microscope's."""
 _SAME = 0.01
 """Relative difference up to which two mpp are the same."""
 
@@ -38,6 +39,7 @@ class ArraySource(Source):
     def __init__(self, rgb: Rgb, mpp: float | None = None) -> None:
         self.rgb = rgb
         super().__init__(Path(ARRAY), ARRAY, levels_of([Size(rgb.shape[1], rgb.shape[0])]), mpp=mpp)
+        self.pictorial = True
 
     def read(self, level: int, region: Region) -> Rgb:
         return np.ascontiguousarray(self.rgb[region.slices])
@@ -146,7 +148,7 @@ def _mpp_of(picture: PIL.Image.Image) -> float | None:
     if not isinstance(dpi, tuple) or len(dpi) != 2 or min(dpi) <= 0:
         return None
     across, down = (25400 / float(value) for value in dpi)
-    if min(across, down) >= COARSEST_MPP:
+    if min(across, down) >= _COARSEST_MPP:
         return None
     if abs(across / down - 1) > _SAME:
         raise RestainError(f"The picture's pixels are not square ({across:g} by {down:g} µm).")
