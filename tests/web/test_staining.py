@@ -66,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with TileStore.open(root / "glass.part", {}, Size(800, 700), 256, "rgb") as store:
         for row, column in np.ndindex(store.grid):
             store.put_blank(row, column, (238, 238, 238))
-        write_ome_tiff(store, root / "glass.ome.tiff", mpp=0.5, metadata={})
+        write_ome_tiff(store, root / "glass.ome.tiff", mpp=0.5, metadata={"notice": "a test"})
         store.discard()
     return root
 
