@@ -28,14 +28,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from restain.bundle import load_bundle
 from restain.cohort import FieldReading, PatientReading, SlideReading, read_fields
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.slide import write_phantom_slide
 from restain.phantom.slide_truth import SlideTruth
 from restain.slides import DensitySlide, open_slide, tissue_mask
-from restain.stain import Restainer, SlideOptions, stain_slide
+from restain.stain import Model, load
 
 MIXTURES = (
     {Her2Level.ZERO: 0.5, Her2Level.THREE: 0.5},
@@ -62,7 +61,7 @@ def by_field(fields: list[FieldReading]) -> dict[Her2Level, float]:
     return {level: float(area[level] / area.sum()) for level in Her2Level}
 
 
-def measure(folder: Path, truth: SlideTruth, restainer: Restainer | None) -> dict[str, Any]:
+def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, Any]:
     with open_slide(folder / "he.ome.tiff") as he, open_slide(folder / "ihc-registered.ome.tiff") as ihc:
         tissue = tissue_mask(he)
         begin = time.perf_counter()
@@ -78,8 +77,8 @@ def measure(folder: Path, truth: SlideTruth, restainer: Restainer | None) -> dic
         "seconds_per_mm2": seconds / sum(one.tissue_mm2 for one in fields),
         "off_pp_virtual": None,
     }
-    if restainer is not None:
-        stained = stain_slide(folder / "he.ome.tiff", folder / "virtual", restainer, SlideOptions(dab=True))
+    if model is not None:
+        stained = model.stain_slide(folder / "he.ome.tiff", folder / "virtual", dab=True)
         assert stained.dab is not None
         with open_slide(stained.path) as ihc, DensitySlide(stained.dab) as dab:
             virtual = patient(read_fields(ihc, tissue, dab=dab))
@@ -99,7 +98,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     size, mixtures = (Size(4200, 3600), MIXTURES[:2]) if arguments.quick else (Size(9000, 8000), MIXTURES)
-    restainer = Restainer(load_bundle(arguments.model)) if arguments.virtual else None
+    model = load(arguments.model) if arguments.virtual else None
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for seed, mixture in enumerate(mixtures):
@@ -116,7 +115,7 @@ def main() -> None:
                 islands=2 * len(mixture),
                 tissue_share=0.55,
             )
-            rows.append(measure(folder, truth, restainer))
+            rows.append(measure(folder, truth, model))
             print(json.dumps(rows[-1]), flush=True)
     virtual = [row["off_pp_virtual"] for row in rows if row["off_pp_virtual"] is not None]
     result = {

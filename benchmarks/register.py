@@ -49,11 +49,11 @@ from scipy import ndimage
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
-from restain.images import read_rgb, write_png
+from restain.images import write_png
 from restain.optics import optical_density
 from restain.phantom import make_pair
 from restain.register import register_images, slide_of, warp_region
-from restain.slides import tissue_of
+from restain.slides import read_image, tissue_of
 
 Rgb = NDArray[np.uint8]
 Field = NDArray[np.float64]
@@ -140,7 +140,7 @@ def landmarks(path: Path) -> NDArray[np.float64]:
 
 
 def kidney(folder: Path, peer: Path | None) -> dict[str, object]:
-    fixed, moving = (read_rgb(folder / f"{name}.jpg") for name in KIDNEY)
+    fixed, moving = (read_image(folder / f"{name}.jpg") for name in KIDNEY)
     one, other = (landmarks(folder / f"{name}.csv") for name in KIDNEY)
     found = register_images(fixed, moving)
     results: dict[str, object] = {}
@@ -176,7 +176,7 @@ def patches(folders: tuple[Path, Path], name: str) -> dict[str, object]:
     Refused pairs stay as they come.
     """
     names = sorted(path.name for path in folders[0].iterdir())
-    pictures = [(read_rgb(folders[0] / one), read_rgb(folders[1] / one)) for one in names]
+    pictures = [(read_image(folders[0] / one), read_image(folders[1] / one)) for one in names]
     before, after = [], []
     agreements: dict[bool, list[float | None]] = {True: [], False: []}
     refused = {True: 0, False: 0}
@@ -237,7 +237,7 @@ def verdict_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb,
                 yield kind, False, he, pictures[number - 1][1], mpp
     real: dict[str, list[tuple[Rgb, Rgb]]] = {"kidney tile": [], "real patch": []}
     if options.kidney is not None:
-        one, other = (read_rgb(options.kidney / f"{name}.jpg") for name in KIDNEY)
+        one, other = (read_image(options.kidney / f"{name}.jpg") for name in KIDNEY)
         tiles = [(row, column) for row in range(2) for column in range(3)]
         real["kidney tile"] = [(_tile(one, at), _tile(other, at)) for at in tiles if sum(at) % 2 == half]
     numbered = [
@@ -245,7 +245,7 @@ def verdict_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb,
         for he, ihc in patch_folders(options).values()
         for name in sorted(path.name for path in he.iterdir())
     ]
-    real["real patch"] = [(read_rgb(he), read_rgb(ihc)) for he, ihc in numbered[half::2]]
+    real["real patch"] = [(read_image(he), read_image(ihc)) for he, ihc in numbered[half::2]]
     for kind, pictures in real.items():
         mpp = None if kind == "kidney tile" else PATCH_MPP
         for i, (he, _) in enumerate(pictures):

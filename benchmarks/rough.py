@@ -45,12 +45,12 @@ from restain.data import Pair, open_pairs
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.curves import Line, plot
 from restain.files import whole_file
-from restain.images import read_rgb
 from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom
 from restain.phantom.noise import misalignment_field
 from restain.recipe import DeformRecipe, Recipe, load_recipe, shipped_recipes
 from restain.register.structure import channels, look_of
+from restain.slides import read_image
 from restain.train import train
 from restain.train.checkpoint import load_checkpoint
 from restain.train.deform import deformer, deformer_terms
@@ -155,7 +155,7 @@ def registration(folder: Path, um: int) -> dict[str, float]:
     for path in names:
         pair = folder / "sets" / f"{um}"
         made = read_record(pair / "truth" / "train" / f"{path.stem}.tif")["misalignment"]
-        he, ihc = (_tensor(read_rgb(pair / stain / "train" / path.name))[window] for stain in ("HE", "IHC"))
+        he, ihc = (_tensor(read_image(pair / stain / "train" / path.name))[window] for stain in ("HE", "IHC"))
         with torch.no_grad():
             virtual.append(generator(he).rgb)
         real.append(ihc)

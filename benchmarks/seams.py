@@ -3,10 +3,9 @@
     python benchmarks/seams.py [--quick] [--model BUNDLE] [--threads 2]
 
 A phantom H&E image (synthetic tissue of four HER2 levels in its quarters, so that tiles differ) is stained in one piece, as
-``restain stain`` does slides (blocks of 256, 512 and 1024 px with a margin, which read from a survey of the whole image
-and are set side by side), as it does pictures (tiles of 512 px that read from the survey and are blended over their overlap),
-with tiles that see only themselves and are blended, and as plain tiles that see only themselves, set side by side. All but the
-last two read from one state of the whole image; the blocks do so once more from states on a grid (``Survey.spacing``), of
+``restain stain`` does (blocks of 256, 512 and 1024 px with a margin, which read from a survey of the whole image
+and are set side by side), and as plain tiles that see only themselves. The blocks
+read from one state of the whole image, and once more from states on a grid (``Survey.spacing``), of
 512 px with ``--quick``, else 1024.
 Differences are of 8-bit RGB values. Prints one JSON object last:
 
@@ -16,7 +15,7 @@ Differences are of 8-bit RGB values. Prints one JSON object last:
   ``seam_ratio_whole`` is the same figure of the image in one piece, which has no seams.
 - ``survey``: of the image in one piece that reads from the survey to the one that attends to itself.
 - ``margins``: of blocks of 512 px with other margins than the one in use to the image in one piece that reads from the survey.
-- ``pictures``, ``blended``, ``plain``: the other ways, at 512 px.
+- ``plain``: the tiles that see only themselves, at 512 px.
 - ``grid``: of blocks that read from the grid: ``mean_diff`` and ``max_diff`` to the image in one piece that reads from it,
   ``mean_between`` and ``max_between``, the worst pair of sizes; ``seam_ratio``; ``global``: to the image in one piece
   that attends to itself; ``seconds`` of CPU time for blocks of 512 px beside ``global_seconds``, and of the two surveys.
@@ -52,9 +51,10 @@ from restain.models.state_grid import State
 from restain.models.survey import Survey
 from restain.phantom import make_pair
 from restain.slides import TissueMask, open_slide
-from restain.stain import Restainer, blocks
+from restain.stain import Model, StainOptions, blocks
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import BlockStainer
+from restain.stain.memory import MemoryTiles
 from restain.stain.seams import measure_seams
 from restain.stain.survey import places, survey_slide
 
@@ -70,25 +70,6 @@ def picture(side: int, mpp: float, seed: int) -> tuple[NDArray[np.uint8], NDArra
         np.vstack([np.hstack(he[:2]), np.hstack(he[2:])]),
         np.vstack([np.hstack(dab[:2]), np.hstack(dab[2:])]).astype(np.float32),
     )
-
-
-class Canvas:
-    """What a block stainer needs of a store, on an array: no JPEG comes between."""
-
-    def __init__(self, image: NDArray[np.generic], tile: int) -> None:
-        self.tile, self.grid = tile, (-(-len(image) // tile),) * 2
-        self.image = image
-
-    def has(self, row: int, column: int) -> bool:
-        return False
-
-    def extent(self, row: int, column: int) -> tuple[int, int]:
-        side = len(self.image)
-        return min(self.tile, side - row * self.tile), min(self.tile, side - column * self.tile)
-
-    def put(self, row: int, column: int, image: NDArray[np.uint8]) -> None:
-        height, width = image.shape[:2]
-        self.image[row * self.tile :, column * self.tile :][:height, :width] = image
 
 
 def main() -> None:
@@ -113,12 +94,11 @@ def main() -> None:
         slide = open_slide(Path(folder) / "he.png", mpp)
         glass = TissueMask(np.zeros((1, 1), bool), 8.0, np.array(WHITE, np.float32))
         area = Area(everywhere(slide.size_at(8.0), glass), mpp, mpp)
-        restainer = Restainer(bundle, white=WHITE)
+        model = Model(bundle)
         surveys, survey_seconds = {}, {}
         for name, spacing in (("global", None), ("grid", side // (3 if options.quick else 4))):
-            looking = Restainer(bundle, white=WHITE, survey=Survey(spacing=spacing))
-            started = time.process_time()
-            surveys[name] = survey_slide(slide, looking, places(slide, looking, area), Path(folder), {"name": name})
+            looking, started = Survey(spacing=spacing), time.process_time()
+            surveys[name] = survey_slide(slide, model, looking, places(slide, mpp, looking, area))
             survey_seconds[name] = time.process_time() - started
             say(f"{surveys[name].windows} windows surveyed, {name}")
     survey, grid = surveys["global"], surveys["grid"]
@@ -127,7 +107,8 @@ def main() -> None:
     everything = Region(Point(0, 0), Size(side, side))
 
     def in_one_piece(context: Sequence[State] | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        planes = restainer.engine(he[None], restainer.white, context)[0]
+        engine = model.engine(StainOptions(engine="eager-fp32"))
+        planes = engine(he[None], np.array(WHITE, np.float32), context)[0]
         return np.rint(planes[..., :3].clip(0, 1) * 255).astype(np.uint8), planes[..., 3]
 
     whole, whole_dab = in_one_piece(None)
@@ -138,21 +119,16 @@ def main() -> None:
     seconds: dict[str, float] = {}
 
     def blocked(size: int, margin: int | None = None, *, by: str = "global") -> NDArray[np.uint8]:
-        stores = [Canvas(np.zeros((side, side, 3), np.uint8), size), Canvas(np.zeros((side, side), np.float32), size)]
+        stores = [MemoryTiles(Size(side, side), size, kind) for kind in ("rgb", "dab")]
         own, blocks.HALO = blocks.HALO, blocks.HALO if margin is None else margin
         context = surveys[by].context if by in surveys else None
-        small, started = Restainer(bundle, tile=size, white=WHITE), time.process_time()
-        BlockStainer(slide, small, area, glass.glass, context, stores, strict=True).run()  # type: ignore[arg-type]
+        small, started = StainOptions(tile=size, white=WHITE, engine="eager-fp32", strict=True), time.process_time()
+        BlockStainer(slide, model, small, area, glass.glass, context, stores).run()
         seconds[f"{by} {size}"] = time.process_time() - started
         blocks.HALO = own
         say(f"blocks of {size} px, margin {own if margin is None else margin}, {by}")
-        densities.setdefault(f"{by} {size}", stores[1].image)
-        return stores[0].image
-
-    def tiled(survey: Survey | None) -> NDArray[np.uint8]:
-        result = Restainer(bundle, tile=512, white=WHITE, survey=survey)(he).rgb
-        say(f"blended tiles of 512 px, {'surveyed' if survey else 'alone'}")
-        return result
+        densities.setdefault(f"{by} {size}", stores[1].pixels)
+        return stores[0].pixels
 
     def apart(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[float, float]:
         difference = np.abs(a.astype(np.int16) - b)
@@ -196,8 +172,6 @@ def main() -> None:
         "survey": against(surveyed, whole),
         "margins": {str(margin): against(blocked(512, margin), surveyed) for margin in (32, 64, 128)},
         "margin": blocks.HALO,
-        "pictures": against(tiled(Survey()), whole),
-        "blended": against(alone := tiled(None), whole) | {"seam_ratio": seams(alone)[0]},
         "plain": against(plain := blocked(512, 32, by="alone"), whole) | {"seam_ratio": seams(plain)[0]},
         "grid": {
             "spacing": side // (3 if options.quick else 4),

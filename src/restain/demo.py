@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from restain.bundle import load_bundle
 from restain.data import PairSet, open_pairs
 from restain.errors import RestainError
 from restain.evaluate import EvaluationSection, evaluate, write_page
 from restain.phantom import write_phantom
-from restain.stain import Restainer
+from restain.stain import load
 
 PHANTOM_SEED = 20_261
 """Not the seed of any data that the shipped model was trained on."""
@@ -41,8 +40,8 @@ def run_demo(
     Raises:
         RestainError: if ``out`` cannot be written or a file of ``real`` is damaged.
     """
-    restainer = Restainer(load_bundle())
-    card = restainer.bundle.card
+    model = load()
+    card = model.bundle.card
     say(f"making {pairs} phantom pairs (seed {PHANTOM_SEED})")
     write_phantom(out / "phantom", pairs=pairs, seed=PHANTOM_SEED, mpp=card.mpp, test_share=1 / 3, progress=progress)
     sets = {"phantom": open_pairs(out / "phantom", val_share=0)} | _real_sets(real, say)
@@ -50,7 +49,7 @@ def run_demo(
     for name, found in sets.items():
         say(f"restaining and measuring {name}: {found.describe()}")
         summary = evaluate(
-            restainer,
+            model,
             found,
             "test",
             out / name.replace(" ", "-"),

@@ -20,13 +20,13 @@ class Prediction:
 
 
 class Predictor(Protocol):
-    """Anything that restains one image: a bundle, or a function in a test."""
+    """Anything that restains one image: a :class:`restain.stain.Model`, or a class in a test."""
 
     @property
     def label(self) -> str:
         """Names the model in reports, for example its recipe and hash."""
         ...
 
-    def __call__(self, he: NDArray[np.uint8]) -> Prediction:
+    def predict(self, he: NDArray[np.uint8]) -> Prediction:
         """Restain ``he``, ``(H, W, 3)`` RGB, as an image of the same size."""
         ...

@@ -10,13 +10,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from restain import NOTICE, RestainError
-from restain.bundle import load_bundle, save_bundle
+from restain.bundle import save_bundle
 from restain.cli import app
 from restain.cohort import run_cohort
 from restain.images import write_rgb
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.stain import Restainer
+from restain.stain import StainOptions, load
 
 MPP = 0.5
 
@@ -52,7 +52,7 @@ def cohort(tmp_path_factory, model) -> tuple[Path, Path, list[str]]:
     table.write_text("slide,patient,block\na.tif,P/1,A\nb.tif,P/1,B\nc.svs,P2,A\n")
     warned: list[str] = []
     page = run_cohort(
-        table, folder / "out", restainer=Restainer(load_bundle(model), tile=512), side_um=200, warn=warned.append
+        table, folder / "out", model=load(model, options=StainOptions(tile=512)), side_um=200, warn=warned.append
     )
     return table, page, warned
 
@@ -91,7 +91,7 @@ def test_called_again_it_takes_what_is_there_and_reads_what_is_not(cohort, model
     folder = page.parent / "slides" / "P%2F1"
     kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     (folder / "b.fields.json").write_text("{")
-    run_cohort(table, page.parent, restainer=Restainer(load_bundle(model), tile=512), side_um=200)
+    run_cohort(table, page.parent, model=load(model, options=StainOptions(tile=512)), side_um=200)
     assert json.loads((page.parent / "cohort.json").read_text())["patients"] == before["patients"]
     changed = [path.name for path, when in kept.items() if path.stat().st_mtime_ns != when]
     assert changed == ["b.fields.json"]
@@ -102,13 +102,13 @@ def test_slides_whose_results_would_collide_and_cohorts_without_any_are_refused(
     for name in ("a.tif", "x/a.tif"):
         (tmp_path / name).write_bytes(b"no slide at all")
     table = tmp_path / "cohort.csv"
-    restainer = Restainer(load_bundle(model), tile=512)
+    loaded = load(model, options=StainOptions(tile=512))
     table.write_text("slide,patient,block\na.tif,1,A\nx/a.tif,1,B\n")
     with pytest.raises(RestainError, match="lines 2 and 3"):
-        run_cohort(table, tmp_path / "out", restainer=restainer)
+        run_cohort(table, tmp_path / "out", model=loaded)
     table.write_text("slide,patient,block\na.tif,1,A\nx/a.tif,..,B\n")
     with pytest.raises(RestainError, match="none of its 2 slides"):
-        run_cohort(table, tmp_path / "out", restainer=restainer)
+        run_cohort(table, tmp_path / "out", model=loaded)
     assert sorted(path.name for path in (tmp_path / "out" / "slides").iterdir()) == ["%2E%2E", "1"]
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from restain.bundle import load_bundle
 from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
 from restain.evaluate.slide_pair import compare_slides
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, write_phantom_slide
 from restain.recipe import parse_recipe
-from restain.stain import Restainer, stain_slide
+from restain.stain import StainOptions, load, stain_slide
 from restain.train import train
 
 TINY = {
@@ -48,7 +47,9 @@ def test_from_two_scanned_slides_to_a_comparison_with_the_real_stain(pair: Slide
 
     bundle = train(parse_recipe(TINY, "test"), [built.out], tmp_path / "run", accelerator="cpu")
     (number, held_out), *_ = ((i, one.pair) for i, one in enumerate(built.outcomes, 1) if one.split == "test")
-    stained = stain_slide(held_out.he, tmp_path / "virtual", Restainer(load_bundle(bundle), tile=256))
+    stained = stain_slide(
+        held_out.he, tmp_path / "virtual", load(bundle, options=StainOptions(tile=256, format="ome-tiff"))
+    )
 
     # The virtual slide is at the model's mpp, the registration in px of the H&E: a file of the matrix between the two.
     transform = tmp_path / "transform.json"

@@ -9,7 +9,7 @@ from restain.engines.eager import EagerEngine
 from restain.models.build import build_generator
 from restain.models.network import batch_of
 from restain.recipe import parse_recipe
-from restain.stain.restainer import restain_whole
+from restain.stain import restain_whole
 
 CPU = torch.device("cpu")
 

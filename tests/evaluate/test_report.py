@@ -48,7 +48,7 @@ class Page(HTMLParser):
 class Named:
     label = "<script>alert('x')</script> & co"
 
-    def __call__(self, he: np.ndarray) -> Prediction:
+    def predict(self, he: np.ndarray) -> Prediction:
         return Prediction(he)
 
 
@@ -107,7 +107,7 @@ def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSumm
     class Perfect:
         label = "nearly perfect"
 
-        def __call__(self, he: np.ndarray) -> Prediction:
+        def predict(self, he: np.ndarray) -> Prediction:
             return Prediction(np.clip(next(truth).astype(int) + 1, 0, 255).astype(np.uint8))
 
     text = Page(evaluate(Perfect(), pairs, "test", tmp_path, mpp=1.0).report.read_text(encoding="utf-8")).text

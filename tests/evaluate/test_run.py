@@ -41,7 +41,7 @@ class Model:
     def __init__(self, answer: Callable[[NDArray[np.uint8]], Prediction]) -> None:
         self.answer = answer
 
-    def __call__(self, he: NDArray[np.uint8]) -> Prediction:
+    def predict(self, he: NDArray[np.uint8]) -> Prediction:
         return self.answer(he)
 
 

@@ -22,7 +22,7 @@ from restain.optics import EOSIN, HEMATOXYLIN, hematoxylin_density, mix, transmi
 from restain.phantom import write_phantom
 from restain.prediction import Prediction
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.stain import Restainer
+from restain.stain import Model
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def test_normalisers_bring_swept_images_together(data: Path) -> None:
     assert normalisers([])[0] == {}
 
 
-class ByHematoxylin(Restainer):
+class ByHematoxylin(Model):
     """Its DAB is the H&E's hematoxylin: a stronger stain gives a stronger answer."""
 
-    def __call__(self, he, progress=None) -> Prediction:
+    def predict(self, he) -> Prediction:
         return Prediction(np.full_like(he, 220), hematoxylin_density(he))
 
 

@@ -23,7 +23,7 @@ from restain.phantom import write_phantom
 from restain.prediction import Prediction
 from restain.recipe import AttentionRecipe, AugmentRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
 from restain.slides import read_image
-from restain.stain import Restainer, stain_images
+from restain.stain import Model, Provenance, StainOptions, stain_slide
 
 SIDE = 128
 
@@ -67,14 +67,14 @@ def test_the_eight_views_are_all_different() -> None:
     assert len({(view(image, k).shape, view(image, k).tobytes()) for k in range(8)}) == 8
 
 
-class Fixed(Restainer):
+class Fixed(Model):
     """Restains by a function in place of the bundle's network."""
 
     def __init__(self, bundle: Bundle, answer) -> None:
         super().__init__(bundle)
         self.answer = answer
 
-    def __call__(self, he, progress=None) -> Prediction:
+    def predict(self, he) -> Prediction:
         return self.answer(he)
 
 
@@ -110,7 +110,7 @@ def test_doubt_is_the_standard_deviation_over_the_views(bundle: Bundle) -> None:
 
 def test_a_model_of_colours_only_has_doubt_too(tmp_path: Path) -> None:
     he = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    trust = assess(make_bundle(tmp_path / "rgb", output="rgb"), he, views=2)
+    trust = assess(Model(make_bundle(tmp_path / "rgb", output="rgb")), he, views=2)
     assert trust.prediction.dab is None
     assert trust.doubt.shape == (32, 32)
     assert trust.colour_doubt.mean() > 0
@@ -125,7 +125,7 @@ def test_confidence_falls_with_disagreement_and_with_strangeness() -> None:
 def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
     he = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="views"):
-        assess(bundle, he, views=9)
+        assess(Model(bundle), he, views=9)
     with pytest.raises(ValueError, match="at least one model"):
         assess([], he)
 
@@ -136,7 +136,7 @@ def test_the_job_writes_figures_curves_and_flags(bundle: Bundle, data: Path, tmp
     write_png(tmp_path / "other.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     told: list[tuple[int, int]] = []
     result = measure_trust(
-        [Restainer(bundle)],
+        [Model(bundle)],
         pairs.split("test"),
         tmp_path,
         familiarity=memory,
@@ -173,11 +173,11 @@ def test_without_familiarity_nothing_is_flagged_and_the_page_says_why(
     bundle: Bundle, data: Path, tmp_path: Path
 ) -> None:
     pairs = open_pairs(data, val_share=0).split("test")[:2]
-    result = measure_trust([Restainer(bundle)], pairs, tmp_path, familiarity=None, familiarity_note="absent: why")
+    result = measure_trust([Model(bundle)], pairs, tmp_path, familiarity=None, familiarity_note="absent: why")
     assert result["flags"] == []
     assert "absent: why" in (tmp_path / "trust.html").read_text()
     with pytest.raises(RestainError, match="no pairs"):
-        measure_trust([Restainer(bundle)], [], tmp_path, familiarity=None)
+        measure_trust([Model(bundle)], [], tmp_path, familiarity=None)
 
 
 def test_a_bundle_keeps_its_familiarity_until_it_is_replaced(data: Path, tmp_path: Path) -> None:
@@ -203,12 +203,14 @@ def test_staining_warns_once_per_strange_image_and_writes_it_down(bundle: Bundle
     known = pairs.split("train")[0].he_path
     for _ in range(2):
         told: list[str] = []
-        results = stain_images([strange, known], tmp_path / "out", Restainer(knowing), warn=told.append)
+        model = Model(knowing, options=StainOptions(mpp=knowing.card.mpp))
+        results = [stain_slide(path, tmp_path / "out", model, warn=told.append) for path in (strange, known)]
         assert len(told) == 1
         assert told[0].startswith(f"{strange}: the image is unlike")
-        assert read_text(results[0])["familiar"].startswith("no: ")
-        assert read_text(results[1])["familiar"] == "yes"
-    silent = stain_images([strange], tmp_path / "silent", Restainer(bundle), warn=told.append)
+        assert [result.provenance.ood.is_ood for result in results] == [True, False]
+        assert Provenance.from_metadata(read_text(results[0].path)) == results[0].provenance
+    silent = stain_slide(strange, tmp_path / "silent", Model(bundle, options=model.options), warn=told.append)
     assert len(told) == 1
-    assert read_text(silent[0])["familiar"] == "unknown"
-    assert read_image(silent[0]).shape == (SIDE, SIDE, 3)
+    assert silent.provenance.ood is None
+    assert read_text(silent.path)["ood"] == "unknown"
+    assert read_image(silent.path).shape == (SIDE, SIDE, 3)

@@ -127,6 +127,13 @@ def test_takes_no_stain_for_ink(seed: int) -> None:
         assert not ink_marks(optical_density(light, pair.record[name]["white"]), MPP).any(), name
 
 
+def test_a_field_of_tissue_whose_brightest_flat_pixels_are_eosin_is_all_tissue(he: NDArray[np.float64]) -> None:
+    # Even eosin is flat as glass is, and brighter than the tissue round it.
+    od = he + 0.1
+    od[100:160, 100:160] = 0.08 * np.array(EOSIN)
+    assert tissue_of(_photo(od, (245, 245, 245)), MPP).mask.all()
+
+
 def test_skips_dust(he: NDArray[np.float64]) -> None:
     rng = np.random.default_rng(3)
     dust = np.zeros((SIDE, SIDE))

@@ -15,6 +15,7 @@ import pytest
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
+from restain.slides.peek import StoreView
 from restain.slides.store import TileStore
 
 SIZE = Size(150, 100)
@@ -46,6 +47,22 @@ def test_tiles_come_back_cut_to_the_slide(tmp_path: Path) -> None:
         assert np.abs(store.read(0, 1).astype(int) - [240, 241, 242]).max() <= 1
         with pytest.raises(RestainError, match="has no tile"):
             store.read(1, 1)
+
+
+def test_lossless_tiles_come_back_as_they_were_here_and_where_they_are_watched(tmp_path: Path) -> None:
+    noise = np.random.default_rng([7]).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with _open(tmp_path / "s.part", quality=None) as store:
+        store.put(0, 0, noise)
+        store.put(1, 2, noise)
+        np.testing.assert_array_equal(store.read(0, 0), noise)
+        np.testing.assert_array_equal(store.read(1, 2), noise[:36, :22])
+        view = StoreView(tmp_path / "s.part")
+        assert view.refresh() == 2
+        np.testing.assert_array_equal(view.read(0, 0), noise)
+        halved = noise.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+        assert np.abs(view.read(0, 0, 2) - halved).max() <= 0.5
+    with _open(tmp_path / "s.part", quality=90) as store:
+        assert store.missing == 6
 
 
 def test_density_is_kept_to_half_a_count(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tifffile
 
 from restain import RestainError
 from restain.bundle import Bundle
-from restain.stain import Restainer, find_sources, stain_many
+from restain.stain import Model, StainOptions, find_sources, stain_many
 from restain.stain.cluster import Cluster, stain_on_cluster
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -45,6 +45,7 @@ def test_a_worker_is_killed_and_every_slide_comes_out_whole(
     for number in range(3):
         shutil.copy(slide, tmp_path / f"block_{number}.ome.tiff")
     sources = find_sources([tmp_path])
+    options = StainOptions(tile=512, engine="eager-fp32")
     out, killed, done = tmp_path / "out", [], threading.Event()
 
     def kill() -> None:
@@ -59,15 +60,13 @@ def test_a_worker_is_killed_and_every_slide_comes_out_whole(
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        outcomes = stain_on_cluster(
-            sources, out, bundle, cluster=Cluster(address, cpus=1), tile=512, engine="eager-fp32"
-        )
+        outcomes = stain_on_cluster(sources, out, bundle, options, cluster=Cluster(address, cpus=1))
     finally:
         done.set()
         killer.join()
     assert killed
     assert [outcome.outcome for outcome in outcomes] == ["stained"] * 3, [outcome.fault for outcome in outcomes]
-    stain_many(sources[:1], tmp_path / "here", Restainer(bundle, tile=512))
+    stain_many(sources[:1], tmp_path / "here", Model(bundle), options)
     expected = tifffile.imread(tmp_path / "here" / "block_0.ome.tiff", key=0)
     for outcome in outcomes:
         assert outcome.result is not None

@@ -4,42 +4,41 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
 import tifffile
+from PIL import Image
 
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle
 from restain.geometry import Point, Region, Size
 from restain.slides import Slide, TileStore, open_slide, read_geojson, read_metadata
-from restain.stain import Restainer, SlideOptions, StainedSlide, stain_slide
+from restain.stain import Model, Provenance, StainedSlide, StainOptions, restain_whole, stain_slide
 from restain.stain.area import rectangle
-
-GLASS = (236, 234, 238)
-
-
-@pytest.fixture(scope="module")
-def restainer(bundle: Bundle) -> Restainer:
-    return Restainer(bundle, tile=512)
+from restain.stain.figures import SlideFigures
 
 
 @pytest.fixture(scope="module")
-def stained(slide: Path, restainer: Restainer, tmp_path_factory: pytest.TempPathFactory) -> StainedSlide:
-    return stain_slide(slide, tmp_path_factory.mktemp("out"), restainer, SlideOptions(dab=True))
+def model(bundle: Bundle) -> Model:
+    return Model(bundle, options=StainOptions(tile=512))
+
+
+@pytest.fixture(scope="module")
+def white(model: Model) -> np.ndarray:
+    return np.rint(model.own_white)
+
+
+@pytest.fixture(scope="module")
+def stained(slide: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> StainedSlide:
+    return stain_slide(slide, tmp_path_factory.mktemp("out"), model, model.options.having(dab=True))
 
 
 def pixels(path: Path) -> np.ndarray:
     return tifffile.imread(path, key=0)
-
-
-def whole(slide: Path, restainer: Restainer) -> np.ndarray:
-    with open_slide(slide) as opened:
-        he = opened.read(Region(Point(0, 0), opened.size), 0.5)
-    return Restainer(restainer.bundle, tile=4096, white=GLASS, survey=None)(he).rgb
 
 
 def test_the_result_is_a_slide_that_every_reader_opens_with_scale_and_origin(
@@ -55,40 +54,44 @@ def test_the_result_is_a_slide_that_every_reader_opens_with_scale_and_origin(
     assert text["notice"] == NOTICE
     assert text["bundle_hash"] == bundle.card.hash
     assert text["source"] == slide.name
-    assert text["familiar"] == "unknown"
+    assert text["ood"] == "unknown"
+    assert Provenance.from_metadata(text) == stained.provenance
     assert json.loads(stained.report.read_bytes())["provenance"] == {
         key: value for key, value in text.items() if key != "holes"
     }
+    assert SlideFigures.read(stained.report) == stained.figures
 
 
-def test_it_shows_what_the_network_makes_of_the_whole_slide(
-    stained: StainedSlide, slide: Path, restainer: Restainer
-) -> None:
-    expected, got = whole(slide, restainer).astype(int), pixels(stained.path).astype(int)
+def test_it_shows_what_the_network_makes_of_the_whole_slide(stained: StainedSlide, slide: Path, bundle: Bundle) -> None:
+    with open_slide(slide) as opened:
+        he = opened.read(Region(Point(0, 0), opened.size), 0.5)
+    expected, got = restain_whole(bundle.generator, he)[..., :3] * 255, pixels(stained.path).astype(int)
     inside = np.zeros((1100, 1500), bool)
     inside[200:500, 300:600] = True
     assert np.abs(expected - got)[inside].mean() < 4  # JPEG
 
 
-def test_glass_has_the_slides_own_colour_and_no_dab(stained: StainedSlide) -> None:
+def test_glass_has_the_models_white_and_no_dab(stained: StainedSlide, white: np.ndarray) -> None:
     rgb, dab = pixels(stained.path), pixels(stained.dab)
     for corner in (np.s_[:60, :60], np.s_[-60:, :60], np.s_[:60, -60:]):
-        assert np.abs(rgb[corner].astype(int) - GLASS).max() <= 1
+        assert np.abs(rgb[corner].astype(int) - white).max() <= 1
         assert (dab[corner] == 0).all()
     assert dab.shape == rgb.shape[:2]
     assert dab.max() > 0
     assert read_geojson(stained.tissue)
-    assert stained.figures["tissue_mm2"] == pytest.approx(np.pi * 1.5 * 1.1 / 4 * (0.28 * 0.22 + 0.3 * 0.18), rel=0.15)
+    assert stained.figures.tissue_mm2 == pytest.approx(np.pi * 1.5 * 1.1 / 4 * (0.28 * 0.22 + 0.3 * 0.18), rel=0.15)
 
 
 def test_a_finished_result_is_kept_until_something_that_decides_it_changes(
-    slide: Path, restainer: Restainer, tmp_path: Path
+    slide: Path, model: Model, tmp_path: Path
 ) -> None:
-    first = stain_slide(slide, tmp_path, restainer)
+    first = stain_slide(slide, tmp_path, model)
     stamp = first.path.stat().st_mtime_ns
-    again = stain_slide(slide, tmp_path, restainer)
+    again = stain_slide(slide, tmp_path, model)
     assert (again.kept, again.path.stat().st_mtime_ns, again.figures) == (True, stamp, first.figures)
-    other = stain_slide(slide, tmp_path, restainer, SlideOptions(roi=(rectangle(Region(Point(0, 0), Size(700, 700))),)))
+    other = stain_slide(
+        slide, tmp_path, model, model.options.having(roi=(rectangle(Region(Point(0, 0), Size(700, 700))),))
+    )
     assert not other.kept
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "block_1.ome.tiff",
@@ -98,29 +101,29 @@ def test_a_finished_result_is_kept_until_something_that_decides_it_changes(
 
 
 def test_outside_the_region_of_interest_tissue_is_grey_and_glass_is_glass(
-    slide: Path, restainer: Restainer, stained: StainedSlide, tmp_path: Path
+    slide: Path, model: Model, stained: StainedSlide, white: np.ndarray, tmp_path: Path
 ) -> None:
-    options = SlideOptions(dab=True, roi=(rectangle(Region(Point(300, 250), Size(200, 100))),))
-    result = stain_slide(slide, tmp_path, restainer, options)
+    options = model.options.having(dab=True, roi=(rectangle(Region(Point(300, 250), Size(200, 100))),))
+    result = stain_slide(slide, tmp_path, model, options)
     rgb, dab = pixels(result.path).astype(int), pixels(result.dab)
     full = pixels(stained.path).astype(int)
     inside = np.s_[262:338, 312:488]  # JPEG bleeds over the edge
     assert np.abs(rgb[inside] - full[inside]).mean() < 4
     assert np.abs(rgb[600:700, 1050:1200] - 200).max() < 6
     assert (dab[600:700, 1050:1200] == 0).all()
-    assert np.abs(rgb[:60, :60] - GLASS).max() <= 1
+    assert np.abs(rgb[:60, :60] - white).max() <= 1
     with pytest.raises(RestainError, match="holds no tissue"):
-        stain_slide(slide, tmp_path, restainer, replace(options, roi=(rectangle(Region(Point(0, 0), Size(50, 50))),)))
+        stain_slide(slide, tmp_path, model, replace(options, roi=(rectangle(Region(Point(0, 0), Size(50, 50))),)))
 
 
 def test_blocks_of_any_size_give_the_same_slide(
     slide: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "bundle", label_feature=False)  # untrained, it reaches far beyond the margin
-    fine = SlideOptions(quality=100)  # coarser steps of JPEG would be taken for differences
+    model, fine = Model(bundle), StainOptions(quality=100)  # coarser steps of JPEG would be taken for differences
     small, large = (
-        pixels(stain_slide(slide, tmp_path / str(tile), Restainer(bundle, tile=tile), fine).path).astype(int)
-        for tile in (512, 1536)
+        pixels(stain_slide(slide, tmp_path / str(tile), model, fine.having(tile=tile)).path).astype(int)
+        for tile in (512, 1024)
     )
     assert np.abs(small - large).max() <= 3
     assert np.abs(small - large).mean() < 0.1
@@ -139,49 +142,56 @@ class Torn(Slide):
 
 
 def test_what_cannot_be_read_is_a_marked_hole_or_with_strict_the_end(
-    slide: Path, restainer: Restainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slide: Path, model: Model, white: np.ndarray, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("restain.stain.slide.open_slide", lambda path, mpp: Torn(open_slide(path, mpp)))
+    large = model.options.having(tile=1024)
     said: list[str] = []
     with pytest.raises(RestainError, match=r"block_1\.ome\.tiff is truncated"):
-        stain_slide(slide, tmp_path, Restainer(restainer.bundle, tile=1024), SlideOptions(strict=True))
+        stain_slide(Torn(open_slide(slide)), tmp_path, model, large.having(strict=True))
     assert not (tmp_path / "block_1.ome.tiff").exists()
-    result = stain_slide(slide, tmp_path, Restainer(restainer.bundle, tile=1024), warn=said.append)
-    (hole,) = result.figures["holes"]
-    assert hole[:4] == [0, 0, 512, 512]
-    assert "cannot be decoded" in hole[4]
-    assert json.loads(read_metadata(result.path)["holes"]) == [hole]
+    result = stain_slide(Torn(open_slide(slide)), tmp_path, model, large, warn=said.append)
+    (hole,) = result.figures.holes
+    assert (hole.x, hole.y, hole.width, hole.height) == (0, 0, 512, 512)
+    assert "cannot be decoded" in hole.reason
+    assert json.loads(read_metadata(result.path)["holes"]) == [list(asdict(hole).values())]
     assert any("marked holes" in sentence for sentence in said)
     rgb = pixels(result.path)
     assert np.abs(rgb[250:262, 250:262].astype(int)).mean() < 60  # the arms of the cross
-    assert np.abs(rgb[:60, -60:].astype(int) - GLASS).max() <= 1
+    assert np.abs(rgb[:60, -60:].astype(int) - white).max() <= 1
 
 
-def test_a_slide_of_glass_alone_is_refused_unless_all_is_wanted(restainer: Restainer, tmp_path: Path) -> None:
-    glass = tmp_path / "glass.tif"
-    tifffile.imwrite(glass, np.full((600, 600, 3), 240, np.uint8), tile=(256, 256), photometric="rgb")
-    with pytest.raises(RestainError, match=r"glass\.tif does not say its micrometres per pixel; give them with --mpp"):
-        stain_slide(glass, tmp_path / "out", restainer)
+def test_a_slide_of_glass_alone_is_refused_unless_all_is_wanted_and_a_picture_is_glass(
+    model: Model, write_slide: Callable[..., Path], white: np.ndarray, tmp_path: Path
+) -> None:
+    glass = np.full((700, 700, 3), 240, np.uint8)
+    slide = write_slide(tmp_path / "glass.ome.tiff", glass)
     with pytest.raises(RestainError, match="no tissue was found; --everywhere"):
-        stain_slide(glass, tmp_path / "out", restainer, SlideOptions(mpp=0.5))
-    assert stain_slide(glass, tmp_path / "out", restainer, SlideOptions(mpp=0.5, everywhere=True)).path.is_file()
+        stain_slide(slide, tmp_path / "out", model)
+    assert stain_slide(slide, tmp_path / "out", model, model.options.having(everywhere=True)).path.is_file()
+    Image.fromarray(glass).save(tmp_path / "picture.png")
+    said: list[str] = []
+    made = stain_slide(
+        tmp_path / "picture.png", tmp_path / "out", model, model.options.having(mpp=0.5), warn=said.append
+    )
+    assert any("no tissue was found" in sentence for sentence in said)
+    assert (read_image(made.path) == white).all()
 
 
 def test_the_source_is_never_overwritten_and_dab_never_invented(
-    slide: Path, restainer: Restainer, make_bundle: Callable[..., Bundle], tmp_path: Path
+    slide: Path, model: Model, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     copy = Path(shutil.copy(slide, tmp_path / "a.ome.tiff"))
     before = copy.read_bytes()
     with pytest.raises(RestainError, match="overwrite its source"):
-        stain_slide(copy, tmp_path, restainer)
+        stain_slide(copy, tmp_path, model)
     assert copy.read_bytes() == before
-    rgb_model = Restainer(make_bundle(tmp_path / "rgb", output="rgb"))
+    rgb_model = Model(make_bundle(tmp_path / "rgb", output="rgb"))
     with pytest.raises(RestainError, match="no stain output"):
-        stain_slide(slide, tmp_path / "out", rgb_model, SlideOptions(dab=True))
+        stain_slide(slide, tmp_path / "out", rgb_model, StainOptions(dab=True))
     assert stain_slide(slide, tmp_path / "out", rgb_model).path.is_file()
 
 
-def test_two_processes_never_write_one_slide(slide: Path, restainer: Restainer, tmp_path: Path) -> None:
+def test_two_processes_never_write_one_slide(slide: Path, model: Model, tmp_path: Path) -> None:
     holder = (
         "import sys, time; from pathlib import Path; from restain.geometry import Size; "
         "from restain.slides import TileStore; "
@@ -193,18 +203,17 @@ def test_two_processes_never_write_one_slide(slide: Path, restainer: Restainer, 
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(RestainError, match="in use by another process"):
-            stain_slide(slide, tmp_path, restainer)
+            stain_slide(slide, tmp_path, model)
         other.kill()
-    assert stain_slide(slide, tmp_path, restainer).path.is_file()
+    assert stain_slide(slide, tmp_path, model).path.is_file()
 
 
 JOB = """
 import sys
 from pathlib import Path
-from restain.bundle import load_bundle
-from restain.stain import Restainer, SlideOptions, stain_slide
+from restain.stain import StainOptions, load, stain_slide
 slide, out, bundle = map(Path, sys.argv[1:])
-stain_slide(slide, out, Restainer(load_bundle(bundle), tile=512), SlideOptions(dab=True),
+stain_slide(slide, out, load(bundle), StainOptions(tile=512, dab=True),
             progress=lambda done, total: print(done, flush=True))
 """
 
@@ -241,10 +250,12 @@ def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_store_of_other_options_is_not_gone_on_with(slide: Path, restainer: Restainer, tmp_path: Path) -> None:
+def test_a_store_of_other_options_is_not_gone_on_with(
+    slide: Path, model: Model, white: np.ndarray, tmp_path: Path
+) -> None:
     with TileStore.open(tmp_path / "block_1.rgb.part", {"bundle": "other"}, Size(1500, 1100), 512, "rgb") as store:
         for row in range(3):
             for column in range(3):
                 store.put_blank(row, column, (255, 0, 0))
-    rgb = pixels(stain_slide(slide, tmp_path, restainer).path)
-    assert np.abs(rgb[:60, :60].astype(int) - GLASS).max() <= 1
+    rgb = pixels(stain_slide(slide, tmp_path, model).path)
+    assert np.abs(rgb[:60, :60].astype(int) - white).max() <= 1

@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(he[:90, :120]).save(root / "registration" / "overlay.png")
     square = np.array([(100.0, 100.0), (700.0, 100.0), (700.0, 650.0), (100.0, 650.0)])
     write_geojson(root / "block_1.tissue.geojson", [Polygon(square)])
-    write_geojson(root / "virtual" / "block_1.unlike.geojson", [Polygon(square / 2)], "Unlike the training images")
+    write_geojson(root / "virtual" / "block_1.ood.geojson", [Polygon(square / 2)], "Unlike the training images")
     for stain, seed in (("HE", 2), ("IHC", 3)):
         (root / "BCI" / stain / "train").mkdir(parents=True)
         Image.fromarray(picture(256, 256, (60, 60, 60), (220, 200, 220), seed)).save(

@@ -59,7 +59,7 @@ def test_the_outline_is_offered_for_the_slide_in_whose_px_it_is(library: Library
     images = by_name(library)
     assert {which: path.name for which, path in library.related(images[HE]).outlines.items()} == {
         "tissue": "block_1.tissue.geojson",
-        "unlike": "block_1.unlike.geojson",
+        "ood": "block_1.ood.geojson",
     }
     assert library.related(images[VIRTUAL]).outlines == {}
 

@@ -45,7 +45,7 @@ def test_no_path_leads_out(server, target: str):
 
 @pytest.mark.parametrize("name", ["linked.png", "linked/secret.png", "../outside/secret.png", "/etc/passwd", ""])
 def test_a_link_or_path_out_of_the_folder_has_no_address(server, name: str):
-    for path in ("thumbnail.jpg", "tiles/0/0/0.jpg", "annotations", "outlines/tissue", "outlines/unlike"):
+    for path in ("thumbnail.jpg", "tiles/0/0/0.jpg", "annotations", "outlines/tissue", "outlines/ood"):
         assert server.image(name, path).status_code == 404
 
 

@@ -23,9 +23,10 @@ from PIL import Image
 
 from restain import NOTICE
 from restain.bundle import DEFAULT, read_card, save_bundle
+from restain.geometry import Size
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.slides import read_metadata
+from restain.slides import TileStore, read_metadata, write_ome_tiff
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
@@ -60,7 +61,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The same name twice: the result belongs to the one that was chosen.
     (root / "blocks" / "small.png").write_bytes(png(310, 400))
     Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
-    Image.fromarray(np.full((300, 400, 3), 238, np.uint8)).save(root / "glass.png")
+    with TileStore.open(root / "glass.part", {}, Size(800, 700), 256, "rgb") as store:
+        for row, column in np.ndindex(store.grid):
+            store.put_blank(row, column, (238, 238, 238))
+        write_ome_tiff(store, root / "glass.ome.tiff", mpp=0.5, metadata={"notice": "a test"})
+        store.discard()
     return root
 
 
@@ -185,7 +190,7 @@ def test_only_the_region_is_stained(staining, tmp_path: Path):
 
 
 def test_a_slide_that_fails_says_why_without_its_place(staining, served: Path):
-    job = add(staining, "glass.png").json()["id"]
+    job = add(staining, "glass.ome.tiff").json()["id"]
     now = wait(staining.url, job, over)
     assert now["state"] == "failed"
     assert "No tissue was found" in now["message"]

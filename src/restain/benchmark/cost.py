@@ -70,19 +70,18 @@ def stain_once() -> None:
     import numpy as np
     import torch
 
-    from restain.bundle import load_bundle
-    from restain.stain import Restainer
+    from restain.stain import load
 
-    restainer = Restainer(load_bundle(Path(sys.argv[1])), tile=SIDE)
+    model = load(Path(sys.argv[1]))
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    restainer(image[:256, :256])
-    cpu = restainer.device.type == "cpu"
+    model.predict(image[:256, :256])
+    cpu = model.device.type == "cpu"
     clock = time.process_time if cpu else time.monotonic
     began = clock()
-    restainer(image)
+    model.predict(image)
     threads = torch.get_num_threads() if cpu else 1
     seconds = (clock() - began) / threads / (image.shape[0] * image.shape[1] / 1e6)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mib = peak / (2**20 if sys.platform == "darwin" else 2**10)
-    parameters = sum(p.numel() for p in restainer.generator.parameters())
-    print(json.dumps([parameters, seconds, threads, str(restainer.device), mib]))
+    parameters = sum(p.numel() for p in model.generator.parameters())
+    print(json.dumps([parameters, seconds, threads, str(model.device), mib]))

@@ -63,11 +63,27 @@ MppOption = Annotated[
 OverrideMppOption = Annotated[
     bool, typer.Option("--override-mpp", help="Take the given mpp also where a file states another.")
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="Where the network runs: cpu, cuda, cuda:1 or mps; without it CUDA where there is one."),
+]
+TileOption = Annotated[
+    int | None, typer.Option(min=256, help="Largest side in px of what the network takes at a time; else 1536.")
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(help="What runs the network, by name (docs/speed.md); else the fastest that agrees (auto)."),
+]
 OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results; made where needed.")]
 
 
 def say(line: Any) -> None:
     err_console.print(plain(str(line)))
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given on the command line; the others keep the default of what they are passed to."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def command_line() -> str:

@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from restain.cli.console import (
+    DeviceOption,
+    EngineOption,
     ModelOption,
     MppOption,
     OutOption,
     OverrideMppOption,
+    TileOption,
     app,
     command_line,
+    given,
     out_console,
     progress_bar,
     say,
@@ -35,20 +39,21 @@ def cohort(
         typer.Option(help="Reader for a second opinion; without it the shipped one, which knows the phantom."),
     ] = None,
     rule_only: Annotated[bool, typer.Option("--rule-only", help="Ask no reader.")] = False,
-    tile: Annotated[int, typer.Option(min=256, help="Largest side in px of what the network takes at a time.")] = 1024,
-    engine: Annotated[str, typer.Option(help="What runs the network: auto, or a name (docs/speed.md).")] = "auto",
+    tile: TileOption = None,
+    engine: EngineOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Stain the slides of patients, read HER2 per field, slide and patient, and write one page."""
-    from restain.bundle import load_bundle
     from restain.cohort import run_cohort
     from restain.evaluate.reading import load_reader
-    from restain.stain import Restainer
+    from restain.stain import StainOptions, load
 
+    stains = load(model, device=device, options=StainOptions().having(**given(tile=tile, engine=engine)))
     with progress_bar("cohort") as progress:
         page = run_cohort(
             table,
             out,
-            restainer=Restainer(load_bundle(model), tile=tile, engine=engine),
+            model=stains,
             reader=None if rule_only else load_reader(reader),
             mpp=mpp,
             override_mpp=override_mpp,

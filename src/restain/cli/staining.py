@@ -12,10 +12,14 @@ from rich.table import Table
 
 from restain import NOTICE
 from restain.cli.console import (
+    DeviceOption,
+    EngineOption,
     ModelOption,
     OutOption,
+    TileOption,
     app,
     err_console,
+    given,
     out_console,
     plain,
     progress_bar,
@@ -27,9 +31,11 @@ if TYPE_CHECKING:
     from restain.stain import Outcome
 
 
-class SlideForm(StrEnum):
-    """Of a virtual slide."""
+class ResultFormat(StrEnum):
+    """Of a virtual image."""
 
+    auto = "auto"
+    png = "png"
     ome_tiff = "ome-tiff"
     dicom = "dicom"
 
@@ -45,26 +51,35 @@ def stain(
     mpp: Annotated[
         float | None, typer.Option(min=0.01, help="Micrometres per pixel, where a file does not say.")
     ] = None,
+    override_mpp: Annotated[
+        bool, typer.Option("--override-mpp", help="Let --mpp hold also where a file states another.")
+    ] = False,
     dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as a file of its own.")] = False,
-    tile: Annotated[int, typer.Option(min=256, help="Largest side in px of what the network takes at a time.")] = 1536,
+    tile: TileOption = None,
     white: Annotated[
-        tuple[float, float, float] | None, typer.Option(help="Glass of the IHC to imitate: R G B, up to 255.")
+        tuple[float, float, float] | None,
+        typer.Option(help="Unstained glass to imitate: R G B, up to 255; else the model's own."),
     ] = None,
     region: Annotated[
-        tuple[int, int, int, int] | None, typer.Option(help="Slides: stain only X Y WIDTH HEIGHT, in level-0 px.")
+        tuple[int, int, int, int] | None, typer.Option(help="Stain only X Y WIDTH HEIGHT, in level-0 px.")
     ] = None,
     roi: Annotated[
-        Path | None, typer.Option(help="Slides: stain only inside the outlines of this GeoJSON, in level-0 px.")
+        Path | None, typer.Option(help="Stain only inside the outlines of this GeoJSON, in level-0 px.")
     ] = None,
     everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Slides: do not look for tissue, stain glass as well.")
+        bool, typer.Option("--everywhere", help="Do not look for tissue, stain glass as well.")
     ] = False,
-    form: Annotated[SlideForm, typer.Option("--format", help="Of virtual slides.")] = SlideForm.ome_tiff,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG tiles of slides.")] = 90,
+    form: Annotated[
+        ResultFormat, typer.Option("--format", help="auto is PNG for pictures, OME-TIFF for slides.")
+    ] = ResultFormat.auto,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of the JPEG tiles of slides; else 90. Pictures are lossless.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="What runs the network: auto, or a name (docs/speed.md).")] = "auto",
+    engine: EngineOption = None,
+    device: DeviceOption = None,
     attention_grid: Annotated[
         float | None,
         typer.Option(min=0, help="Slides: µm between states of the tissue that attention reads from; 0 for one state."),
@@ -76,46 +91,41 @@ def stain(
     ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per slide, or a share of one.")] = 0,
 ) -> None:
     """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
-    from restain.bundle import load_bundle
-    from restain.geometry import Point, Region, Size
-    from restain.models.survey import SURVEY, Survey
+    from restain.models.survey import Survey
     from restain.slides import read_geojson
-    from restain.stain import Restainer, SlideOptions, find_sources, stain_many
-    from restain.stain.area import rectangle
+    from restain.stain import StainOptions, find_sources, load, stain_many
     from restain.stain.cluster import Cluster, stain_on_cluster
+    from restain.stain.model import region_outline
 
     if region is not None and roi is not None:
         raise RestainError("--region and --roi exclude each other: give one of them.")
-    outlines = None if roi is None else tuple(read_geojson(roi))
+    outlines = None if roi is None else read_geojson(roi)
     if region is not None:
-        if min(region[2:]) <= 0:
-            raise RestainError("--region needs a width and a height above 0.")
-        outlines = (rectangle(Region(Point(*region[:2]), Size(*region[2:]))),)
-    options = SlideOptions(mpp, dab, outlines, everywhere, strict, form.value, quality)
+        outlines = [region_outline(region)]
+    options = StainOptions().having(
+        **given(mpp=mpp, roi=outlines, tile=tile, white=white, quality=quality, engine=engine),
+        override_mpp=override_mpp,
+        dab=dab,
+        everywhere=everywhere,
+        strict=strict,
+        format=form.value,
+    )
+    stains = load(model, device=device)
+    if attention_grid is not None:
+        options = options.having(survey=Survey.every(attention_grid, stains.mpp))
+    stains.check(options)
     found = find_sources(sources)
-    bundle = load_bundle(model)
-    survey = SURVEY if attention_grid is None else Survey.every(attention_grid, bundle.card.mpp)
     with progress_bar("staining") as progress:
         if ray is not None:
+            cluster = Cluster(ray, ray_cpus, ray_gpus)
             outcomes = stain_on_cluster(
-                found,
-                out,
-                bundle,
-                options,
-                cluster=Cluster(ray, ray_cpus, ray_gpus),
-                tile=tile,
-                white=white,
-                engine=engine,
-                survey=survey,
-                progress=progress,
-                warn=say,
+                found, out, stains.bundle, options, cluster=cluster, progress=progress, warn=say
             )
         else:
-            restainer = Restainer(bundle, tile=tile, white=white, engine=engine, survey=survey)
-            outcomes = stain_many(found, out, restainer, options, progress=progress, warn=say)
+            outcomes = stain_many(found, out, stains, options, progress=progress, warn=say)
     show_outcomes(outcomes)
     if any(outcome.result for outcome in outcomes):
-        out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(bundle.card.data)}")
+        out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(stains.bundle.card.data)}")
     if any(outcome.outcome == "failed" for outcome in outcomes):
         raise typer.Exit(2)
 

@@ -22,11 +22,10 @@ from restain.errors import RestainError
 from restain.evaluate import figures
 from restain.evaluate.reading import Reader
 from restain.files import make_folder, whole_file
-from restain.models.heads import StainHead
 from restain.optics import dab_density
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
-from restain.stain import FAMILIAR, Restainer, SlideOptions, StainedSlide, slide_name, stain_slide
+from restain.stain import Model, SlideFigures, slide_name, stain_slide
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +40,7 @@ def run_cohort(
     table: Path,
     out: Path,
     *,
-    restainer: Restainer,
+    model: Model,
     reader: Reader | None = None,
     mpp: float | None = None,
     override_mpp: bool = False,
@@ -59,7 +58,7 @@ def run_cohort(
     Args:
         table: see :func:`restain.cohort.read_table`.
         out: folder of the results, made where needed.
-        restainer: the model. Without a stain head DAB is unmixed from its colours.
+        model: what stains. Without a stain head DAB is unmixed from its colours.
         reader: gives the classifier's level of each field where it is given.
         mpp: micrometres per pixel of slides that do not say.
         override_mpp: take ``mpp``, or the table's, also where a slide states another.
@@ -75,7 +74,7 @@ def run_cohort(
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]
     _check_names(table, rows)
-    job = _Job(out, restainer, reader, side_um, override_mpp, warn)
+    job = _Job(out, model, reader, side_um, override_mpp, warn)
     done: list[SlideReading] = []
     failed: list[tuple[str, str]] = []
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
@@ -95,8 +94,8 @@ def run_cohort(
     patients = [patient for patient in patients if patient.slides]
     facts = {
         "Table": f"{table.name}, {len(rows)} slides",
-        "Model": restainer.label,
-        "Trained on": restainer.bundle.card.data,
+        "Model": model.label,
+        "Trained on": model.bundle.card.data,
         "Classifier": "not asked" if reader is None else f"{reader.label}, trained on {reader.facts.data}",
         "Command": command,
         "restain": restain.__version__,
@@ -116,7 +115,7 @@ class _Job:
     """What is the same for all slides."""
 
     out: Path
-    restainer: Restainer
+    model: Model
     reader: Reader | None
     side_um: float
     override_mpp: bool
@@ -124,18 +123,20 @@ class _Job:
 
 
 def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Progress) -> SlideReading:
-    restainer, reader, side_um = job.restainer, job.reader, job.side_um
-    has_dab = isinstance(getattr(restainer.generator, "head", None), StainHead)
-    options = SlideOptions(mpp=mpp, dab=has_dab)
+    model, reader, side_um = job.model, job.reader, job.side_um
+    options = replace(model.options, mpp=mpp, override_mpp=job.override_mpp, dab=model.has_dab, format="ome-tiff")
     stained = stain_slide(
-        row.slide, folder, restainer, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
+        row.slide, folder, model, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
     )
-    text = {key: value for key, value in stained.figures["provenance"].items() if key != "created"}
+    figures = stained.figures
+    assert figures is not None
+    assert stained.tissue is not None
+    text = stained.provenance.identity
     key = {"format": FORMAT, "side_um": side_um, "reader": None if reader is None else reader.facts.hash, "stain": text}
     kept = folder / f"{slide_name(row.slide)}.fields.json"
     pictures = job.out / "pictures" / folder.name
     with open_slide(row.slide, mpp, override_mpp=job.override_mpp) as he, open_slide(stained.path) as ihc:
-        tissue = _tissue(stained, he)
+        tissue = _tissue(stained.tissue, figures, he)
         found = _kept(kept, key)
         density = None if stained.dab is None else DensitySlide(stained.dab)
         try:
@@ -144,9 +145,9 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
                     ihc,
                     tissue,
                     dab=density,
-                    white=restainer.white,
+                    white=model.own_white if options.white is None else options.white,
                     he=he,
-                    familiarity=restainer.bundle.familiarity,
+                    familiarity=model.bundle.familiarity,
                     reader=reader,
                     side_um=side_um,
                     progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
@@ -159,7 +160,7 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
             if density is not None:
                 density.close()
         size = ihc.size
-    reading = SlideReading(row.slide.name, row.patient, row.block, tuple(found), size=size, notes=_notes(row, stained))
+    reading = SlideReading(row.slide.name, row.patient, row.block, tuple(found), size=size, notes=_notes(row, figures))
     left_out = max(0.0, tissue.area_um2 / 1e6 - reading.tissue_mm2)
     return replace(
         reading,
@@ -169,11 +170,11 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
     )
 
 
-def _tissue(stained: StainedSlide, he: Slide) -> TissueMask:
+def _tissue(outlines: Path, figures: SlideFigures, he: Slide) -> TissueMask:
     """What was taken for tissue when the slide was stained."""
     mpp = max(MASK_MPP, he.mpp)
-    mask = rasterize(read_geojson(stained.tissue), he.size_at(mpp), mpp / he.mpp)
-    return TissueMask(mask, mpp, np.asarray(stained.figures["glass"], np.float32))
+    mask = rasterize(read_geojson(outlines), he.size_at(mpp), mpp / he.mpp)
+    return TissueMask(mask, mpp, np.asarray(figures.glass, np.float32))
 
 
 def _kept(path: Path, key: dict[str, Any]) -> list[FieldReading] | None:
@@ -206,15 +207,13 @@ def _pictures(
     return paths
 
 
-def _notes(row: Row, stained: StainedSlide) -> tuple[str, ...]:
-    notes = list(stained.figures.get("slide_faults", ()))
-    if holes := stained.figures.get("holes"):
-        notes.append(f"{len(holes)} tiles could not be read and are marked holes.")
-    answer, _, reason = str(stained.figures.get(FAMILIAR, stained.figures["provenance"].get(FAMILIAR, ""))).partition(
-        ": "
-    )
-    if answer == "no":
-        notes.append(f"{row.slide.name}: {reason}")
+def _notes(row: Row, figures: SlideFigures) -> tuple[str, ...]:
+    notes = list(figures.slide_faults)
+    if figures.holes:
+        notes.append(f"{len(figures.holes)} tiles could not be read and are marked holes.")
+    ood = figures.provenance.ood
+    if ood is not None and ood.is_ood:
+        notes.append(f"{row.slide.name}: {ood.reason}")
     return tuple(notes)
 
 

@@ -24,7 +24,7 @@ from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
 from restain.slides import read_image
-from restain.stain import Restainer
+from restain.stain import Model, StainOptions
 from restain.train import train
 
 Progress = Callable[[int, int], None]
@@ -133,7 +133,8 @@ def _limits(pair: Pair, bundle: Path, mpp: float) -> dict[str, dict[str, float]]
     he, real = pair.load()
     loaded, told = load_bundle(bundle), None
     if isinstance(getattr(loaded.generator, "head", None), StainHead):
-        told = Restainer(loaded, white=glass_white(real).tolist())(he).rgb
+        red, green, blue = glass_white(real).tolist()
+        told = Model(loaded, options=StainOptions(white=(red, green, blue))).predict(he).rgb
     return limits(he, real, told, mpp)
 
 

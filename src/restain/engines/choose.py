@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from restain.engines.compiled import CompiledEngine, CudaCompiledEngine
 from restain.engines.eager import EagerEngine, to_batch
 from restain.engines.engine import Engine, EngineError
 from restain.engines.on_onnxruntime import OnnxRuntimeEngine
 from restain.engines.on_openvino import OpenVinoEngine
-from restain.her2 import Her2Level
 from restain.models.network import StainingNetwork
 from restain.models.streamed import AttentionState
-from restain.phantom import make_pair
+from restain.optics import EOSIN, HEMATOXYLIN, mix, transmit
 
 AUTO = "auto"
 TOLERANCE = 1 / 255
@@ -63,6 +63,11 @@ NAMES = (AUTO, *_ON_CPU)
 """What ``choose_engine`` can be asked for by name."""
 
 
+def names_on(device: torch.device) -> tuple[str, ...]:
+    """The names that ``choose_engine`` takes on a device."""
+    return (AUTO, *(_ON_CPU if device.type == "cpu" else _ON_CUDA))
+
+
 def choose_engine(
     generator: StainingNetwork,
     *,
@@ -88,7 +93,7 @@ def choose_engine(
     job = Job(generator, device, tile, threads)
     if name != AUTO:
         if name not in makers:
-            raise EngineError(f"{name}: is no engine on {device.type}; the engines are {', '.join([AUTO, *makers])}.")
+            raise EngineError(f"{name}: is no engine on {device.type}; the engines are {', '.join(names_on(device))}.")
         return makers[name](job)
     reference = EagerEngine(generator, device, "fp32", threads)
     return first_in_agreement((makers[each], job) for each in preference(device)) or reference
@@ -123,9 +128,19 @@ def first_in_agreement(candidates: Iterable[tuple[Callable[[Job], Engine], Job]]
 
 
 def probe(generator: StainingNetwork, side: int) -> tuple[NDArray[np.uint8], Sequence[AttentionState] | None]:
-    """A synthetic H&E tile ``(1, side, side, 3)``, and its survey for a network that takes one."""
-    he = make_pair(0, 0, Her2Level.TWO, size=side).he[None]
+    """A tile of H&E colours ``(1, side, side, 3)``, always the same, and its survey for a network that takes one."""
+    he = he_colours(side)[None]
     if not generator.surveys:
         return he, None
     with torch.inference_mode():
         return he, generator.survey(to_batch(he, next(generator.parameters()).device))
+
+
+def he_colours(side: int) -> NDArray[np.uint8]:
+    """``(side, side, 3)``: eosin that grows from the left, with dark spots of hematoxylin the size of nuclei, and noise."""
+    rng = np.random.default_rng(0)
+    spots = ndimage.gaussian_filter(rng.standard_normal((side, side)), 4.0, mode="wrap")
+    hematoxylin = np.clip(spots / spots.std() - 0.8, 0, 1)
+    eosin = np.broadcast_to(np.linspace(0, 0.5, side), (side, side))
+    light = transmit(mix(np.stack([hematoxylin, eosin], axis=-1), (HEMATOXYLIN, EOSIN)), 240)
+    return np.clip(np.rint(light + rng.normal(0, 2, light.shape)), 0, 255).astype(np.uint8)

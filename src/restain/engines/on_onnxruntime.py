@@ -62,10 +62,15 @@ class OnnxRuntimeEngine(ExportedEngine):
 
     def _write(self, path: Path) -> None:
         program = export(self.graph, self.side)
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
+        talkative = logging.getLogger("torch.onnx")
+        before = talkative.level
+        talkative.setLevel(logging.ERROR)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
+        finally:
+            talkative.setLevel(before)
 
     def run(self, inputs: list[Tensor]) -> NDArray[np.float32]:
         feed = {name: value.numpy() for name, value in zip(self._names, inputs, strict=True)}

@@ -15,7 +15,7 @@ from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.sweep import sweep
 from restain.evaluate.trust_job import measure_trust
 from restain.models.familiarity import Familiarity, fit_familiarity
-from restain.stain import Restainer, expand
+from restain.stain import Model, expand
 
 Progress = Callable[[int, int], None]
 
@@ -64,7 +64,7 @@ def trust_folder(
     familiarity, note = _familiarity(bundle, open_pairs(fit_on, val_share=0) if fit_on else pairs, scored, progress)
     readers, why = _reader(reader)
     return measure_trust(
-        [Restainer(bundle), *(Restainer(load_bundle(path)) for path in ensemble)],
+        [Model(bundle), *(Model(load_bundle(path)) for path in ensemble)],
         scored,
         out,
         familiarity=familiarity,
@@ -101,7 +101,7 @@ def sweep_folder(
     scored = scored_pairs(pairs, split)
     readers, why = _reader(reader)
     return sweep(
-        Restainer(bundle),
+        Model(bundle),
         scored,
         out,
         training=unseen_training(open_pairs(fit_on, val_share=0) if fit_on else pairs, scored),

@@ -12,7 +12,7 @@ from restain.evaluate.features import EFFICIENTNET
 from restain.evaluate.run import evaluate
 from restain.evaluate.summary import EvaluationSummary
 from restain.recipe import Recipe
-from restain.stain import Restainer
+from restain.stain import Model
 
 
 def evaluate_folder(
@@ -56,7 +56,7 @@ def evaluate_folder(
     bundle = None if images is not None else load_bundle(model)
     recipe = Recipe() if bundle is None else bundle.recipe
     return evaluate(
-        None if bundle is None else Restainer(bundle),
+        None if bundle is None else Model(bundle),
         open_as_trained(data, recipe),
         split,
         out,

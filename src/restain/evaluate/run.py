@@ -29,7 +29,7 @@ from restain.evaluate.trivial import FIT_IMAGES, FITTED, fit_trivial, trivial_an
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
 from restain.slides import read_image
-from restain.stain import provenance as origin
+from restain.stain.provenance import origin
 
 Rgb = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -164,7 +164,7 @@ def evaluate(
 
 
 def _predict(predictor: Predictor, he: Rgb, shape: tuple[int, ...]) -> Prediction:
-    given = predictor(he)
+    given = predictor.predict(he)
     if given.rgb.shape != shape or given.rgb.dtype != np.uint8:
         raise ValueError(f"{predictor.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {shape}")
     return given

@@ -32,7 +32,7 @@ from restain.evaluate.summary import finite, mean_interval
 from restain.files import whole_file
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
-from restain.stain import Restainer
+from restain.stain import Model
 
 Rgb = NDArray[np.uint8]
 Normaliser = Callable[[Rgb], Rgb]
@@ -153,7 +153,7 @@ class _Answer:
 
 
 def sweep(
-    restainer: Restainer,
+    model: Model,
     pairs: Sequence[Pair],
     out: Path,
     *,
@@ -169,7 +169,7 @@ def sweep(
     """Vary the H&E of some pairs, restain, and see what moves; writes ``sweep.json`` and ``sweep.html`` into ``out``.
 
     Args:
-        restainer: the model.
+        model: what restains.
         pairs: held-out pairs; the first ``images`` by name are used.
         out: folder of the results; made where needed.
         training: training pairs, one of which is the normalisers' target.
@@ -198,7 +198,7 @@ def sweep(
 
     def answer(he: Rgb, reference: Reference) -> _Answer:
         nonlocal done
-        given = with_dab(restainer(he), reference)
+        given = with_dab(model.predict(he), reference)
         assert given.dab is not None
         reading = None if reader is None else reader.read(given.rgb, given.dab, mpp)
         done += 1
@@ -213,13 +213,13 @@ def sweep(
         reference = read_reference(pair, real)
         plain = {method: answer(change(he), reference) for method, change in methods.items()}
         for method, own in plain.items():
-            row = _figures(own, own, reference, pair.level, mpp) | _unfamiliar(restainer, he, method)
+            row = _figures(own, own, reference, pair.level, mpp) | _unfamiliar(model, he, method)
             values.setdefault((method, "unchanged", 0.0), []).append(row)
         for family, value in settings:
             swept = family.change(he, value)
             for method, change in methods.items():
                 own = answer(change(swept), reference)
-                row = _figures(own, plain[method], reference, pair.level, mpp) | _unfamiliar(restainer, swept, method)
+                row = _figures(own, plain[method], reference, pair.level, mpp) | _unfamiliar(model, swept, method)
                 values.setdefault((method, family.key, value), []).append(row)
                 if number == 0 and method == "model" and value in (family.values[0], family.values[-1]):
                     strip.append(_picture(out, f"{family.title} {value:g}", swept, own.prediction.rgb))
@@ -232,7 +232,7 @@ def sweep(
     result: dict[str, Any] = finite(
         {
             "notice": restain.NOTICE,
-            "model": restainer.label,
+            "model": model.label,
             "images": [pair.name for pair in chosen],
             "reader": reader.label if reader is not None else f"absent: {reader_note}",
             "normalisation": target,
@@ -270,8 +270,8 @@ def _figures(
     return figures
 
 
-def _unfamiliar(restainer: Restainer, he: Rgb, method: str) -> dict[str, float]:
-    memory = restainer.bundle.familiarity
+def _unfamiliar(model: Model, he: Rgb, method: str) -> dict[str, float]:
+    memory = model.bundle.familiarity
     return {} if memory is None or method != "model" else {"unfamiliar": float(not memory.judge(he).familiar)}
 
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
-from restain.bundle import Bundle
 from restain.models.familiarity import Familiarity
 from restain.optics import dab_density, glass_white
 from restain.prediction import Prediction
-from restain.stain import Restainer
+from restain.stain import Model
 
 Rgb = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -64,7 +63,7 @@ def unview(image: NDArray, number: int) -> NDArray:
 
 
 def assess(
-    model: Bundle | Restainer | Sequence[Restainer],
+    model: Model | Sequence[Model],
     he: Rgb,
     *,
     views: int = VIEWS,
@@ -74,7 +73,7 @@ def assess(
     """Restain an image and say how far to trust the answer.
 
     Args:
-        model: a bundle, or what restains with it; several are an ensemble of which the first one answers.
+        model: what restains; several are an ensemble of which the first one answers.
         he: ``(H, W, 3)`` 8-bit RGB at the model's mpp.
         views: of the eight views, the first so many; an ensemble may do with one.
         familiarity: used instead of the first bundle's own.
@@ -85,9 +84,7 @@ def assess(
     """
     if not 1 <= views <= VIEWS:
         raise ValueError(f"views must be from 1 to {VIEWS}, not {views}")
-    models = (
-        [Restainer(model)] if isinstance(model, Bundle) else [model] if isinstance(model, Restainer) else list(model)
-    )
+    models = [model] if isinstance(model, Model) else list(model)
     if not models:
         raise ValueError("an assessment needs at least one model")
     spread, colour_spread = _Spread(), _Spread()
@@ -96,7 +93,7 @@ def assess(
         if progress is not None:
             progress(number, views * len(models))
         which, turn = divmod(number, views)
-        given = models[which](view(he, turn))
+        given = models[which].predict(view(he, turn))
         rgb = unview(given.rgb, turn)
         dab = dab_density(rgb, glass_white(rgb)) if given.dab is None else unview(given.dab, turn)
         first = first or Prediction(rgb, None if given.dab is None else dab)

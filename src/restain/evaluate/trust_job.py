@@ -29,7 +29,7 @@ from restain.files import whole_file
 from restain.models.familiarity import Familiarity
 from restain.prediction import Prediction
 from restain.slides import read_image
-from restain.stain import Restainer
+from restain.stain import Model
 
 Rgb = NDArray[np.uint8]
 
@@ -59,7 +59,7 @@ ORDERS = {
 
 
 def measure_trust(
-    models: Sequence[Restainer],
+    models: Sequence[Model],
     pairs: Sequence[Pair],
     out: Path,
     *,
@@ -297,9 +297,9 @@ def _save_case(folder: Path, name: str, he: Rgb, trust: Trust, answer: Predictio
         figures.save_figure(folder / f"{name}.{key}.jpg", picture, virtual=key == "trust_virtual")
 
 
-def _save_wrong(folder: Path, key: str, title: str, wrong: Rgb, model: Restainer, reason: str) -> dict[str, str]:
+def _save_wrong(folder: Path, key: str, title: str, wrong: Rgb, model: Model, reason: str) -> dict[str, str]:
     figures.save_figure(folder / f"wrong-{key}.he.jpg", wrong, virtual=False)
-    figures.save_figure(folder / f"wrong-{key}.virtual.jpg", model(wrong).rgb, virtual=True)
+    figures.save_figure(folder / f"wrong-{key}.virtual.jpg", model.predict(wrong).rgb, virtual=True)
     return {
         "title": title,
         "reason": reason,

@@ -63,7 +63,7 @@ def write_dicom(
     killed and called again; the same store and metadata give the same files, identifiers included.
 
     Args:
-        store: ``rgb``, with every tile put; it is left as it is.
+        store: ``rgb``, JPEG, with every tile put; it is left as it is.
         folder: where; its parent must exist. An older series there stays until the new one is whole.
         mpp: micrometres per pixel of level 0.
         metadata: kept in a private block and read back by :func:`read_dicom_metadata`; ``notice`` and ``holes`` are added as
@@ -73,10 +73,12 @@ def write_dicom(
     Raises:
         RestainError: if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
             files, or the system refuses to write.
-        ValueError: if ``mpp`` is not positive.
+        ValueError: if ``mpp`` is not positive, or the store is lossless.
     """
     if not mpp > 0:
         raise ValueError(f"mpp must be positive, not {mpp}")
+    if store.kind == "rgb" and store.quality is None:
+        raise ValueError("the frames of a DICOM series are JPEG; the store's tiles are not")
     if store.kind != "rgb":
         raise RestainError(f"{folder} is not written: DAB densities are written as OME-TIFF only, not as DICOM.")
     if store.missing:

@@ -40,6 +40,8 @@ FLAT_GREY_LEVELS = 4.0
 """A pixel is flat where its 3 x 3 neighbourhood spans a standard deviation below this, in each channel."""
 LEAST_FLAT_SHARE = 0.005
 """With fewer flat pixels than this share of the picture it shows no glass."""
+STAINED_OD = 0.03
+"""Flat pixels that absorb so much more in green than in red and blue are not glass but evenly stained tissue."""
 GLASS_PEAK_SHARE = 0.1
 """The glass is the brightest peak that is at least this high, as a share of the histogram's highest."""
 UNSCANNED_OD = 0.12
@@ -199,7 +201,7 @@ def write_tissue(
 
 
 def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
-    """The tissue in a picture of a slide.
+    """The tissue in a picture of a slide. A picture that shows no glass is all tissue.
 
     Args:
         rgb: ``(H, W, 3)`` ``uint8``, H&E (or IHC) on glass of any colour; best at 4 to 16 µm per pixel.
@@ -213,6 +215,8 @@ def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
     od = optical_density(rgb, glass)
     scanned = ~np.all(rgb == 0, axis=-1)
     ink = ink_marks(od, mpp)
+    if not _shows_glass(rgb, glass):
+        return TissueMask(scanned & ~ink, mpp, glass, ink)
     seen = ndimage.gaussian_filter(od[..., GREEN], SMOOTHING_UM / mpp, mode="nearest")
     least = max(LEAST_OD, GLASS_SPREADS * spread)
     found = (seen > least) & scanned & ~ink
@@ -234,10 +238,7 @@ def measure_glass(rgb: Rgb) -> tuple[Floats, float]:
     in the histogram of the flat pixels, its colour their median there. Pure white beside duller glass is taken for
     unscanned. A picture without flat pixels shows no glass; its brightest pixels then stand in, with a spread of 0.
     """
-    values = rgb.astype(np.float32)
-    mean = ndimage.uniform_filter(values, (3, 3, 0))
-    variance = ndimage.uniform_filter(values**2, (3, 3, 0)) - mean**2
-    flat = (variance < FLAT_GREY_LEVELS**2).all(axis=-1) & (rgb.min(axis=-1) > 0)
+    flat = _flat(rgb)
     least = LEAST_FLAT_SHARE * flat.size
     white = flat & (rgb == 255).all(axis=-1)
     if np.count_nonzero(flat) < least:
@@ -248,6 +249,22 @@ def measure_glass(rgb: Rgb) -> tuple[Floats, float]:
         if not white.any() or float(optical_density(glass).mean()) < UNSCANNED_OD:
             return glass, spread
     return _peak(rgb, flat)
+
+
+def _flat(rgb: Rgb) -> Mask:
+    values = rgb.astype(np.float32)
+    mean = ndimage.uniform_filter(values, (3, 3, 0))
+    variance = ndimage.uniform_filter(values**2, (3, 3, 0)) - mean**2
+    flat: Mask = (variance < FLAT_GREY_LEVELS**2).all(axis=-1) & (rgb.min(axis=-1) > 0)
+    return flat
+
+
+def _shows_glass(rgb: Rgb, glass: Floats) -> bool:
+    """Whether ``glass``, the colour that was measured, is that of glass and not the tissue's own."""
+    flat = _flat(rgb)
+    red, green, blue = optical_density(glass)
+    stained = float(green - (red + blue) / 2) >= STAINED_OD
+    return int(np.count_nonzero(flat)) >= LEAST_FLAT_SHARE * flat.size and not stained
 
 
 def _peak(rgb: Rgb, where: Mask) -> tuple[Floats, float]:

@@ -12,7 +12,7 @@ import PIL.Image
 
 from restain.geometry import Size
 from restain.images import Rgb
-from restain.slides.store import _BLANK, _CRC, _HEAD, _HOLE, _NOTHING, _PLAN, _RECORDS, _TILE, _checksum
+from restain.slides.store import _BLANK, _CRC, _HEAD, _HOLE, _NOTHING, _PLAN, _RECORDS, _TILE, _checksum, lossless_tile
 
 COARSEST = 512
 """Tiles are given at halves down to one px of this side."""
@@ -32,6 +32,7 @@ class StoreView:
         self.size: Size | None = None
         self.tile = 0
         self.grid = (0, 0)
+        self._lossless = False
         self._plan: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._forget()
@@ -77,7 +78,7 @@ class StoreView:
         if len(body) < length + _CRC.size or _CRC.unpack(body[length:])[0] != _checksum(index, what, payload):
             return None
         if what == _TILE:
-            return _decoded(payload, self.tile, side)
+            return _decoded(payload, self.tile, side, self._lossless)
         if what == _BLANK:
             return np.full((side, side, 3), list(payload or b"\xff\xff\xff"), np.uint8)
         rows, columns = np.indices((side, side))
@@ -101,6 +102,7 @@ class StoreView:
         if plan["kind"] != "rgb":
             raise ValueError("not a store of RGB tiles")
         self.size, self.tile = Size(*plan["size"]), int(plan["tile"])
+        self._lossless = plan["quality"] is None
         self.grid = (-(-self.size.height // self.tile), -(-self.size.width // self.tile))
         self._plan = state.st_mtime_ns, state.st_ino
         self._forget()
@@ -123,11 +125,14 @@ class StoreView:
             left -= whole
 
 
-def _decoded(payload: bytes, tile: int, side: int) -> Rgb:
-    picture = PIL.Image.open(io.BytesIO(payload), formats=("JPEG",))
-    coarse = max(side, tile // _SHORTCUT)
-    picture.draft("RGB", (coarse, coarse))
-    rgb: Rgb = np.asarray(picture.convert("RGB"))
+def _decoded(payload: bytes, tile: int, side: int, lossless: bool) -> Rgb:
+    if lossless:
+        rgb = lossless_tile(payload, tile)
+    else:
+        picture = PIL.Image.open(io.BytesIO(payload), formats=("JPEG",))
+        coarse = max(side, tile // _SHORTCUT)
+        picture.draft("RGB", (coarse, coarse))
+        rgb = np.asarray(picture.convert("RGB"))
     step = rgb.shape[0] // side
     if step > 1:
         rgb = rgb.reshape(side, step, side, step, 3).mean(axis=(1, 3)).round().astype(np.uint8)

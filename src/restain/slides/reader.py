@@ -104,6 +104,12 @@ class Slide:
             raise RestainError(f"{self.path} does not say its micrometres per pixel; give them with --mpp.")
         return self._mpp
 
+    def taken_at(self, mpp: float) -> Slide:
+        """The same open slide, taken as being at ``mpp`` micrometres per pixel."""
+        other = Slide(self._source, mpp)
+        other.path = self.path
+        return other
+
     def size_at(self, mpp: float) -> Size:
         """The size of the whole slide resampled to ``mpp``, in px.
 
@@ -158,7 +164,7 @@ class Slide:
         """
         own = 1.0 if self._mpp is None else self._mpp
         ratio = max(1.0, max(self.size.width, self.size.height) / max_side)
-        view = Slide(self._source, own)
+        view = self.taken_at(own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
 
     def describe(self) -> str:

@@ -46,15 +46,18 @@ class TileStore:
     """A folder ``NAME.part`` of encoded tiles: ``plan.json`` says for what, ``records.bin`` grows tile by tile.
 
     A record that was whole when the process died is kept; a torn one at the end is cut when the store is opened
-    again. Of two records of one tile the later holds. ``rgb`` tiles are JPEG without chroma subsampling; ``dab``
-    tiles are 16-bit counts of 1e-4 optical density (0 to 6.5535), deflate with horizontal differencing: both are
-    what a TIFF tile holds, and :meth:`encoded` gives them out unchanged.
+    again. Of two records of one tile the later holds. ``rgb`` tiles are JPEG without chroma subsampling, or without a
+    ``quality`` deflate with horizontal differencing, which keeps every pixel as it is; ``dab`` tiles are 16-bit counts of
+    1e-4 optical density (0 to 6.5535), deflate likewise: all are what a TIFF tile holds, and :meth:`encoded` gives them
+    out unchanged.
 
     Made by :meth:`open`; use it as a context manager, or :meth:`close` it. All methods may be called from several
     threads at once.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int):
+    def __init__(
+        self, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int | None
+    ):
         self.folder = folder
         self.identity = dict(identity)
         self.size = size
@@ -73,7 +76,7 @@ class TileStore:
 
     @classmethod
     def open(
-        cls, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int = 90
+        cls, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int | None = 90
     ) -> TileStore:
         """Open the store in ``folder``, or begin one.
 
@@ -84,7 +87,7 @@ class TileStore:
             size: level 0 in px.
             tile: the side of a tile in px, a multiple of 16 (TIFF).
             kind: ``"rgb"`` or ``"dab"``.
-            quality: of JPEG, 1 to 100; of no effect on ``dab``.
+            quality: of JPEG, 1 to 100; None for lossless tiles. Of no effect on ``dab``.
 
         Raises:
             RestainError: if the folder cannot be written or another process has the store open.
@@ -186,6 +189,8 @@ class TileStore:
         """
         height, width = self.extent(row, column)
         data = self.encoded(row, column)
+        if self.kind == "rgb" and self.quality is None:
+            return lossless_tile(data, self.tile)[:height, :width]
         if self.kind == "rgb":
             return np.asarray(imagecodecs.jpeg8_decode(data))[:height, :width]
         flat = np.frombuffer(imagecodecs.zlib_decode(data), "<u2").reshape(self.tile, self.tile)
@@ -276,6 +281,9 @@ class TileStore:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"expected uint8 (h, w, 3), not {image.dtype} {image.shape}")
             rgb = np.ascontiguousarray(np.pad(image, [*beyond, (0, 0)], mode="edge"))
+            if self.quality is None:
+                rgb[:, 1:] = np.diff(rgb, axis=1)
+                return bytes(imagecodecs.zlib_encode(rgb.tobytes(), level=6))
             return bytes(imagecodecs.jpeg8_encode(rgb, level=self.quality, subsampling="444"))
         if not np.issubdtype(image.dtype, np.floating) or image.ndim != 2:
             raise ValueError(f"expected optical density, float (h, w), not {image.dtype} {image.shape}")
@@ -379,6 +387,12 @@ class TileStore:
         except OSError as fault:
             kept = " (finished tiles are kept)" if (self.folder / _RECORDS).exists() else ""
             raise RestainError(f"{self.folder} cannot be written: {fault.strerror or fault}{kept}.") from None
+
+
+def lossless_tile(data: bytes, side: int) -> NDArray[np.uint8]:
+    """The pixels ``(side, side, 3)`` of a lossless RGB tile, which is deflate with horizontal differencing."""
+    flat = np.frombuffer(imagecodecs.zlib_decode(data), np.uint8).reshape(side, side, 3)
+    return np.cumsum(flat, axis=1, dtype=np.uint8)
 
 
 def _checksum(index: int, what: int, payload: bytes) -> int:

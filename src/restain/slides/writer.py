@@ -53,8 +53,8 @@ def write_ome_tiff(
 
     Level 0 takes over the store's encoded tiles; a reduced level is the 2x2 mean of the one above, made in a store
     inside the store's folder. Memory does not grow with the slide but for the table of tiles (some 30 bytes a tile).
-    May be killed and called again: what was made of the reduced levels is used. ``rgb`` is JPEG; ``dab`` is
-    ``uint16``, 1e-4 optical density per count, deflate (OpenSlide reads no 16-bit TIFF).
+    May be killed and called again: what was made of the reduced levels is used. ``rgb`` is JPEG, or deflate where the
+    store is lossless; ``dab`` is ``uint16``, 1e-4 optical density per count, deflate (OpenSlide reads no 16-bit TIFF).
 
     Args:
         store: with every tile put; it is left as it is.
@@ -222,10 +222,13 @@ def _encoded(level: TileStore, step: TileCount) -> Iterator[bytes]:
 
 def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: TileCount) -> None:
     store = levels[0]
-    forms: dict[str, dict[str, Any]] = {
-        "rgb": {"dtype": "uint8", "photometric": "ycbcr", "subsampling": (1, 1), "compression": "jpeg"},
-        "dab": {"dtype": "uint16", "photometric": "minisblack", "predictor": 2, "compression": "adobe_deflate"},
-    }
+    form: dict[str, Any] = {"predictor": 2, "compression": "adobe_deflate"}
+    if store.kind == "dab":
+        form |= {"dtype": "uint16", "photometric": "minisblack"}
+    elif store.quality is None:
+        form |= {"dtype": "uint8", "photometric": "rgb"}
+    else:
+        form = {"dtype": "uint8", "photometric": "ycbcr", "subsampling": (1, 1), "compression": "jpeg"}
     with tifffile.TiffWriter(path, bigtiff=True, byteorder="<", ome=False) as tiff:
         for number, level in enumerate(levels):
             height, width = level.size.height, level.size.width
@@ -243,7 +246,7 @@ def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, 
                 subfiletype=1 if number else 0,
                 metadata=None,
                 maxworkers=1,
-                **forms[store.kind],
+                **form,
             )
 
 

@@ -1,28 +1,30 @@
-"""Staining: H&E in, virtual IHC out; pictures (:mod:`restain.stain.image`) and whole slides (:mod:`restain.stain.slide`)."""
+"""Staining: H&E in, virtual IHC out, one way for pictures and slides, in memory and into files."""
 
-from restain.stain.image import stain_image, stain_images
+from restain.stain.figures import SlideFigures
 from restain.stain.many import Outcome, stain_many, stain_one
-from restain.stain.provenance import FAMILIAR, familiar_text, provenance
-from restain.stain.restainer import OVERLAP, Restainer, restain_whole, to_prediction
-from restain.stain.slide import SlideOptions, StainedSlide, stain_slide
+from restain.stain.model import Model, load
+from restain.stain.options import StainOptions
+from restain.stain.provenance import Ood, Provenance
+from restain.stain.result import StainedSlide, StainResult
+from restain.stain.slide import stain_slide
 from restain.stain.sources import Source, expand, find_sources, slide_name
+from restain.stain.whole import restain_whole, to_prediction
 
 __all__ = [
-    "FAMILIAR",
-    "OVERLAP",
+    "Model",
+    "Ood",
     "Outcome",
-    "Restainer",
-    "SlideOptions",
+    "Provenance",
+    "SlideFigures",
     "Source",
+    "StainOptions",
+    "StainResult",
     "StainedSlide",
     "expand",
-    "familiar_text",
     "find_sources",
-    "provenance",
+    "load",
     "restain_whole",
     "slide_name",
-    "stain_image",
-    "stain_images",
     "stain_many",
     "stain_one",
     "stain_slide",

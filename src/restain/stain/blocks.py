@@ -1,9 +1,10 @@
-"""A slide's blocks: read with a margin, through the network, into stores of tiles."""
+"""An image's blocks: read with a margin, through the network, into stores of tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
-from restain.models.heads import StainHead
 from restain.models.state_grid import State
-from restain.slides import Slide, TileStore
+from restain.slides import Slide
 from restain.stain.area import Area
+from restain.stain.ood import TileScores
+from restain.stain.options import StainOptions
 from restain.stain.pipeline import Pipeline, Seconds
-from restain.stain.restainer import Restainer
-from restain.stain.unlike import UnlikeTiles
+
+if TYPE_CHECKING:
+    from restain.stain.model import Model
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1], then DAB density."""
@@ -33,6 +36,20 @@ UNSTAINED = np.full(3, 200, np.float32)
 """RGB of tissue that was not asked for or lies under a pen mark; not white, which would be a statement about the stain."""
 
 
+class Tiles(Protocol):
+    """What holds an image's tiles: a :class:`restain.slides.TileStore` on disk, or :class:`restain.stain.memory.MemoryTiles`."""
+
+    size: Size
+    tile: int
+    grid: tuple[int, int]
+
+    def has(self, row: int, column: int) -> bool: ...
+    def extent(self, row: int, column: int) -> tuple[int, int]: ...
+    def put(self, row: int, column: int, image: NDArray[np.uint8] | NDArray[np.float32]) -> None: ...
+    def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = ...) -> None: ...
+    def put_hole(self, row: int, column: int, reason: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Block:
     """Tiles that go through the network together: ``(row, column)`` each, and the rectangle round them in px."""
@@ -41,62 +58,63 @@ class Block:
     region: Region
 
 
-def tiles_per_block(restainer: Restainer, tile: int = TILE) -> int:
-    """Tiles of ``tile`` px along a block: as many as fit the restainer's, at least one."""
-    return max(1, restainer.tile // tile)
+def tiles_per_block(options: StainOptions, tile: int = TILE) -> int:
+    """Tiles of ``tile`` px along a block: as many as fit the options', at least one."""
+    return max(1, options.tile // tile)
 
 
-def seen_side(restainer: Restainer, tile: int = TILE) -> int:
+def seen_side(options: StainOptions, tile: int = TILE) -> int:
     """Side in px of what the network takes at a time: a block with its margin."""
-    return tiles_per_block(restainer, tile) * tile + 2 * HALO
+    return tiles_per_block(options, tile) * tile + 2 * HALO
+
+
+def is_one_block(size: Size, options: StainOptions, tile: int = TILE) -> bool:
+    """Whether an image of ``size`` fits one block: it goes through the network whole and is its own context, as in training."""
+    return max(size.width, size.height) <= tiles_per_block(options, tile) * tile
 
 
 class BlockStainer:
-    """Fills stores with a slide's stained tiles.
+    """Fills stores with an image's stained tiles.
 
     Args:
-        slide: the H&E slide.
-        restainer: the model; blocks are as many whole tiles as fit its ``tile``, at least one.
+        slide: the H&E image.
+        model: what stains it.
+        options: see :class:`~restain.stain.options.StainOptions`; here ``tile``, ``engine``, ``white`` and ``strict``.
         area: what is stained.
-        glass: ``(3,)`` RGB in [0, 255] of the slide's glass, which fills what is not stained, and on which tissue is
-            rendered where the restainer has no white of its own and the model a stain head.
-        context: what the attention reads from, told the region of the slide that the network sees; None for models that
-            take none.
+        glass: ``(3,)`` RGB in [0, 255] that fills what is not stained.
+        context: what the attention reads from, told the region of the image that the network sees; None where each block
+            is its own context.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
-        strict: raise at the first tile that cannot be read, in place of keeping a hole.
-        unlike: told of every tile that is read; None where the model does not know its training images.
+        scores: told of every tile that is read; None where tiles are not judged.
     """
 
     def __init__(
         self,
         slide: Slide,
-        restainer: Restainer,
+        model: Model,
+        options: StainOptions,
         area: Area,
         glass: NDArray[np.float32],
         context: Callable[[Region], Sequence[State]] | None,
-        stores: Sequence[TileStore],
-        *,
-        strict: bool,
-        unlike: UnlikeTiles | None = None,
+        stores: Sequence[Tiles],
+        scores: TileScores | None = None,
     ) -> None:
-        self.slide, self.restainer, self.area, self.stores, self.strict = slide, restainer, area, stores, strict
-        self.context, self.unlike = context, unlike
+        self.slide, self.model, self.options, self.area, self.stores = slide, model, options, area, stores
+        self.context, self.scores = context, scores
         self.tile = stores[0].tile
-        self.mpp = restainer.bundle.card.mpp
+        self.mpp = model.mpp
         self.glass = glass
         red, green, blue = (int(v) for v in np.rint(glass))
         self.fill = (red, green, blue)
-        self.white = restainer.white
-        if self.white is None and isinstance(getattr(restainer.generator, "head", None), StainHead):
-            self.white = glass
-        self.engine = restainer.engine_for(seen_side(restainer, self.tile))
+        self.white = None if options.white is None else np.asarray(options.white, np.float32)
+        self.engine = model.engine(options)
         self.stained_px = 0
         self.seconds = Seconds()
 
     @property
     def side(self) -> int:
         """Of a block, in tiles."""
-        return tiles_per_block(self.restainer, self.tile)
+        return tiles_per_block(self.options, self.tile)
 
     def region_of(self, row: int, column: int) -> Region:
         """A tile's pixels on the slide."""
@@ -115,12 +133,12 @@ class BlockStainer:
             done += len(block.tiles)
             if not all(self._has(*tile) for tile in stained):
                 # Whole, whatever is there of it: rounding depends on the shape of what the network takes.
-                blocks.append(_block(stained, self.tile))
+                blocks.append(self._block(stained))
                 done -= len(stained)
             if progress is not None:
                 progress(done, total)
         pipeline: Pipeline[Block, Rgb | RestainError, Planes | None] = Pipeline(
-            self._read, self._work, self._keep, batch=self.restainer.batch, seconds=self.seconds
+            self._read, self._work, self._keep, batch=self.model.batch, seconds=self.seconds
         )
         for block in pipeline.run(blocks):
             done += len(block.tiles)
@@ -137,6 +155,12 @@ class BlockStainer:
                     for column in range(left, min(left + self.side, columns))
                 ]
                 yield _block(tiles, self.tile)
+
+    def _block(self, tiles: Sequence[tuple[int, int]]) -> Block:
+        """The block of the ``tiles`` that are to be stained; an image of one block is always seen whole."""
+        if is_one_block(self.stores[0].size, self.options, self.tile):
+            return Block(tuple(tiles), Region(Point(0, 0), self.stores[0].size))
+        return _block(tiles, self.tile)
 
     def _has(self, row: int, column: int) -> bool:
         return all(store.has(row, column) for store in self.stores)
@@ -155,7 +179,7 @@ class BlockStainer:
         return False
 
     def _seen(self, block: Block) -> Region:
-        """What the network sees for a block: a margin round it, cut at the slide's border, as the slide itself is there."""
+        """What the network sees for a block: a margin round it, cut at the image's border, as the image itself is there."""
         extent, of = self.slide.size_at(self.mpp), block.region
         left, top = max(of.origin.x - HALO, 0), max(of.origin.y - HALO, 0)
         right, bottom = min(of.right + HALO, extent.width), min(of.bottom + HALO, extent.height)
@@ -167,12 +191,12 @@ class BlockStainer:
             he = self.slide.read(seen, self.mpp)
         except RestainError as fault:
             return fault
-        if self.unlike is not None:
+        if self.scores is not None:
             for row, column in block.tiles:
                 region = self.region_of(row, column)
                 weight, inside = self.area.weight(region), self.area.inside(region)
                 tissue = weight if inside is None else weight * inside
-                self.unlike.look(row, column, he[region.within(seen)], tissue)
+                self.scores.look(row, column, he[region.within(seen)], tissue)
         return he
 
     def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
@@ -192,7 +216,7 @@ class BlockStainer:
 
     def _one_by_one(self, block: Block, fault: RestainError) -> None:
         """What can be read of a block that cannot be read as a whole; the rest become holes."""
-        if self.strict:
+        if self.options.strict:
             raise fault
         for tile in block.tiles:
             single = _block([tile], self.tile)

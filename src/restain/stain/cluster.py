@@ -20,10 +20,9 @@ from typing import Any
 from restain.bundle import DEFAULT, Bundle, load_bundle
 from restain.errors import RestainError
 from restain.files import make_folder
-from restain.models.survey import SURVEY, Survey
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
-from restain.stain.restainer import Restainer
-from restain.stain.slide import SlideOptions
+from restain.stain.model import Model
+from restain.stain.options import StainOptions
 from restain.stain.sources import Source
 
 RETRIES = 5
@@ -40,45 +39,37 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class _Model:
-    """What a worker needs to make the restainer; ``path`` None for the bundle that ships with restain."""
+class _Bundle:
+    """What a worker needs to load the model; ``path`` None for the bundle that ships with restain."""
 
     path: Path | None
     hash: str
-    tile: int
-    white: tuple[float, float, float] | None
-    engine: str
-    survey: Survey
 
 
 @lru_cache(maxsize=1)
-def _restainer(model: _Model) -> Restainer:
-    bundle = load_bundle(model.path)
-    if bundle.card.hash != model.hash:
+def _load(given: _Bundle) -> Model:
+    bundle = load_bundle(given.path)
+    if bundle.card.hash != given.hash:
         raise RestainError(f"{bundle.path}: the bundle on the worker is another one than where the job was given.")
-    return Restainer(bundle, tile=model.tile, white=model.white, survey=model.survey, engine=model.engine)
+    return Model(bundle)
 
 
-def _stain(source: Source, out: Path, model: _Model, options: SlideOptions) -> tuple[Outcome, list[str]]:
+def _stain(source: Source, out: Path, given: _Bundle, options: StainOptions) -> tuple[Outcome, list[str]]:
     said: list[str] = []
     try:
-        restainer = _restainer(model)
+        model = _load(given)
     except RestainError as fault:
         return Outcome(source.path, "failed", fault=str(fault)), said
-    return stain_one(source, out, restainer, options, warn=said.append), said
+    return stain_one(source, out, model, options, warn=said.append), said
 
 
 def stain_on_cluster(
     sources: Sequence[Source],
     out: Path,
     bundle: Bundle,
-    options: SlideOptions | None = None,
+    options: StainOptions | None = None,
     *,
     cluster: Cluster,
-    tile: int = 1024,
-    white: tuple[float, float, float] | None = None,
-    engine: str = "auto",
-    survey: Survey = SURVEY,
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
@@ -88,9 +79,8 @@ def stain_on_cluster(
         sources: see :func:`restain.stain.find_sources`.
         out: on storage that all machines share; made where needed.
         bundle: the model; loaded again on every worker.
-        options: of slides.
+        options: how.
         cluster: where.
-        tile: see :class:`restain.stain.Restainer`, as are ``white``, ``engine`` and ``survey``.
         progress: called with sources done and in all.
         warn: called with what workers warned of.
 
@@ -105,9 +95,7 @@ def stain_on_cluster(
         raise RestainError("--ray needs Ray: pip install 'restain[ray]'.") from None
     make_folder(out)
     out = out.resolve()
-    model = _Model(
-        None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash, tile, white, engine, survey
-    )
+    given = _Bundle(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash)
     began_here = not ray.is_initialized()
     if began_here:
         try:
@@ -119,7 +107,7 @@ def stain_on_cluster(
         job = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_stain)
         outcomes = [Outcome(source.path, "waiting") for source in sources]
         running: dict[Any, int] = {
-            job.remote(Source(source.path.resolve(), source.mpp), out, model, options or SlideOptions()): number
+            job.remote(Source(source.path.resolve(), source.mpp), out, given, options or StainOptions()): number
             for number, source in enumerate(sources)
         }
         while running:

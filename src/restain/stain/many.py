@@ -12,12 +12,10 @@ from typing import Literal
 
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file
-from restain.images import read_text
-from restain.stain.image import stain_image
-from restain.stain.provenance import FAMILIAR
-from restain.stain.restainer import Restainer
-from restain.stain.slide import SlideOptions, stain_slide
-from restain.stain.sources import Source, is_slide
+from restain.stain.model import Model
+from restain.stain.options import StainOptions
+from restain.stain.slide import stain_slide
+from restain.stain.sources import Source
 
 SUMMARY = "summary.csv"
 
@@ -34,15 +32,16 @@ class Outcome:
     megapixels_per_second: float | None = None
     seam_ratio: float | None = None
     holes: int | None = None
-    familiar: str = ""
+    ood: bool | None = None
+    """Whether the source is unlike the training images; None where the model does not know those."""
     fault: str = ""
 
 
 def stain_one(
     source: Source,
     out: Path,
-    restainer: Restainer,
-    options: SlideOptions,
+    model: Model,
+    options: StainOptions,
     *,
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
@@ -51,41 +50,33 @@ def stain_one(
     began = time.perf_counter()
     options = replace(options, mpp=source.mpp or options.mpp)
     try:
-        if not is_slide(source.path):
-            for set_, option in ((options.roi, "--region and --roi"), (options.format != "ome-tiff", "--format dicom")):
-                if set_:
-                    raise RestainError(f"{source.path} is a picture, not a slide: {option} cannot be had for it.")
-            path = stain_image(
-                source.path, out, restainer, mpp=options.mpp, dab=options.dab, progress=progress, warn=warn
-            )
-            return Outcome(
-                source.path,
-                "stained",
-                path,
-                time.perf_counter() - began,
-                familiar=read_text(path).get(FAMILIAR, ""),
-            )
-        slide = stain_slide(source.path, out, restainer, options, progress=progress, warn=warn)
+        made = stain_slide(source.path, out, model, options, progress=progress, warn=warn)
     except RestainError as fault:
         return Outcome(source.path, "failed", seconds=time.perf_counter() - began, fault=str(fault))
-    return Outcome(
+    figures, ood = made.figures, made.provenance.ood
+    found = Outcome(
         source.path,
-        "kept" if slide.kept else "stained",
-        slide.path,
+        "kept" if made.kept else "stained",
+        made.path,
         time.perf_counter() - began,
-        slide.figures["tissue_mm2"],
-        slide.figures["megapixels_per_second"],
-        slide.figures["seams"]["ratio"] if slide.figures["seams"] else None,
-        len(slide.figures["holes"]),
-        slide.figures["provenance"][FAMILIAR],
+        ood=None if ood is None else ood.is_ood,
+    )
+    if figures is None:
+        return found
+    return replace(
+        found,
+        tissue_mm2=figures.tissue_mm2,
+        megapixels_per_second=figures.megapixels_per_second,
+        seam_ratio=None if figures.seams is None else figures.seams.ratio,
+        holes=len(figures.holes),
     )
 
 
 def stain_many(
     sources: Sequence[Source],
     out: Path,
-    restainer: Restainer,
-    options: SlideOptions | None = None,
+    model: Model,
+    options: StainOptions | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
@@ -97,15 +88,17 @@ def stain_many(
     Args:
         sources: see :func:`restain.stain.sources.find_sources`, whose results have names of their own.
         out: made where needed.
-        restainer: the model.
-        options: of slides; ``mpp`` and ``dab`` also of pictures.
+        model: what stains.
+        options: None for the model's.
         progress: called with what is done, in thousandths of a source, and what is to do.
         warn: see :func:`restain.stain.stain_slide`.
 
     Raises:
-        RestainError: if the folder or the table cannot be written. Other faults are outcomes.
+        RestainError: if the model cannot do what the options ask, or the folder or the table cannot be written. Other faults
+            are outcomes.
     """
-    options = options or SlideOptions()
+    options = options or model.options
+    model.check(options)
     make_folder(out)
     outcomes = [Outcome(source.path, "waiting") for source in sources]
     for number, source in enumerate(sources):
@@ -114,7 +107,7 @@ def stain_many(
             if progress is not None:
                 progress(1000 * before + 1000 * done // max(total, 1), 1000 * len(sources))
 
-        outcomes[number] = stain_one(source, out, restainer, options, progress=report, warn=warn)
+        outcomes[number] = stain_one(source, out, model, options, progress=report, warn=warn)
         write_summary(out / SUMMARY, outcomes)
         report(1, 1)
     return outcomes

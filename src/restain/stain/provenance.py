@@ -1,9 +1,10 @@
-"""What a virtual image says of its origin: source, model, date, and whether the source is like the training images."""
+"""What a virtual image says of its origin: source, model, options, date, and whether the source is like the training images."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +16,163 @@ from restain.bundle import Bundle
 from restain.errors import RestainError
 from restain.slides.find import split_number
 
-FAMILIAR = "familiar"
-"""Key of the metadata that says whether the source is like the model's training images: yes, unknown, or no with why."""
+OWN_WHITE = "the model's own"
+LOSSLESS = "lossless"
 
 _CHUNK = 1 << 22
+_FOUND_OUT = ("created", "ood", "ood_score", "ood_reason")
+"""Keys that do not decide what a result looks like."""
+
+
+@dataclass(frozen=True)
+class Ood:
+    """Whether an H&E image is out of the distribution of the model's training images.
+
+    Example:
+        >>> Ood(score=1.7, reason="its sharpness is below theirs.").is_ood
+        True
+    """
+
+    score: float
+    """How unlike them it is; not negative."""
+    reason: str
+    """One sentence that says what is strange, or that nothing is."""
+    limit: float = 1.0
+    """The score above which the image is out of distribution."""
+
+    @property
+    def is_ood(self) -> bool:
+        return self.score > self.limit
+
+    def metadata(self) -> dict[str, str]:
+        return {"ood": "yes" if self.is_ood else "no", "ood_score": repr(self.score), "ood_reason": self.reason}
+
+    @staticmethod
+    def from_metadata(text: Mapping[str, str]) -> Ood | None:
+        """What :meth:`metadata` wrote; None where a result says that it is unknown, or nothing.
+
+        Raises:
+            ValueError: if the score is no number.
+        """
+        if "ood_score" not in text:
+            return None
+        return Ood(float(text["ood_score"]), text.get("ood_reason", ""))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a virtual image comes from, and all that decides what it looks like.
+
+    Example:
+        >>> import numpy as np
+        >>> from restain.stain import load
+        >>> made = load().stain(np.full((64, 64, 3), 240, np.uint8), mpp=0.46).provenance
+        >>> Provenance.from_metadata(made.metadata()) == made
+        True
+    """
+
+    source: str
+    """Name of the H&E file; ``array`` for pixels that came without one."""
+    source_sha256: str
+    source_mpp: float
+    """Micrometres per pixel of the source."""
+    mpp_assumed: bool
+    """Whether nothing stated the source's mpp, so that it was taken as being at the model's."""
+    bundle: str
+    bundle_hash: str
+    mpp: float
+    """Micrometres per pixel of the result, the model's."""
+    engine: str
+    block: int
+    """Largest side in px of the blocks that went through the network."""
+    survey: str
+    white: tuple[float, float, float] | None
+    """RGB in [0, 255] of unstained glass; None for the model's own."""
+    region: str
+    everywhere: bool
+    """Whether no tissue was looked for."""
+    quality: int | None
+    """Of JPEG; None for lossless pixels."""
+    dab: bool
+    """Whether the DAB density was asked for."""
+    ood: Ood | None = None
+    """None while not looked at, or where the model does not know its training images."""
+    created: str = ""
+    """UTC, ISO 8601."""
+    software: str = f"restain {__version__}"
+    notice: str = NOTICE
+
+    def metadata(self) -> dict[str, str]:
+        """As text for a file's metadata."""
+        return {
+            "notice": self.notice,
+            "software": self.software,
+            "source": self.source,
+            "source_sha256": self.source_sha256,
+            "source_mpp": repr(self.source_mpp),
+            "mpp_assumed": str(self.mpp_assumed),
+            "bundle": self.bundle,
+            "bundle_hash": self.bundle_hash,
+            "mpp": repr(self.mpp),
+            "engine": self.engine,
+            "block": str(self.block),
+            "survey": self.survey,
+            "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
+            "region": self.region,
+            "tissue": "everywhere" if self.everywhere else "found",
+            "quality": LOSSLESS if self.quality is None else str(self.quality),
+            "dab": str(self.dab),
+            "created": self.created,
+            **({"ood": "unknown"} if self.ood is None else self.ood.metadata()),
+        }
+
+    @staticmethod
+    def from_metadata(text: Mapping[str, str]) -> Provenance:
+        """What :meth:`metadata` wrote.
+
+        Raises:
+            KeyError: if something is missing, as in files of other programs.
+            ValueError: if a number is none.
+        """
+        white = None
+        if text["white"] != OWN_WHITE:
+            red, green, blue = map(float, text["white"].split())
+            white = (red, green, blue)
+        return Provenance(
+            source=text["source"],
+            source_sha256=text["source_sha256"],
+            source_mpp=float(text["source_mpp"]),
+            mpp_assumed=text["mpp_assumed"] == "True",
+            bundle=text["bundle"],
+            bundle_hash=text["bundle_hash"],
+            mpp=float(text["mpp"]),
+            engine=text["engine"],
+            block=int(text["block"]),
+            survey=text["survey"],
+            white=white,
+            region=text["region"],
+            everywhere=text["tissue"] == "everywhere",
+            quality=None if text["quality"] == LOSSLESS else int(text["quality"]),
+            dab=text["dab"] == "True",
+            ood=Ood.from_metadata(text),
+            created=text.get("created", ""),
+            software=text["software"],
+            notice=text["notice"],
+        )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides the result, as text: two results of one identity have the same pixels."""
+        return {key: value for key, value in self.metadata().items() if key not in _FOUND_OUT}
+
+    def made(self, before: Mapping[str, str]) -> bool:
+        """Whether a result that says ``before`` of itself is of this identity."""
+        return self.identity.items() <= before.items()
+
+
+def now() -> str:
+    """The moment, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> str:
@@ -49,42 +203,32 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
     return found.hexdigest()
 
 
-def provenance(
-    source: Path, model: Mapping[str, str], progress: Callable[[int, int], None] | None = None
-) -> dict[str, str]:
-    """What a virtual image says of its origin, as metadata text; ``model`` names what made it from ``source``."""
+def origin(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
+    """What a picture of an evaluation says of its origin, as metadata text; ``made_by`` names what made it from ``source``.
+
+    Raises:
+        RestainError: if the source cannot be read.
+    """
     return {
         "notice": NOTICE,
         "software": f"restain {__version__}",
         "source": source.name,
-        "source_sha256": digest(source, progress),
-        **model,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source_sha256": digest(source),
+        **made_by,
+        "created": now(),
     }
 
 
-def familiar_text(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> str:
-    """``yes``, ``unknown`` (the bundle does not know its training images) or ``no: `` and a sentence.
+def judge(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> Ood | None:
+    """Whether a source is like the model's training images; None where the bundle does not know them.
 
     Args:
         bundle: the model.
-        images: ``(H, W, 3)`` uint8 RGB at the model's mpp: the source, or places of it, of which the one in the middle
-            of their scores speaks for all.
+        images: ``(H, W, 3)`` uint8 RGB at the model's mpp: places of the source, of which the one in the middle of their
+            scores speaks for all.
     """
     if bundle.familiarity is None or not images:
-        return "unknown"
+        return None
     verdicts = sorted((bundle.familiarity.judge(he) for he in images), key=lambda verdict: verdict.score)
     verdict = verdicts[(len(verdicts) - 1) // 2]
-    return "yes" if verdict.familiar else f"no: {verdict.reason}"
-
-
-def tell(source: Path, text: Mapping[str, str], warn: Callable[[str], None] | None) -> None:
-    """Warn, in one sentence that names the source, where the metadata say that it is unlike the training images."""
-    answer, _, reason = text.get(FAMILIAR, "").partition(": ")
-    if warn is not None and answer == "no":
-        warn(f"{source}: {reason}")
-
-
-def same_origin(text: Mapping[str, str], before: Mapping[str, str]) -> bool:
-    """Whether a result that says ``before`` of itself was made as ``text`` says; the date does not count."""
-    return {k: v for k, v in text.items() if k != "created"}.items() <= before.items()
+    return Ood(verdict.score, verdict.reason)

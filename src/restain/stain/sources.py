@@ -12,9 +12,6 @@ from restain.errors import RestainError
 from restain.images import IMAGE_SUFFIXES
 from restain.slides.find import SUFFIXES, is_slide_folder, is_there, split_number
 
-MOST_PX = 64_000_000
-"""A picture of more pixels is stained as a slide, which does not hold it in memory."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -34,26 +31,6 @@ def slide_name(source: Path) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name if source.is_dir() and source.suffix.lower() != ".zarr" else source.stem
-
-
-def is_slide(path: Path) -> bool:
-    """Whether a source has levels, comes from a scanner, or is too large to be held in memory; else it is a picture.
-
-    Raises:
-        RestainError: if nothing can read it.
-    """
-    from restain.slides import open_slide
-
-    try:
-        with open_slide(path) as slide:
-            pixels = slide.size.width * slide.size.height
-            scanned = slide.vendor not in (None, "generic-tiff")
-            return path.is_dir() or len(slide.levels) > 1 or scanned or pixels > MOST_PX
-    except RestainError:
-        # What reads pictures says better what is wrong with one.
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-            return False
-        raise
 
 
 def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:

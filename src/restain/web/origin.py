@@ -109,7 +109,7 @@ def read_registrations(transforms: list[Path]) -> list[Registered]:
     return found
 
 
-OUTLINES = ("tissue", "unlike")
+OUTLINES = ("tissue", "ood")
 """What is outlined beside an image, ``NAME.tissue.geojson``: tissue, and where it is unlike the model's training images."""
 
 

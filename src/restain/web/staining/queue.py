@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from restain.bundle import Card
 from restain.files import whole_file
-from restain.stain.slide import STAINED, SURVEYED
 from restain.stain.sources import slide_name
+from restain.stain.steps import STAINED, SURVEYED
 from restain.web.faults import Fault
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State
@@ -103,14 +103,14 @@ class Queue:
         return self.folder / job.id
 
     def result(self, job: Job) -> dict[str, Path]:
-        """The files of a finished job by what they are: ``slide``, ``report``, and perhaps ``dab``, ``tissue``, ``unlike``."""
+        """The files of a finished job by what they are: ``slide``, ``report``, and perhaps ``dab``, ``tissue``, ``ood``."""
         name, folder = slide_name(Path(job.name)), self.folder_of(job)
         ends = {
             "slide": ".ome.tiff",
             "dab": ".dab.ome.tiff",
             "report": ".stain.json",
             "tissue": ".tissue.geojson",
-            "unlike": ".unlike.geojson",
+            "ood": ".ood.geojson",
         }
         found = {what: folder / f"{name}{end}" for what, end in ends.items()}
         return {what: path for what, path in found.items() if path.is_file()}

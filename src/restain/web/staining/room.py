@@ -15,8 +15,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from restain.bundle import read_card
 from restain.database import Database
-from restain.stain.slide import LOOKED, STAINED, SURVEYED
+from restain.errors import RestainError
+from restain.stain.figures import SlideFigures
 from restain.stain.sources import slide_name
+from restain.stain.steps import LOOKED, STAINED, SURVEYED
 from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
@@ -300,24 +302,23 @@ class Staining:
 
 def _report(path: Path | None, language: str) -> tuple[list[list[str]], list[str]]:
     """What ``restain stain`` wrote of a result: figures with their headings, and warnings."""
-    try:
-        report = json.loads(b"" if path is None else path.read_bytes())
-        rows = [["tissue", f"{report['tissue_mm2']:.3g} mm²"]]
-        rows.append(["computed", f"{report['megapixels']:.3g} Mpx"])
-        if report["seams"] is not None:
-            rows.append(["seams", f"{report['seams']['ratio']:.3f}"])
-        if (unlike := report.get("unlike")) is not None and unlike["judged"]:
-            rows.append(["unlike", f"{unlike['unlike']} / {unlike['judged']}"])
-        rows.append(["holes", str(len(report["holes"]))])
-        rows.append(["seconds", f"{report['seconds']['all']:.0f} s"])
-        answer, _, reason = str(report["provenance"].get("familiar", "")).partition(": ")
-        warnings = [reason] if answer == "no" else []
-        warnings += [
-            Path(fault.split(": ", 1)[0]).name + ": " + fault.split(": ", 1)[-1] for fault in report["slide_faults"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
+    if path is None:
         return [], []
-    if answer == "unknown":
+    try:
+        report = SlideFigures.read(path)
+    except RestainError:
+        return [], []
+    rows = [["tissue", f"{report.tissue_mm2:.3g} mm²"], ["computed", f"{report.megapixels:.3g} Mpx"]]
+    if report.seams is not None:
+        rows.append(["seams", f"{report.seams.ratio:.3f}"])
+    if (tiles := report.ood_tiles) is not None and tiles.judged:
+        rows.append(["ood", f"{tiles.above} / {tiles.judged}"])
+    rows.append(["holes", str(len(report.holes))])
+    rows.append(["seconds", f"{report.seconds.all:.0f} s"])
+    ood = report.provenance.ood
+    warnings = [ood.reason] if ood is not None and ood.is_ood else []
+    warnings += [Path(fault.split(": ", 1)[0]).name + ": " + fault.split(": ", 1)[-1] for fault in report.slide_faults]
+    if ood is None:
         warnings.append(text(language, "stain.unknown"))
     return [[text(language, f"stain.figure.{key}"), value] for key, value in rows], warnings
 

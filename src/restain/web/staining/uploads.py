@@ -154,7 +154,7 @@ def safe_name(name: str) -> str:
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     kept = "".join("_" if c in '<>:"|?*' or unicodedata.category(c)[0] == "C" else c for c in last)
     # Endings that say of a file that it was made of another one.
-    kept = re.sub(r"(^|\.)(dab|tissue|unlike)(?=\.)", r"_\2", kept.strip(". "), flags=re.IGNORECASE)
+    kept = re.sub(r"(^|\.)(dab|tissue|ood)(?=\.)", r"_\2", kept.strip(". "), flags=re.IGNORECASE)
     suffix = next((one for one in SUFFIXES if kept.lower().endswith(one)), None)
     if suffix is None:
         raise Fault(415, "fault.upload_kind", name=kept[-80:] or "?", kinds=" ".join(SUFFIXES))

@@ -19,8 +19,6 @@ from restain.errors import RestainError
 if sys.platform != "win32":
     import fcntl
 
-TILE = 1536
-"""Side in px of the blocks, as ``restain stain`` has it."""
 NICE = 10
 """So much the worker gives way to the viewer."""
 
@@ -47,7 +45,7 @@ def main(job: Path) -> None:
         stain(json.loads(job.read_bytes()), job.parent, say)
         say(done=True)
     except RestainError as fault:
-        from restain.stain.slide import NoTissue
+        from restain.stain.look import NoTissue
 
         # The page has no options of a command line, which the sentence names.
         say(failed="fault.job_tissue" if isinstance(fault, NoTissue) else str(fault))
@@ -59,29 +57,24 @@ def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
     """Stain the source of ``job`` (see :func:`restain.web.staining.queue.written`) into the folder ``out``."""
     import torch
 
-    from restain.bundle import load_bundle
-    from restain.geometry import Point, Region, Size
-    from restain.models.heads import StainHead
-    from restain.stain import Restainer, SlideOptions, stain_slide
-    from restain.stain.area import rectangle
+    from restain.stain import StainOptions, load, stain_slide
+    from restain.stain.model import region_outline
 
     torch.set_num_threads(job["threads"])
-    bundle = load_bundle(Path(job["model"]))
-    roi = None
-    if job["region"] is not None:
-        x, y, width, height = job["region"]
-        roi = (rectangle(Region(Point(x, y), Size(width, height))),)
-    white = None
-    head = getattr(bundle.generator, "head", None)
-    if job["everywhere"] and isinstance(head, StainHead):
-        # Where no tissue is told from glass, the image need not show any: its brightest tissue would be taken for it.
-        white = (255 * torch.sigmoid(head.white.colour.detach().flatten())).tolist()
-    restainer = Restainer(bundle, tile=TILE, white=white, engine="auto")
+    region = job["region"]
+    options = StainOptions(
+        mpp=job["mpp"],
+        dab=job["dab"],
+        roi=None if region is None else (region_outline(region),),
+        everywhere=job["everywhere"],
+        # The viewer shows pyramids, and tiles while they are made.
+        format="ome-tiff",
+    )
     stain_slide(
         Path(job["source"]),
         out,
-        restainer,
-        SlideOptions(job["mpp"], job["dab"], roi, job["everywhere"]),
+        load(Path(job["model"])),
+        options,
         progress=lambda done, total: say(progress=done, of=total),
         warn=lambda sentence: say(warning=sentence),
     )

@@ -22,7 +22,7 @@ export function readAddress(search, others) {
     blend: number(given.get("blend"), 0, 1) ?? 0.5,
     dab: number(given.get("dab"), 0, 1),
     tissue: given.get("tissue") === "1",
-    unlike: given.get("unlike") === "1",
+    ood: given.get("ood") === "1",
     map: given.get("map") !== "0",
     annotations: given.get("annotations") !== "0",
   };
@@ -42,7 +42,7 @@ export function writeAddress(state) {
   if (state.mode === "blend") put("blend", Number(state.blend.toFixed(2)));
   if (state.dab !== null) put("dab", Number(state.dab.toFixed(2)));
   if (state.tissue) put("tissue", 1);
-  if (state.unlike) put("unlike", 1);
+  if (state.ood) put("ood", 1);
   if (!state.map) put("map", 0);
   if (!state.annotations) put("annotations", 0);
   return `${location.pathname}?${kept}`;

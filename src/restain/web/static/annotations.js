@@ -12,7 +12,7 @@ export class Annotations {
     this.elements = elements;
     this.say = say;
     this.features = [];
-    this.outlines = { tissue: [], unlike: [] };
+    this.outlines = { tissue: [], ood: [] };
     this.version = 0;
     this.chosen = null;
     this.tool = null;

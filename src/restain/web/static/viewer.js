@@ -110,16 +110,16 @@ function update() {
     at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
   }
   if (at("tissue")) at("tissue").checked = state.tissue;
-  if (at("unlike")) {
-    at("unlike").checked = state.unlike;
-    at("unlike-row").hidden = !state.unlike;
+  if (at("ood")) {
+    at("ood").checked = state.ood;
+    at("ood-row").hidden = !state.ood;
   }
   at("map").checked = state.map;
   at("annotations").checked = state.annotations;
   scene.show();
   annotations.draw();
   outline("tissue");
-  outline("unlike");
+  outline("ood");
   changed();
 }
 
@@ -193,7 +193,7 @@ listenToKeys(scene, {
   "]": () => shift(0.05),
   d: () => data.density.length && toggle("dab", 0.7, null),
   t: () => data.outlines.includes("tissue") && toggle("tissue"),
-  u: () => data.outlines.includes("unlike") && toggle("unlike"),
+  u: () => data.outlines.includes("ood") && toggle("ood"),
   m: () => toggle("map"),
   a: () => toggle("annotations"),
   p: () => annotations.pick("point"),
@@ -253,7 +253,7 @@ on("dab-opacity", "input", () => {
   update();
 });
 on("tissue", "change", () => toggle("tissue"));
-on("unlike", "change", () => toggle("unlike"));
+on("ood", "change", () => toggle("ood"));
 on("map", "change", () => toggle("map"));
 on("annotations", "change", () => toggle("annotations"));
 on("feature-name", "change", () => annotations.rename(at("feature-name").value.trim()));

@@ -13,8 +13,9 @@ from restain.geometry import Point, Region, Size
 from restain.models.familiarity import Familiarity, fit_familiarity
 from restain.recipe import AugmentRecipe
 from restain.slides import open_slide, rasterize, read_geojson
-from restain.stain import Restainer, SlideOptions, stain_slide
-from restain.stain.unlike import LEAST_TISSUE, UnlikeTiles, fullest
+from restain.stain import Model, StainOptions, stain_slide
+from restain.stain.figures import OodTiles
+from restain.stain.ood import LEAST_TISSUE, TileScores, fullest
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +59,25 @@ def test_what_was_judged_before_a_kill_is_not_judged_again(
 ) -> None:
     tissue = np.ones((512, 512), np.float32)
     noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3)).astype(np.uint8)
-    first = UnlikeTiles(tmp_path / "unlike.jsonl", (2, 3), familiarity)
+    first = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
     first.look(0, 1, noise, tissue)
     first.look(1, 2, picture[100:612, 100:612], tissue)
-    with open(tmp_path / "unlike.jsonl", "a") as file:
+    with open(tmp_path / "ood.jsonl", "a") as file:
         file.write("[1, 0, 3.")
-    second = UnlikeTiles(tmp_path / "unlike.jsonl", (2, 3), familiarity)
+    second = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
     np.testing.assert_allclose(second.scores, first.scores, atol=1e-4)
     second.look(0, 1, picture[100:612, 100:612], tissue)
     second.look(1, 0, noise, tissue)
-    third = UnlikeTiles(tmp_path / "unlike.jsonl", (2, 3), familiarity)
+    third = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
     assert third.figures() == second.figures()
-    assert third.figures()["judged"] == 3
+    assert third.figures().judged == 3
     assert third.scores[0, 1] == pytest.approx(first.scores[0, 1], abs=1e-4)
 
 
 def test_glass_with_a_rim_of_tissue_is_not_judged(
     familiarity: Familiarity, picture: np.ndarray, tmp_path: Path
 ) -> None:
-    tiles = UnlikeTiles(tmp_path / "unlike.jsonl", (1, 2), familiarity)
+    tiles = TileScores(tmp_path / "ood.jsonl", (1, 2), familiarity)
     rim = np.full((512, 512, 3), 238, np.uint8)
     rim[:, 200:240] = picture[:512, 200:240]
     half = rim.copy()
@@ -87,12 +88,12 @@ def test_glass_with_a_rim_of_tissue_is_not_judged(
 
 
 def test_outlines_end_at_the_slides_border(familiarity: Familiarity, tmp_path: Path) -> None:
-    tiles = UnlikeTiles(tmp_path / "unlike.jsonl", (2, 3), familiarity)
+    tiles = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
     tiles.scores[:] = [[0.5, 2, np.nan], [0.5, 0.5, 2]]
     low, high = tiles.outlines(512, Size(1500, 1000), 0.5, 0.25)
     assert (low.exterior.min(axis=0).tolist(), low.exterior.max(axis=0).tolist()) == ([1024, 0], [2048, 1024])
     assert (high.exterior.min(axis=0).tolist(), high.exterior.max(axis=0).tolist()) == ([2048, 1024], [3000, 2000])
-    assert tiles.figures() == {"judged": 5, "unlike": 2, "median": 0.5}
+    assert tiles.figures() == OodTiles(judged=5, above=2, median=0.5)
 
 
 def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
@@ -103,17 +104,17 @@ def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
     spoiled[518:1018, 1030:1530] = brown
     knowing = replace(bundle, familiarity=familiarity)
     slide = write_slide(tmp_path / "slide.ome.tiff", spoiled)
-    made = stain_slide(slide, tmp_path / "out", Restainer(knowing, tile=512), SlideOptions(everywhere=True))
-    assert made.unlike is not None
-    inside = rasterize(read_geojson(made.unlike), Size(1536, 1024), 1.0)
+    made = stain_slide(slide, tmp_path / "out", Model(knowing), StainOptions(tile=512, everywhere=True))
+    assert made.ood is not None
+    inside = rasterize(read_geojson(made.ood), Size(1536, 1024), 1.0)
     assert inside[560:980, 1070:1490].all()
     assert not inside[:, :1024].any()
     assert not inside[:512].any()
-    assert (made.figures["unlike"]["unlike"], made.figures["unlike"]["judged"]) == (1, 6)
+    assert (made.figures.ood_tiles.above, made.figures.ood_tiles.judged) == (1, 6)
 
 
 def test_a_model_that_does_not_know_its_images_says_nothing(small: Path, bundle: Bundle, tmp_path: Path) -> None:
-    made = stain_slide(small, tmp_path, Restainer(bundle, tile=512))
-    assert made.unlike is None
-    assert made.figures["unlike"] is None
-    assert not list(tmp_path.glob("*.unlike.geojson"))
+    made = stain_slide(small, tmp_path, Model(bundle))
+    assert made.ood is None
+    assert made.figures.ood_tiles is None
+    assert not list(tmp_path.glob("*.ood.geojson"))

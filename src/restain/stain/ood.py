@@ -1,11 +1,10 @@
-"""Where a slide is unlike the training images: a score for each tile, kept as the tiles come, and outlines of what is above the limit."""
+"""Where a slide is unlike the training images (out of distribution): a score for each tile, kept as the tiles come, and outlines."""
 
 from __future__ import annotations
 
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from restain.models.appearance import TILE as SEEN
 from restain.models.familiarity import Familiarity
 from restain.optics import optical_density
 from restain.slides import Polygon, to_polygons
+from restain.stain.figures import OodTiles
 
 LEAST_TISSUE = 0.25
 """Share of tissue below which a piece is not judged."""
@@ -28,7 +28,7 @@ COLOUR = (230, 120, 0)
 _FINER = 8
 
 
-class UnlikeTiles:
+class TileScores:
     """Scores of a slide's tiles (see :mod:`restain.models.familiarity`; above 1 is unlike), as lines of a file that grows.
 
     Of each tile its fullest piece of 256 px is looked at, since more costs more than it tells. What was written before a kill is
@@ -81,11 +81,10 @@ class UnlikeTiles:
             except OSError as fault:
                 raise RestainError(f"{self.path} cannot be written ({fault.strerror}).") from None
 
-    def figures(self) -> dict[str, Any]:
-        """``judged`` tiles, ``unlike`` those above the limit, ``median`` score of the judged (None without any)."""
+    def figures(self) -> OodTiles:
+        """How many tiles were judged, and how."""
         judged = self.scores[~np.isnan(self.scores)]
-        median = float(np.median(judged)) if judged.size else None
-        return {"judged": int(judged.size), "unlike": int((judged > 1).sum()), "median": median}
+        return OodTiles(int(judged.size), int((judged > 1).sum()), float(np.median(judged)) if judged.size else None)
 
     def outlines(self, tile: int, size: Size, mpp: float, slide_mpp: float) -> list[Polygon]:
         """Outlines of the tiles above the limit, in px of the slide's level 0.

@@ -1,0 +1,341 @@
+"""A model bundle as what stains: H&E images in, virtual IHC out, in memory or as files."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from restain.bundle import Bundle, load_bundle
+from restain.engines import Engine, choose_engine
+from restain.engines.choose import names_on
+from restain.errors import RestainError
+from restain.geometry import Point, Region, Size
+from restain.images import Rgb
+from restain.models.blocks import channels_last
+from restain.models.heads import StainHead
+from restain.prediction import Prediction
+from restain.slides import Polygon, Slide
+from restain.stain.area import rectangle
+from restain.stain.blocks import seen_side
+from restain.stain.given import ArraySource, Given, Image, opened
+from restain.stain.options import StainOptions
+from restain.stain.result import MOST_PX, StainedSlide, StainResult, pixels_of, stain_in_memory
+from restain.stain.slide import stain_slide
+from restain.stain.steps import Steps
+
+Progress = Callable[[int, int], None]
+Warn = Callable[[str], None]
+
+BUNDLES = Path("bundles")
+"""In a checkout: folder of bundles that are found by their name."""
+
+
+class Model:
+    """A loaded bundle that stains. It is not changed by use, and changes nothing outside of itself: two of them, on two
+    devices or engines, do not disturb each other. One call at a time.
+
+    Args:
+        bundle: the weights, of which the model has its own copy.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None for CUDA where there is one, else the CPU.
+        options: the defaults of all calls.
+
+    Raises:
+        RestainError: if there is no such device, or the bundle cannot do what the options ask.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str | None = None, options: StainOptions | None = None) -> None:
+        self.bundle = bundle
+        self.device = device_of(device)
+        self.options = options or StainOptions()
+        self.generator = channels_last(copy.deepcopy(bundle.generator).to(self.device)).eval()
+        self.batch = 1 if self.device.type == "cpu" else 8
+        """Blocks that go through the network at a time."""
+        self._engines: dict[tuple[str, int], Engine] = {}
+        self._making = threading.Lock()
+        self.check(self.options)
+
+    @property
+    def label(self) -> str:
+        """The bundle's name and the start of its hash."""
+        return f"{self.bundle.card.name} ({self.bundle.card.hash[:12]})"
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel at which the model works, and of all its results."""
+        return self.bundle.card.mpp
+
+    @property
+    def has_dab(self) -> bool:
+        """Whether the model has a stain head: gives a DAB density, and has a white of its own."""
+        return isinstance(getattr(self.generator, "head", None), StainHead)
+
+    @property
+    def own_white(self) -> NDArray[np.float32] | None:
+        """``(3,)`` RGB in [0, 255] of the glass that the model renders; None without a stain head."""
+        head = getattr(self.generator, "head", None)
+        if not isinstance(head, StainHead):
+            return None
+        colour: NDArray[np.float32] = (255 * torch.sigmoid(head.white.colour.detach().flatten())).cpu().numpy()
+        return colour
+
+    def check(self, options: StainOptions) -> None:
+        """Find what this model or device cannot do, before the first step.
+
+        Raises:
+            RestainError: for a DAB density or a white asked of a model without a stain head, or an engine that is not on
+                the device.
+        """
+        if options.dab and not self.has_dab:
+            raise RestainError(f"{self.label}: the model has no stain output, so it gives no DAB density.")
+        if options.white is not None and not self.has_dab:
+            raise RestainError(
+                f"{self.label}: the model has no stain output, so it has no white that could be another."
+            )
+        if options.engine not in (names := names_on(self.device)):
+            raise RestainError(
+                f"{options.engine} is no engine on {self.device.type}; the engines are {', '.join(names)}."
+            )
+
+    def engine(self, options: StainOptions) -> Engine:
+        """The engine for blocks of the options' size. Made at its first use, since some take long to be compiled.
+
+        Raises:
+            RestainError: if this machine or network cannot have the engine that was asked for.
+        """
+        key = options.engine, seen_side(options)
+        with self._making:
+            if key not in self._engines:
+                self._engines[key] = choose_engine(self.generator, device=self.device, tile=key[1], name=key[0])
+            return self._engines[key]
+
+    @overload
+    def stain(
+        self,
+        image: Image,
+        *,
+        mpp: float | None = ...,
+        progress: Progress | Literal[False] | None = ...,
+        warn: Warn | None = ...,
+        **options: Any,
+    ) -> StainResult: ...
+
+    @overload
+    def stain(
+        self,
+        image: Sequence[Image],
+        *,
+        mpp: float | None = ...,
+        progress: Progress | Literal[False] | None = ...,
+        warn: Warn | None = ...,
+        **options: Any,
+    ) -> list[StainResult]: ...
+
+    def stain(
+        self,
+        image: Image | Sequence[Image],
+        *,
+        mpp: float | None = None,
+        progress: Progress | Literal[False] | None = None,
+        warn: Warn | None = None,
+        **options: Any,
+    ) -> StainResult | list[StainResult]:
+        """Stain an image, or each of a list, in memory. The result is at the model's mpp, resampled where needed.
+
+        Args:
+            image: a path, an open slide, a picture of Pillow, or an array: ``uint8`` RGB ``(H, W, 3)``, grey ``(H, W)``,
+                RGBA that is opaque, or floats in [0, 1].
+            mpp: micrometres per pixel of images that do not state it. Pictures and arrays of which neither says are taken
+                as being at the model's mpp, and ``provenance.mpp_assumed`` is True.
+            progress: called with what is done and what is to do; None for a bar in a terminal or notebook, False for none.
+            warn: called with sentences on the image, such as that it is unlike the training images; None for
+                :func:`warnings.warn`.
+            **options: of :class:`~restain.stain.options.StainOptions`, in place of the model's.
+
+        Raises:
+            RestainError: if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option is wrong.
+
+        Example:
+            >>> model = load()
+            >>> he = np.full((128, 64, 3), 240, np.uint8)
+            >>> model.stain(he, mpp=model.mpp / 2).rgb.shape
+            (64, 32, 3)
+        """
+        changed = self._options(mpp, options)
+        images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
+        results = []
+        with shown(progress, "staining") as report:
+            for number, one in enumerate(images):
+
+                def part(done: int, total: int, before: int = number) -> None:
+                    if report is not None:
+                        report(1000 * before + 1000 * done // max(total, 1), 1000 * len(images))
+
+                with opened(one, self.mpp, changed) as given:
+                    size = given.slide.size_at(self.mpp) if given.rgb is None and given.slide.has_mpp else None
+                    if size is not None and size.width * size.height > MOST_PX:
+                        raise RestainError(
+                            f"{given.source}: the result has {size.width} x {size.height} px, too many to be held in "
+                            "memory; stain_slide writes it to a file."
+                        )
+                    results.append(stain_in_memory(given, self, changed, progress=part, warn=warn or _warned))
+                part(1, 1)
+        return results if isinstance(image, list | tuple) else results[0]
+
+    def stain_slide(
+        self,
+        slide: str | Path | Slide,
+        out: str | Path,
+        *,
+        mpp: float | None = None,
+        region: Region | tuple[int, int, int, int] | None = None,
+        progress: Progress | Literal[False] | None = None,
+        warn: Warn | None = None,
+        **options: Any,
+    ) -> StainedSlide:
+        """Stain a slide, or a picture, into files in the folder ``out`` (see :func:`restain.stain.stain_slide`).
+
+        Args:
+            slide: a path or an open slide.
+            out: made where needed.
+            mpp: micrometres per pixel of slides that do not state it.
+            region: stain only this, x, y, width and height in level-0 px; outlines of any shape are the option ``roi``.
+            progress: see :meth:`stain`.
+            warn: see :meth:`stain`.
+            **options: see :meth:`stain`.
+
+        Raises:
+            RestainError: see :func:`restain.stain.stain_slide`.
+
+        Example:
+            >>> import tempfile
+            >>> from restain.images import write_png
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     write_png(Path(folder) / "he.png", np.full((64, 64, 3), 240, np.uint8), mpp=0.46)
+            ...     made = load().stain_slide(f"{folder}/he.png", f"{folder}/out", region=(0, 0, 32, 32))
+            >>> made.path.name
+            'he.png'
+        """
+        if region is not None:
+            options["roi"] = (*(options.get("roi") or ()), region_outline(region))
+        changed = self._options(mpp, options)
+        with shown(progress, "staining") as report:
+            return stain_slide(slide, out, self, changed, progress=report, warn=warn or _warned)
+
+    def predict(self, he: Rgb) -> Prediction:
+        """Stain ``(H, W, 3)`` ``uint8`` RGB at the model's mpp, as :meth:`stain` does, for evaluation.
+
+        Without a look whether it is like the training images, and a picture without tissue is one of glass.
+
+        Example:
+            >>> load().predict(np.full((64, 64, 3), 240, np.uint8)).dab.shape
+            (64, 64)
+        """
+        given = Given(Slide(ArraySource(he, self.mpp)), Path("array"), False, he)
+        rgb, dab, _ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)
+        return Prediction(rgb, dab)
+
+    def _options(self, mpp: float | None, changes: dict[str, Any]) -> StainOptions:
+        changed = self.options.having(**({} if mpp is None else {"mpp": mpp}), **changes)
+        self.check(changed)
+        return changed
+
+
+def load(model: str | Path | None = None, *, device: str | None = None, options: StainOptions | None = None) -> Model:
+    """Load a model.
+
+    Args:
+        model: a bundle's folder; ``default`` or None for the shipped one, which knows only synthetic tissue; or the name of
+            a folder in ``bundles`` of the working folder.
+        device: see :class:`Model`.
+        options: see :class:`Model`.
+
+    Raises:
+        RestainError: if there is no such bundle or device, or the bundle is damaged.
+
+    Example:
+        >>> load().mpp
+        0.46
+    """
+    device_of(device)
+    return Model(load_bundle(_bundle_path(model)), device=device, options=options)
+
+
+def _bundle_path(model: str | Path | None) -> Path | None:
+    if model is None or model == "default":
+        return None
+    path = Path(model)
+    named = BUNDLES / path
+    return named if not path.exists() and isinstance(model, str) and named.is_dir() else path
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of a name; None for CUDA where there is one, else the CPU.
+
+    Raises:
+        RestainError: if there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RestainError(f"{name} is no device; devices are cpu, cuda, cuda:N and mps.") from None
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type)
+    if there is None:
+        raise RestainError(f"{name} is no device that restain runs on; devices are cpu, cuda, cuda:N and mps.")
+    if (device.index or 0) >= there:
+        raise RestainError(f"{name}: this machine has no such device, or PyTorch cannot use it.")
+    return device
+
+
+def region_outline(region: Region | tuple[int, int, int, int]) -> Polygon:
+    """A rectangle of level-0 px, given as such or as x, y, width and height, as an outline.
+
+    Raises:
+        RestainError: if it is empty.
+    """
+    if isinstance(region, Region):
+        return rectangle(region)
+    if len(region) != 4 or min(region[2:]) <= 0:
+        raise RestainError("A region is x, y, width and height, the last two above 0 (--region).")
+    x, y, width, height = region
+    return rectangle(Region(Point(x, y), Size(width, height)))
+
+
+@contextmanager
+def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Progress | None]:
+    """The callback, or a bar on standard error where None was given and that is a terminal or a notebook."""
+    if progress is not None:
+        yield progress or None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield None
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _warned(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)
+
+
+def _silent(sentence: str) -> None:
+    """For evaluation, which says by itself what it looked at."""

@@ -1,0 +1,87 @@
+"""Every default of staining, once: what the command line, the browser, Ray, a cohort and Python fill in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from restain.engines.choose import AUTO, NAMES
+from restain.errors import RestainError
+from restain.models.survey import SURVEY, Survey
+from restain.slides import Polygon
+
+Format = Literal["auto", "png", "ome-tiff", "dicom"]
+FORMATS: tuple[Format, ...] = ("auto", "png", "ome-tiff", "dicom")
+
+LEAST_TILE = 256
+
+
+@dataclass(frozen=True)
+class StainOptions:
+    """How images are stained, beside the model.
+
+    Raises ``RestainError`` for a value out of range.
+
+    Example:
+        >>> StainOptions(dab=True).quality
+        90
+    """
+
+    mpp: float | None = None
+    """Micrometres per pixel of images that do not state it."""
+    override_mpp: bool = False
+    """Whether ``mpp`` holds also where the file states another."""
+    dab: bool = False
+    """Whether the DAB density is written as a file of its own."""
+    roi: tuple[Polygon, ...] | None = None
+    """Outlines in level-0 px outside of which nothing is stained; None for the whole image."""
+    everywhere: bool = False
+    """Stain the whole image; else tissue is looked for, and glass is left out."""
+    strict: bool = False
+    """Whether the first tile that cannot be read ends the job, instead of becoming a marked hole."""
+    format: Format = "auto"
+    """Of the result's file; ``auto`` is PNG for pictures and OME-TIFF for slides."""
+    quality: int = 90
+    """Of the JPEG tiles of slides, 1 to 100. Pictures are kept lossless, but in DICOM."""
+    white: tuple[float, float, float] | None = None
+    """RGB above 0 and up to 255 of the unstained glass that is rendered; None for the model's own."""
+    engine: str = AUTO
+    """What runs the network (:func:`restain.engines.choose_engine`)."""
+    tile: int = 1536
+    """Largest side in px of a block, at least 256; a block is as many whole tiles of 512 px as fit, at least one."""
+    survey: Survey | None = SURVEY
+    """How the attention of images of more than one block reads from the whole image; None leaves each block to itself."""
+
+    def __post_init__(self) -> None:
+        if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise RestainError(f"{self.mpp}: mpp must be a positive number of micrometres per pixel.")
+        if self.white is not None and not (len(self.white) == 3 and all(0 < v <= 255 for v in self.white)):
+            raise RestainError(
+                f"{', '.join(map(str, self.white))}: a white is three intensities above 0 and up to 255."
+            )
+        if self.format not in FORMATS:
+            raise RestainError(f"{self.format} is no format of results; the formats are {', '.join(FORMATS)}.")
+        if not 1 <= self.quality <= 100:
+            raise RestainError(f"{self.quality}: the quality of JPEG is from 1 to 100.")
+        if self.engine not in NAMES:
+            raise RestainError(f"{self.engine} is no engine; the engines are {', '.join(NAMES)}.")
+        if self.tile < LEAST_TILE:
+            raise RestainError(f"{self.tile}: a tile has at least {LEAST_TILE} px a side.")
+        if self.roi is not None and not self.roi:
+            raise RestainError("The region of interest has no outlines.")
+
+    def having(self, **changes: Any) -> StainOptions:
+        """These options with some changed.
+
+        Raises:
+            RestainError: if there is no option of a name, or a value is out of range.
+        """
+        names = {field.name for field in fields(self)}
+        if unknown := sorted(set(changes) - names):
+            raise RestainError(f"{unknown[0]} is no option of staining; the options are {', '.join(sorted(names))}.")
+        if changes.get("white") is not None:
+            changes["white"] = tuple(float(v) for v in changes["white"])
+        if changes.get("roi") is not None:
+            changes["roi"] = tuple(changes["roi"])
+        return replace(self, **changes)

@@ -1,0 +1,15 @@
+"""The examples in the docstrings of what users call."""
+
+import doctest
+
+import pytest
+
+from restain.stain import given, model, options, provenance, result
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("module", [given, model, options, provenance, result], ids=lambda module: module.__name__)
+def test_the_examples_are_true(module) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
