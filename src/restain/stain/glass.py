@@ -180,6 +180,11 @@ class Glass:
         columns = np.arange(region.origin.x, region.right) % width
         return self._tile.take(rows, axis=0).take(columns, axis=1)
 
+    @property
+    def pattern(self) -> Rgb | None:
+        """``(PERIOD, PERIOD, 3)``: what :meth:`fill` repeats, in 8 bits; None for one exact colour."""
+        return None if self.noise is None else np.rint(self._tile.clip(0, 255)).astype(np.uint8)
+
     def shown(self, he: Rgb, rgb: Floats) -> Floats:
         """How much of the virtual image shows, ``(h, w)`` in [0, 1]: 0 where both it and the H&E are glass.
 
