@@ -55,6 +55,7 @@ from restain.slides import TissueMask, open_slide
 from restain.stain import Restainer, blocks
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import BlockStainer
+from restain.stain.glass import Glass
 from restain.stain.seams import measure_seams
 from restain.stain.survey import places, survey_slide
 
@@ -134,6 +135,7 @@ def main() -> None:
     surveyed, _ = in_one_piece(survey.context(everything))
     gridded, _ = in_one_piece(grid.context(everything))
     say("in one piece, attending to itself, reading from the survey, and from the grid")
+    fill = Glass(glass.glass, glass.glass, restainer.bundle.card.mpp)
     densities: dict[str, NDArray[np.float32]] = {"whole": whole_dab}
     seconds: dict[str, float] = {}
 
@@ -142,7 +144,7 @@ def main() -> None:
         own, blocks.HALO = blocks.HALO, blocks.HALO if margin is None else margin
         context = surveys[by].context if by in surveys else None
         small, started = Restainer(bundle, tile=size, white=WHITE), time.process_time()
-        BlockStainer(slide, small, area, glass.glass, context, stores, strict=True).run()  # type: ignore[arg-type]
+        BlockStainer(slide, small, area, fill, context, stores, strict=True).run()  # type: ignore[arg-type]
         seconds[f"{by} {size}"] = time.process_time() - started
         blocks.HALO = own
         say(f"blocks of {size} px, margin {own if margin is None else margin}, {by}")

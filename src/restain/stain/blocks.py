@@ -15,12 +15,16 @@ from restain.models.heads import StainHead
 from restain.models.state_grid import State
 from restain.slides import Slide, TileStore
 from restain.stain.area import Area
+from restain.stain.glass import Glass
 from restain.stain.pipeline import Pipeline, Seconds
 from restain.stain.restainer import Restainer
 from restain.stain.unlike import UnlikeTiles
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1], then DAB density."""
+
+Made = tuple[Planes, Rgb]
+"""What the network made of a block and its margin, and the H&E that it saw."""
 
 TILE = 512
 """Side in px of the result's tiles."""
@@ -58,8 +62,8 @@ class BlockStainer:
         slide: the H&E slide.
         restainer: the model; blocks are as many whole tiles as fit its ``tile``, at least one.
         area: what is stained.
-        glass: ``(3,)`` RGB in [0, 255] of the slide's glass, which fills what is not stained, and on which tissue is
-            rendered where the restainer has no white of its own and the model a stain head.
+        glass: fills what is not stained; tissue is rendered on its white where the restainer has no white of its own and
+            the model a stain head.
         context: what the attention reads from, told the region of the slide that the network sees; None for models that
             take none.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
@@ -72,7 +76,7 @@ class BlockStainer:
         slide: Slide,
         restainer: Restainer,
         area: Area,
-        glass: NDArray[np.float32],
+        glass: Glass,
         context: Callable[[Region], Sequence[State]] | None,
         stores: Sequence[TileStore],
         *,
@@ -84,11 +88,12 @@ class BlockStainer:
         self.tile = stores[0].tile
         self.mpp = restainer.bundle.card.mpp
         self.glass = glass
-        red, green, blue = (int(v) for v in np.rint(glass))
+        red, green, blue = (int(v) for v in np.rint(glass.white))
         self.fill = (red, green, blue)
+        stores[0].pattern = glass.pattern
         self.white = restainer.white
         if self.white is None and isinstance(getattr(restainer.generator, "head", None), StainHead):
-            self.white = glass
+            self.white = glass.white
         self.engine = restainer.engine_for(seen_side(restainer, self.tile))
         self.stained_px = 0
         self.seconds = Seconds()
@@ -119,7 +124,7 @@ class BlockStainer:
                 done -= len(stained)
             if progress is not None:
                 progress(done, total)
-        pipeline: Pipeline[Block, Rgb | RestainError, Planes | None] = Pipeline(
+        pipeline: Pipeline[Block, Rgb | RestainError, Made | None] = Pipeline(
             self._read, self._work, self._keep, batch=self.restainer.batch, seconds=self.seconds
         )
         for block in pipeline.run(blocks):
@@ -151,7 +156,8 @@ class BlockStainer:
             for store in self.stores:
                 store.put_blank(row, column, self.fill)
         elif not self._has(row, column):
-            self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
+            shape = region.size.height, region.size.width
+            self._put(row, column, np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32))
         return False
 
     def _seen(self, block: Block) -> Region:
@@ -175,8 +181,8 @@ class BlockStainer:
                 self.unlike.look(row, column, he[region.within(seen)], tissue)
         return he
 
-    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
-        made: dict[int, Planes] = {}
+    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Made | None]:
+        made: dict[int, Made] = {}
         alike: dict[tuple[object, ...], list[int]] = {}
         contexts = [None if self.context is None else self.context(self._seen(block)) for block in blocks]
         for number, one in enumerate(pixels):
@@ -186,7 +192,8 @@ class BlockStainer:
                 alike.setdefault((one.shape, id(contexts[number])), []).append(number)
         for group in alike.values():
             batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
-            made.update(zip(group, self.engine(batch, self.white, contexts[group[0]]), strict=True))
+            planes = self.engine(batch, self.white, contexts[group[0]])
+            made.update(zip(group, zip(planes, batch, strict=True), strict=True))
             self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
         return [made.get(number) for number in range(len(blocks))]
 
@@ -201,26 +208,30 @@ class BlockStainer:
                 for store in self.stores:
                     store.put_hole(*tile, str(one))
             else:
-                (planes,) = self._work([single], [one])
-                self._keep(single, planes)
+                (made,) = self._work([single], [one])
+                self._keep(single, made)
 
-    def _keep(self, block: Block, planes: Planes | None) -> None:
-        if planes is None:
+    def _keep(self, block: Block, made: Made | None) -> None:
+        if made is None:
             return
-        seen = self._seen(block)
+        seen, (planes, he) = self._seen(block), made
+        shown = self.glass.shown(he, planes[..., :3] * np.float32(255))
         for row, column in block.tiles:
-            self._put(row, column, planes[self.region_of(row, column).within(seen)])
+            part = self.region_of(row, column).within(seen)
+            self._put(row, column, planes[part], shown[part])
 
-    def _put(self, row: int, column: int, planes: Planes) -> None:
+    def _put(self, row: int, column: int, planes: Planes, shown: NDArray[np.float32]) -> None:
+        """Keep a tile; ``shown``: what of ``planes`` is not glass, ``(h, w)`` in [0, 1]."""
         region = self.region_of(row, column)
         weight, inside = self.area.weight(region), self.area.inside(region)
-        rgb = self.glass + (planes[..., :3] * np.float32(255) - self.glass) * weight[..., None]
+        fill = self.glass.fill(region)
+        rgb = fill + (planes[..., :3] * np.float32(255) - fill) * (weight * shown)[..., None]
         if inside is not None:
-            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, self.glass)[~inside]
+            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, fill)[~inside]
             weight = weight * inside
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
-            self.stores[1].put(row, column, planes[..., 3] * weight)
+            self.stores[1].put(row, column, planes[..., 3] * weight * shown)
 
 
 def _block(tiles: Sequence[tuple[int, int]], side: int) -> Block:

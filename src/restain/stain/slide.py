@@ -34,6 +34,7 @@ from restain.slides import (
 from restain.slides.dicom import write_dicom
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import TILE, BlockStainer, seen_side
+from restain.stain.glass import Glass, measure_noise
 from restain.stain.provenance import FAMILIAR, provenance, same_origin, tell
 from restain.stain.restainer import Restainer
 from restain.stain.seams import measure_seams
@@ -58,6 +59,7 @@ class SlideOptions:
     ``mpp``: of slides that do not say theirs. ``dab``: write the DAB density as a pyramid of its own. ``roi``: outlines in
     level-0 px outside of which nothing is stained. ``everywhere``: do not look for tissue, stain all. ``strict``: the first
     tile that cannot be read ends the job, instead of becoming a marked hole. ``quality``: of JPEG, 1 to 100.
+    ``glass_noise``: give glass the noise of the H&E's glass, in place of one exact colour.
     """
 
     mpp: float | None = None
@@ -67,6 +69,7 @@ class SlideOptions:
     strict: bool = False
     format: Format = "ome-tiff"
     quality: int = 90
+    glass_noise: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ def stain_slide(
     Writes, NAME being :func:`~restain.stain.sources.slide_name`: ``NAME.ome.tiff`` (or the folder ``NAME.dicom``), the
     virtual IHC slide over the H&E slide's whole extent at the model's mpp; ``NAME.dab.ome.tiff`` where the DAB density is
     asked for; ``NAME.tissue.geojson``, what was taken for tissue; ``NAME.unlike.geojson``, where the H&E is unlike the
-    training images, if the model knows them; and ``NAME.stain.json`` with the provenance and these figures: ``tissue_mm2``, ``glass`` (RGB), ``megapixels`` that went through the network, ``megapixels_per_second``,
+    training images, if the model knows them; and ``NAME.stain.json`` with the provenance and these figures: ``tissue_mm2``, ``glass`` (RGB of the H&E's), ``glass_noise`` (:meth:`~restain.stain.glass.Glass.figures`), ``megapixels`` that went through the network, ``megapixels_per_second``,
     ``seconds`` (:class:`~restain.stain.pipeline.Seconds`), ``seams`` (:class:`~restain.stain.seams.Seams` with their
     ``ratio``; None without borders in tissue), ``unlike`` (:meth:`~restain.stain.unlike.UnlikeTiles.figures`, or None), ``holes`` (``x, y, width, height, reason`` in px of the result) and
     ``slide_faults``. Times and megapixels are of the last run, if a job was killed and went on.
 
     Pixels without tissue get the colour of the H&E slide's glass, on which tissue is rendered as well where the model has
-    a stain head and no white was told. Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles are kept in
+    a stain head and no white was told; with the noise of that glass, if it has any. Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles are kept in
     ``NAME.part`` until the slide is whole: the same command goes on after a kill, and its result is the same. A finished
     result of the same source, bundle and options is kept.
 
@@ -166,8 +169,11 @@ def stain_slide(
         tiles = None
         if restainer.bundle.familiarity is not None:
             tiles = UnlikeTiles(stores[0].folder / "unlike.jsonl", stores[0].grid, restainer.bundle.familiarity)
+        white = found.glass if restainer.white is None else restainer.white
+        noise = measure_noise(slide, found, mpp) if options.glass_noise else None
+        glass = Glass(white, found.glass, mpp, noise, options.quality)
         stainer = BlockStainer(
-            slide, restainer, area, found.glass, survey.context, stores, strict=options.strict, unlike=tiles
+            slide, restainer, area, glass, survey.context, stores, strict=options.strict, unlike=tiles
         )
         stainer.seconds.survey = time.perf_counter() - looking
         stainer.run(steps.part(STAINED - SURVEYED))
@@ -214,6 +220,7 @@ def _made_by(restainer: Restainer, options: SlideOptions, slide_mpp: float) -> d
         "tissue": "everywhere" if options.everywhere else "found",
         "quality": str(options.quality),
         "dab": str(options.dab),
+        "glass_noise": str(options.glass_noise),
     }
 
 
@@ -242,6 +249,7 @@ def _figures(
         "size_px": [store.size.width, store.size.height],
         "tissue_mm2": found.area_um2 / 1e6,
         "glass": [round(float(v), 1) for v in found.glass],
+        "glass_noise": stainer.glass.figures(),
         "megapixels": megapixels,
         "megapixels_per_second": megapixels / seconds.blocks if seconds.blocks else None,
         "seams": None if seams is None else asdict(seams) | {"ratio": seams.ratio},
