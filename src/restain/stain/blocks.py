@@ -224,11 +224,12 @@ class BlockStainer:
         """Keep a tile; ``shown``: what of ``planes`` is not glass, ``(h, w)`` in [0, 1]."""
         region = self.region_of(row, column)
         weight, inside = self.area.weight(region), self.area.inside(region)
-        fill = self.glass.fill(region)
-        rgb = fill + (planes[..., :3] * np.float32(255) - fill) * (weight * shown)[..., None]
+        white = self.glass.white
+        rgb = white + (planes[..., :3] * np.float32(255) - white) * (weight * shown)[..., None]
         if inside is not None:
-            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, fill)[~inside]
+            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, white)[~inside]
             weight = weight * inside
+        rgb = self.glass.add_noise(rgb, region)
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
             self.stores[1].put(row, column, planes[..., 3] * weight * shown)

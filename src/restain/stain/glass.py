@@ -1,7 +1,7 @@
 """The glass of a virtual slide: one white with the noise of the H&E's own glass, so that it looks scanned as well.
 
 The noise is measured in small windows of the H&E's glass: its covariance between colours at every frequency, from which
-one texture is made that repeats without a seam. What a pixel gets depends on its place alone, so tiles fit together, and
+one texture is made that repeats without a seam. The noise of a pixel depends on its place alone, so tiles fit together, and
 tiles of nothing but glass repeat and are encoded once. No pixel of the H&E is copied: no dust, no pen, no faint eosin.
 """
 
@@ -44,7 +44,8 @@ SMOOTH_UM = 1.0
 BARE_OD = (0.02, 0.06)
 """Smoothed density of the H&E up to which a pixel is glass, and from which it is not."""
 FAINT_OD = (0.04, 0.12)
-"""Density of the virtual stain up to which it is taken for none where the H&E is glass, and from which it is kept."""
+"""Density of the virtual stain up to which it is taken for none where the H&E is glass, and from which it is kept. Between
+these the noise fades out, whatever the H&E shows."""
 
 
 @dataclass(frozen=True)
@@ -167,23 +168,28 @@ class Glass:
         self.white, self.he_glass, self.noise = np.asarray(white, np.float32), he_glass, noise
         self._sigma = SMOOTH_UM / mpp
         self.gain = 1.0
-        self._tile: Floats = self.white[None, None]
+        self._noise: Floats | None = None
         if noise is not None:
-            texture = noise.texture(PERIOD)
-            self.gain = 1.0 if quality is None else _gain(texture[:512, :512], self.white, quality)
-            self._tile = self.white + np.float32(self.gain) * texture
-
-    def fill(self, region: Region) -> Floats:
-        """Glass, ``(h, w, 3)`` in grey levels, not rounded."""
-        height, width = self._tile.shape[:2]
-        rows = np.arange(region.origin.y, region.bottom) % height
-        columns = np.arange(region.origin.x, region.right) % width
-        return self._tile.take(rows, axis=0).take(columns, axis=1)
+            self._noise = noise.texture(PERIOD)
+            if quality is not None:
+                self.gain = _gain(self._noise[:512, :512], self.white, quality)
+                self._noise *= np.float32(self.gain)
 
     @property
     def pattern(self) -> Rgb | None:
-        """``(PERIOD, PERIOD, 3)``: what :meth:`fill` repeats, in 8 bits; None for one exact colour."""
-        return None if self.noise is None else np.rint(self._tile.clip(0, 255)).astype(np.uint8)
+        """``(PERIOD, PERIOD, 3)``: what a slide of glass alone repeats from its corner on; None for one exact colour."""
+        if self._noise is None:
+            return None
+        return np.rint((self.white + self._noise).clip(0, 255)).astype(np.uint8)
+
+    def add_noise(self, rgb: Floats, region: Region) -> Floats:
+        """The noise of the place added where there is hardly any stain: ``(h, w, 3)`` in [0, 255], the same back."""
+        if self._noise is None:
+            return rgb
+        rows = np.arange(region.origin.y, region.bottom) % PERIOD
+        columns = np.arange(region.origin.x, region.right) % PERIOD
+        noise = self._noise.take(rows, axis=0).take(columns, axis=1)
+        return rgb + noise * (1 - self._stained(rgb))[..., None]
 
     def shown(self, he: Rgb, rgb: Floats) -> Floats:
         """How much of the virtual image shows, ``(h, w)`` in [0, 1]: 0 where both it and the H&E are glass.
@@ -193,9 +199,11 @@ class Glass:
             rgb: ``(h, w, 3)`` in [0, 255], the virtual image.
         """
         seen = ndimage.gaussian_filter(optical_density(he, self.he_glass), (self._sigma, self._sigma, 0))
-        bare = _rise(np.abs(seen).max(axis=-1), *BARE_OD)
-        stained = _rise(np.abs(optical_density(rgb, self.white)).max(axis=-1), *FAINT_OD)
-        return np.maximum(bare, stained)
+        covered = _rise(np.abs(seen).max(axis=-1), *BARE_OD)
+        return np.maximum(covered, self._stained(rgb))
+
+    def _stained(self, rgb: Floats) -> Floats:
+        return _rise(np.abs(optical_density(rgb, self.white)).max(axis=-1), *FAINT_OD)
 
     def figures(self) -> dict[str, object] | None:
         """What was measured of the noise, for a report; None for glass without noise."""
