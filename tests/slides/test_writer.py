@@ -225,4 +225,4 @@ def test_blank_tiles_show_a_pattern_at_every_level_and_take_no_bytes(tmp_path: P
     assert np.abs(first.astype(int) - wanted).mean() < 2
     for finer, coarser in ((first, second), (second, third)):
         assert coarser.std() > 0.5
-        assert np.abs(coarser.astype(int) - halve(finer)).mean() < 1.5
+        assert np.abs(coarser.astype(int) - halve(finer)).mean() < 4

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from restain.geometry import Point, Region, Size
-from restain.slides import TissueMask, open_slide, tissue_mask
+from restain.slides import open_slide, tissue_mask
 from restain.stain.glass import PERIOD, Glass, Noise, measure_noise
 
 GLASS = np.array([236, 234, 238], np.float32)
@@ -23,7 +23,7 @@ def noisy_he(std: float = 1.8, smooth: float = 1.2, side: int = 1024) -> np.ndar
     noise = std * (0.9 * waves[:1] + np.sqrt(1 - 0.9**2) * waves[1:])
     rgb = GLASS + np.moveaxis(noise, 0, -1)
     middle = np.s_[side * 3 // 8 : side * 5 // 8, side * 3 // 8 : side * 5 // 8]
-    rgb[middle] = (180, 90, 150) + rng.normal(0, 12, rgb[middle].shape)
+    rgb[middle] = np.array([180, 90, 150]) + rng.normal(0, 12, rgb[middle].shape)
     return np.rint(rgb.clip(0, 255)).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from restain.errors import RestainError
 from restain.geometry import Size
 from restain.images import image_mpp, image_size
 from restain.review import store as db
+from restain.review.appearance import Appearance, appearance, differences
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
 from restain.review.study import Study, moment, written
@@ -36,18 +37,22 @@ def create_study(
         url: a database in place of that file, as SQLAlchemy writes it.
         now: when it was made; the clock's time where it is not given.
         progress: called with the images looked at and all.
-        warn: called with sentences on what could give an image's origin away all the same, or leave too little to measure.
+        warn: called with sentences on what could give an image's origin away all the same, or leave too little to measure:
+            file formats, scale, size, and what :func:`restain.review.appearance.differences` finds.
 
     Raises:
         RestainError: if an image cannot be read, or the folder or database holds a study already.
     """
-    sizes = []
-    for number, image in enumerate(definition.images):
-        sizes.append(_size(image.path))
-        if progress is not None:
-            progress(number + 1, len(definition.images))
+    sizes = [_size(image.path) for image in definition.images]
     common = Size(min(size.width for size in sizes), min(size.height for size in sizes))
     for sentence in _doubts(definition, sizes, common):
+        warn(sentence)
+    looks: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
+    for number, image in enumerate(definition.images):
+        looks[image.modality].append(appearance(image.path, common))
+        if progress is not None:
+            progress(number + 1, len(definition.images))
+    for sentence in differences(looks[Modality.CHEMICAL], looks[Modality.VIRTUAL]):
         warn(sentence)
     store = db.make_store(folder, url)
     try:

@@ -41,6 +41,8 @@ LEAST_FLAT_SHARE = 0.005
 """With fewer flat pixels than this share of the picture it shows no glass."""
 GLASS_PEAK_SHARE = 0.1
 """The glass is the brightest peak that is at least this high, as a share of the histogram's highest."""
+PLAIN_OD = 0.06
+"""Glass stays within this density of its own colour, smoothed by two px, where nothing lies on it."""
 UNSCANNED_OD = 0.12
 """Glass is at most this dense against pure white, which scanners and writers put where nothing was scanned."""
 
@@ -241,6 +243,21 @@ def measure_glass(rgb: Rgb) -> tuple[Floats, float]:
         if not white.any() or float(optical_density(glass).mean()) < UNSCANNED_OD:
             return glass, spread
     return _peak(rgb, flat)
+
+
+def glass_windows(rgb: Rgb, glass: ArrayLike, side: int) -> list[Rgb]:
+    """Windows of ``side`` px with nothing but glass: ``(H, W, 3)`` and the ``(3,)`` RGB of glass to ``(side, side, 3)`` each.
+
+    They lie on a grid from the picture's corner.
+    """
+    density = ndimage.gaussian_filter(optical_density(rgb, glass), (2, 2, 0))
+    plain = (np.abs(density) < PLAIN_OD).all(axis=-1)
+    return [
+        rgb[y : y + side, x : x + side]
+        for y in range(0, rgb.shape[0] - side + 1, side)
+        for x in range(0, rgb.shape[1] - side + 1, side)
+        if plain[y : y + side, x : x + side].all()
+    ]
 
 
 def _peak(rgb: Rgb, where: Mask) -> tuple[Floats, float]:

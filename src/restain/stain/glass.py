@@ -18,7 +18,7 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.optics import optical_density
-from restain.slides import Slide, TissueMask
+from restain.slides import Slide, TissueMask, glass_windows
 
 Floats = NDArray[np.float32]
 
@@ -78,16 +78,16 @@ def measure_noise(slide: Slide, tissue: TissueMask, mpp: float) -> Noise | None:
         tissue: its tissue.
         mpp: micrometres per pixel at which the noise is wanted.
     """
-    every, noisy = 0, []
+    every = 0
+    noisy: list[Floats] = []
     for region in _places(slide, tissue, mpp):
         try:
             he = slide.read(region, mpp)
         except RestainError:
             continue  # A damaged place becomes a hole of the result; others tell the noise.
-        for window in _windows(he, tissue.glass):
-            every += 1
-            if window.std(axis=(0, 1)).max() > 0:
-                noisy.append(window)
+        windows = glass_windows(he, tissue.glass, WINDOW)
+        every += len(windows)
+        noisy += [window.astype(np.float32) for window in windows if np.ptp(window, axis=(0, 1)).any()]
     if len(noisy) < max(LEAST_WINDOWS, LEAST_NOISY * every):
         return None
     spread = np.array([window.std(axis=(0, 1)).mean() for window in noisy])
@@ -114,18 +114,6 @@ def _places(slide: Slide, tissue: TissueMask, mpp: float) -> list[Region]:
         x, y = (int(v) for v in np.clip(corner, 0, np.maximum([size.width - side, size.height - side], 0)))
         regions.append(Region(Point(x, y), Size(min(side, size.width - x), min(side, size.height - y))))
     return regions
-
-
-def _windows(he: Rgb, glass: Floats) -> list[Floats]:
-    """The windows of a place that are glass throughout, ``(32, 32, 3)`` each."""
-    density = ndimage.gaussian_filter(optical_density(he, glass), (2, 2, 0))
-    plain = (np.abs(density) < BARE_OD[1]).all(axis=-1)
-    return [
-        he[y : y + WINDOW, x : x + WINDOW].astype(np.float32)
-        for y in range(0, he.shape[0] - WINDOW + 1, WINDOW)
-        for x in range(0, he.shape[1] - WINDOW + 1, WINDOW)
-        if plain[y : y + WINDOW, x : x + WINDOW].all()
-    ]
 
 
 def _noise_of(windows: Floats) -> Noise:
