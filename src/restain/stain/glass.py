@@ -19,6 +19,7 @@ from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.optics import optical_density
 from restain.slides import Slide, TissueMask, glass_windows
+from restain.slides.mask import GREEN
 
 Floats = NDArray[np.float32]
 
@@ -42,10 +43,11 @@ MOST_GAIN = 4.0
 SMOOTH_UM = 1.0
 """Standard deviation of the Gaussian over the H&E's density before a pixel is told glass: finer is noise."""
 BARE_OD = (0.02, 0.06)
-"""Smoothed density of the H&E up to which a pixel is glass, and from which it is not."""
-FAINT_OD = (0.04, 0.12)
-"""Density of the virtual stain up to which it is taken for none where the H&E is glass, and from which it is kept. Between
-these the noise fades out, whatever the H&E shows."""
+"""Smoothed density of the H&E in green, where both its stains absorb most, up to which a pixel is glass, and from which
+it is not."""
+FAINT = (0.09, 0.24)
+"""Share of the light that the virtual stain takes up to which it is none where the H&E is glass, and from which it is
+kept. Between these the noise fades out, whatever the H&E shows."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,9 @@ class Glass:
     def __init__(
         self, white: Floats, he_glass: Floats, mpp: float, noise: Noise | None = None, quality: int | None = None
     ) -> None:
-        self.white, self.he_glass, self.noise = np.asarray(white, np.float32), he_glass, noise
+        self.white, self.noise = np.asarray(white, np.float32), noise
+        # Of every intensity, since a logarithm of every pixel takes longer than all else here.
+        self._density = optical_density(np.arange(256), he_glass[GREEN])
         self._sigma = SMOOTH_UM / mpp
         self.gain = 1.0
         self._noise: Floats | None = None
@@ -186,12 +190,12 @@ class Glass:
             he: ``(h, w, 3)`` at the virtual image's scale.
             rgb: ``(h, w, 3)`` in [0, 255], the virtual image.
         """
-        seen = ndimage.gaussian_filter(optical_density(he, self.he_glass), (self._sigma, self._sigma, 0))
-        covered = _rise(np.abs(seen).max(axis=-1), *BARE_OD)
-        return np.maximum(covered, self._stained(rgb))
+        density = np.abs(ndimage.gaussian_filter(self._density[he[..., GREEN]], self._sigma))
+        return np.maximum(_rise(density, *BARE_OD), self._stained(rgb))
 
     def _stained(self, rgb: Floats) -> Floats:
-        return _rise(np.abs(optical_density(rgb, self.white)).max(axis=-1), *FAINT_OD)
+        taken = np.abs(rgb * (1 / self.white) - 1)
+        return _rise(np.maximum(np.maximum(taken[..., 0], taken[..., 1]), taken[..., 2]), *FAINT)
 
     def figures(self) -> dict[str, object] | None:
         """What was measured of the noise, for a report; None for glass without noise."""
