@@ -54,6 +54,7 @@ from restain.slides import TissueMask, open_slide
 from restain.stain import Model, StainOptions, blocks
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import BlockStainer
+from restain.stain.glass import Glass
 from restain.stain.memory import MemoryTiles
 from restain.stain.seams import measure_seams
 from restain.stain.survey import places, survey_slide
@@ -115,6 +116,7 @@ def main() -> None:
     surveyed, _ = in_one_piece(survey.context(everything))
     gridded, _ = in_one_piece(grid.context(everything))
     say("in one piece, attending to itself, reading from the survey, and from the grid")
+    fill = Glass(glass.glass, glass.glass, model.mpp)
     densities: dict[str, NDArray[np.float32]] = {"whole": whole_dab}
     seconds: dict[str, float] = {}
 
@@ -123,7 +125,7 @@ def main() -> None:
         own, blocks.HALO = blocks.HALO, blocks.HALO if margin is None else margin
         context = surveys[by].context if by in surveys else None
         small, started = StainOptions(tile=size, white=WHITE, engine="eager-fp32", strict=True), time.process_time()
-        BlockStainer(slide, model, small, area, glass.glass, context, stores).run()
+        BlockStainer(slide, model, small, area, fill, context, stores).run()
         seconds[f"{by} {size}"] = time.process_time() - started
         blocks.HALO = own
         say(f"blocks of {size} px, margin {own if margin is None else margin}, {by}")

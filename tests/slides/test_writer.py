@@ -209,3 +209,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file_that_looks_whole(slide: 
             signal.signal(signal.SIGXFSZ, handler)
         assert [entry.name for entry in tmp_path.iterdir()] == ["s.part"]
         assert store.missing == 0
+
+
+def test_blank_tiles_show_a_pattern_at_every_level_and_take_no_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pattern = rng.integers(220, 255, (64, 64, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    with TileStore.open(tmp_path / "a.part", {}, Size(2000, 1500), 256, "rgb") as store:
+        store.pattern = pattern
+        for row, column in itertools.product(*map(range, store.grid)):
+            store.put_blank(row, column, (240, 240, 240))
+        assert (store.folder / "records.bin").stat().st_size < 20 * 48
+        write_ome_tiff(store, tmp_path / "a.ome.tiff", mpp=MPP, metadata={})
+    first, second, third = _levels(tmp_path / "a.ome.tiff")
+    wanted = np.tile(pattern, (3, 4, 1))[:1500, :2000].astype(int)
+    assert np.abs(first.astype(int) - wanted).mean() < 2
+    for finer, coarser in ((first, second), (second, third)):
+        assert coarser.std() > 0.5
+        assert np.abs(coarser.astype(int) - halve(finer)).mean() < 4

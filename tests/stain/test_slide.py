@@ -16,7 +16,7 @@ from PIL import Image
 from restain import NOTICE, RestainError
 from restain.bundle import Bundle
 from restain.geometry import Point, Region, Size
-from restain.slides import Slide, TileStore, open_slide, read_geojson, read_metadata
+from restain.slides import Slide, TileStore, open_slide, read_geojson, read_image, read_metadata
 from restain.stain import Model, Provenance, StainedSlide, StainOptions, restain_whole, stain_slide
 from restain.stain.area import rectangle
 from restain.stain.figures import SlideFigures

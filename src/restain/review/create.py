@@ -13,6 +13,7 @@ from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.review import store as db
+from restain.review.appearance import Appearance, appearance, differences
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
 from restain.review.study import Study, moment, written
@@ -37,7 +38,8 @@ def create_study(
         url: a database in place of that file, as SQLAlchemy writes it.
         now: when it was made; the clock's time where it is not given.
         progress: called with the images looked at and all.
-        warn: called with sentences on what could give an image's origin away all the same, or leave too little to measure.
+        warn: called with sentences on what could give an image's origin away all the same, or leave too little to measure:
+            file formats, scale, size, and what :func:`restain.review.appearance.differences` finds.
 
     Raises:
         RestainError: if an image cannot be read, or the folder or database holds a study already.
@@ -48,10 +50,15 @@ def create_study(
             sizes.append(slide.size)
             if slide.has_mpp:
                 scales.append(slide.mpp)
-        if progress is not None:
-            progress(number + 1, len(definition.images))
     common = Size(min(size.width for size in sizes), min(size.height for size in sizes))
     for sentence in _doubts(definition, sizes, scales, common):
+        warn(sentence)
+    looks: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
+    for number, image in enumerate(definition.images):
+        looks[image.modality].append(appearance(image.path, common))
+        if progress is not None:
+            progress(number + 1, len(definition.images))
+    for sentence in differences(looks[Modality.CHEMICAL], looks[Modality.VIRTUAL]):
         warn(sentence)
     store = db.make_store(folder, url)
     try:

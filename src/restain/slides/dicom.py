@@ -1,7 +1,7 @@
 """The finished slide as DICOM: a series of VL Whole Slide Microscopy images, streamed from a store of tiles.
 
 One instance for every level of the pyramid (PS3.3 A.32.8), its frames the store's JPEG tiles, unchanged at level 0.
-Tiles are ``TILED_FULL``, glass included: a blank tile takes a kilobyte, a ``TILED_SPARSE`` image would name the position of
+Tiles are ``TILED_FULL``, glass included: a blank tile takes some kilobytes, a ``TILED_SPARSE`` image would name the position of
 every other one instead, and fewer programs read it. The frames are JPEG without chroma subsampling, whose
 photometric interpretation is ``YBR_FULL_422`` all the same: the one YCbCr term for JPEG that the WSI module enumerates
 (C.8.12.4); what is subsampled, the JPEG stream says (PS3.5 8.2.1).

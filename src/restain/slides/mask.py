@@ -44,6 +44,8 @@ STAINED_OD = 0.03
 """Flat pixels that absorb so much more in green than in red and blue are not glass but evenly stained tissue."""
 GLASS_PEAK_SHARE = 0.1
 """The glass is the brightest peak that is at least this high, as a share of the histogram's highest."""
+PLAIN_OD = 0.06
+"""Glass stays within this density of its own colour, smoothed by two px, where nothing lies on it."""
 UNSCANNED_OD = 0.12
 """Glass is at most this dense against pure white, which scanners and writers put where nothing was scanned."""
 
@@ -265,6 +267,21 @@ def _shows_glass(rgb: Rgb, glass: Floats) -> bool:
     red, green, blue = optical_density(glass)
     stained = float(green - (red + blue) / 2) >= STAINED_OD
     return int(np.count_nonzero(flat)) >= LEAST_FLAT_SHARE * flat.size and not stained
+
+
+def glass_windows(rgb: Rgb, glass: ArrayLike, side: int) -> list[Rgb]:
+    """Windows of ``side`` px with nothing but glass: ``(H, W, 3)`` and the ``(3,)`` RGB of glass to ``(side, side, 3)`` each.
+
+    They lie on a grid from the picture's corner.
+    """
+    density = ndimage.gaussian_filter(optical_density(rgb, glass), (2, 2, 0))
+    plain = (np.abs(density) < PLAIN_OD).all(axis=-1)
+    return [
+        rgb[y : y + side, x : x + side]
+        for y in range(0, rgb.shape[0] - side + 1, side)
+        for x in range(0, rgb.shape[1] - side + 1, side)
+        if plain[y : y + side, x : x + side].all()
+    ]
 
 
 def _peak(rgb: Rgb, where: Mask) -> tuple[Floats, float]:

@@ -64,6 +64,9 @@ class TileStore:
         self.tile = tile
         self.kind: Kind = kind
         self.quality = quality
+        self.pattern: NDArray[np.uint8] | None = None
+        """``(p, p, 3)``, ``p`` a multiple of ``tile``: shown by ``rgb`` tiles put as blank in place of their colour,
+        repeated from the slide's corner on. Not kept in the folder: to be set whenever the store is opened."""
         self.grid = (-(-size.height // tile), -(-size.width // tile))
         count = self.grid[0] * self.grid[1]
         self._what = np.zeros(count, np.uint8)
@@ -221,8 +224,13 @@ class TileStore:
         if what == _TILE:
             return payload
         key = payload if what == _BLANK else b"hole"
+        patch = None
+        if what == _BLANK and self.kind == "rgb" and self.pattern is not None:
+            top, left = (self.tile * i % self.pattern.shape[0] for i in (row, column))
+            key, patch = b"pattern %d %d" % (top, left), self.pattern[top : top + self.tile, left : left + self.tile]
         if key not in self._uniform:
-            self._uniform[key] = self._encode(self._stand_in(payload if what == _BLANK else None))
+            stand_in = self._stand_in(payload if what == _BLANK else None) if patch is None else patch
+            self._uniform[key] = self._encode(stand_in)
         return self._uniform[key]
 
     def level(self, number: int, size: Size) -> TileStore:

@@ -174,6 +174,10 @@ def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> lis
     levels = [store]
     for number, size in enumerate(level_sizes(store.size)[1:], start=1):
         coarser = stack.enter_context(levels[-1].level(number, size))
+        if (pattern := levels[-1].pattern) is not None:
+            half = halve(pattern)
+            # Repeated where it becomes smaller than a tile.
+            coarser.pattern = np.tile(half, (max(1, store.tile // half.shape[0]),) * 2 + (1,))
         for row in range(coarser.grid[0]):
             for column in range(coarser.grid[1]):
                 if not coarser.has(row, column):

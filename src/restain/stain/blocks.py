@@ -15,6 +15,7 @@ from restain.images import Rgb
 from restain.models.state_grid import State
 from restain.slides import Slide
 from restain.stain.area import Area
+from restain.stain.glass import Glass
 from restain.stain.ood import TileScores
 from restain.stain.options import StainOptions
 from restain.stain.pipeline import Pipeline, Seconds
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1], then DAB density."""
+
+Made = tuple[Planes, Rgb]
+"""What the network made of a block and its margin, and the H&E that it saw."""
 
 TILE = 512
 """Side in px of the result's tiles."""
@@ -42,6 +46,8 @@ class Tiles(Protocol):
     size: Size
     tile: int
     grid: tuple[int, int]
+    pattern: NDArray[np.uint8] | None
+    """What blank tiles show, ``(p, p, 3)`` repeated from the image's corner on; None for one colour."""
 
     def has(self, row: int, column: int) -> bool: ...
     def extent(self, row: int, column: int) -> tuple[int, int]: ...
@@ -81,7 +87,7 @@ class BlockStainer:
         model: what stains it.
         options: see :class:`~restain.stain.options.StainOptions`; here ``tile``, ``engine``, ``white`` and ``strict``.
         area: what is stained.
-        glass: ``(3,)`` RGB in [0, 255] that fills what is not stained.
+        glass: fills what is not stained.
         context: what the attention reads from, told the region of the image that the network sees; None where each block
             is its own context.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
@@ -94,7 +100,7 @@ class BlockStainer:
         model: Model,
         options: StainOptions,
         area: Area,
-        glass: NDArray[np.float32],
+        glass: Glass,
         context: Callable[[Region], Sequence[State]] | None,
         stores: Sequence[Tiles],
         scores: TileScores | None = None,
@@ -104,8 +110,9 @@ class BlockStainer:
         self.tile = stores[0].tile
         self.mpp = model.mpp
         self.glass = glass
-        red, green, blue = (int(v) for v in np.rint(glass))
+        red, green, blue = (int(v) for v in np.rint(glass.white))
         self.fill = (red, green, blue)
+        stores[0].pattern = glass.pattern
         self.white = None if options.white is None else np.asarray(options.white, np.float32)
         self.engine = model.engine(options)
         self.stained_px = 0
@@ -137,7 +144,7 @@ class BlockStainer:
                 done -= len(stained)
             if progress is not None:
                 progress(done, total)
-        pipeline: Pipeline[Block, Rgb | RestainError, Planes | None] = Pipeline(
+        pipeline: Pipeline[Block, Rgb | RestainError, Made | None] = Pipeline(
             self._read, self._work, self._keep, batch=self.model.batch, seconds=self.seconds
         )
         for block in pipeline.run(blocks):
@@ -175,7 +182,8 @@ class BlockStainer:
             for store in self.stores:
                 store.put_blank(row, column, self.fill)
         elif not self._has(row, column):
-            self._put(row, column, np.zeros((region.size.height, region.size.width, 4), np.float32))
+            shape = region.size.height, region.size.width
+            self._put(row, column, np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32))
         return False
 
     def _seen(self, block: Block) -> Region:
@@ -199,8 +207,8 @@ class BlockStainer:
                 self.scores.look(row, column, he[region.within(seen)], tissue)
         return he
 
-    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Planes | None]:
-        made: dict[int, Planes] = {}
+    def _work(self, blocks: Sequence[Block], pixels: Sequence[Rgb | RestainError]) -> list[Made | None]:
+        made: dict[int, Made] = {}
         alike: dict[tuple[object, ...], list[int]] = {}
         contexts = [None if self.context is None else self.context(self._seen(block)) for block in blocks]
         for number, one in enumerate(pixels):
@@ -210,7 +218,8 @@ class BlockStainer:
                 alike.setdefault((one.shape, id(contexts[number])), []).append(number)
         for group in alike.values():
             batch = np.stack([pixels[number] for number in group])  # type: ignore[misc]
-            made.update(zip(group, self.engine(batch, self.white, contexts[group[0]]), strict=True))
+            planes = self.engine(batch, self.white, contexts[group[0]])
+            made.update(zip(group, zip(planes, batch, strict=True), strict=True))
             self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
         return [made.get(number) for number in range(len(blocks))]
 
@@ -225,26 +234,31 @@ class BlockStainer:
                 for store in self.stores:
                     store.put_hole(*tile, str(one))
             else:
-                (planes,) = self._work([single], [one])
-                self._keep(single, planes)
+                (made,) = self._work([single], [one])
+                self._keep(single, made)
 
-    def _keep(self, block: Block, planes: Planes | None) -> None:
-        if planes is None:
+    def _keep(self, block: Block, made: Made | None) -> None:
+        if made is None:
             return
-        seen = self._seen(block)
+        seen, (planes, he) = self._seen(block), made
+        shown = self.glass.shown(he, planes[..., :3] * np.float32(255))
         for row, column in block.tiles:
-            self._put(row, column, planes[self.region_of(row, column).within(seen)])
+            part = self.region_of(row, column).within(seen)
+            self._put(row, column, planes[part], shown[part])
 
-    def _put(self, row: int, column: int, planes: Planes) -> None:
+    def _put(self, row: int, column: int, planes: Planes, shown: NDArray[np.float32]) -> None:
+        """Keep a tile; ``shown``: what of ``planes`` is not glass, ``(h, w)`` in [0, 1]."""
         region = self.region_of(row, column)
         weight, inside = self.area.weight(region), self.area.inside(region)
-        rgb = self.glass + (planes[..., :3] * np.float32(255) - self.glass) * weight[..., None]
+        white = self.glass.white
+        rgb = white + (planes[..., :3] * np.float32(255) - white) * (weight * shown)[..., None]
         if inside is not None:
-            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, self.glass)[~inside]
+            rgb[~inside] = np.where((weight > 0.5)[..., None], UNSTAINED, white)[~inside]
             weight = weight * inside
+        rgb = self.glass.add_noise(rgb, region)
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
-            self.stores[1].put(row, column, planes[..., 3] * weight)
+            self.stores[1].put(row, column, planes[..., 3] * weight * shown)
 
 
 def _block(tiles: Sequence[tuple[int, int]], side: int) -> Block:

@@ -45,6 +45,8 @@ class SlideFigures:
     tissue_mm2: float
     glass: tuple[float, float, float]
     """RGB in [0, 255] of the H&E slide's glass."""
+    glass_noise: dict[str, object] | None
+    """What was measured of the noise of the H&E's glass (:meth:`restain.stain.glass.Glass.figures`); None without any."""
     megapixels: float
     """That went through the network."""
     megapixels_per_second: float | None
@@ -68,6 +70,7 @@ class SlideFigures:
             "size_px": [self.size.width, self.size.height],
             "tissue_mm2": self.tissue_mm2,
             "glass": self.glass,
+            "glass_noise": self.glass_noise,
             "megapixels": self.megapixels,
             "megapixels_per_second": self.megapixels_per_second,
             "seams": None if self.seams is None else asdict(self.seams) | {"ratio": self.seams.ratio},
@@ -97,6 +100,7 @@ class SlideFigures:
                 size=Size(*content["size_px"]),
                 tissue_mm2=float(content["tissue_mm2"]),
                 glass=(red, green, blue),
+                glass_noise=content["glass_noise"],
                 megapixels=float(content["megapixels"]),
                 megapixels_per_second=content["megapixels_per_second"],
                 seams=seams,

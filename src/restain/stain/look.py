@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restain.errors import RestainError
 from restain.geometry import Region, Size
 from restain.models.survey import Survey
-from restain.slides import TissueMask, tissue_mask
+from restain.slides import Slide, TissueMask, tissue_mask
 from restain.stain.area import Area, everywhere
 from restain.stain.blocks import is_one_block
 from restain.stain.given import Given
+from restain.stain.glass import Glass, measure_noise
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Provenance, now
 from restain.stain.survey import places
@@ -77,11 +77,16 @@ def look(
     return Looked(found, area, survey, windows, size)
 
 
-def glass_of(model: Model, options: StainOptions, tissue: TissueMask) -> NDArray[np.float32]:
-    """``(3,)`` RGB in [0, 255] of what is not stained: the white that is rendered, or the H&E's glass for a model without."""
+def glass_of(slide: Slide, model: Model, options: StainOptions, tissue: TissueMask, quality: int | None) -> Glass:
+    """The glass of the result: the white that is rendered, or the H&E's glass for a model without, and the H&E's noise.
+
+    ``quality``: of the JPEG that the result is kept in; None for lossless pixels.
+    """
+    white = tissue.glass if model.own_white is None else model.own_white
     if options.white is not None:
-        return np.asarray(options.white, np.float32)
-    return tissue.glass if model.own_white is None else model.own_white
+        white = np.asarray(options.white, np.float32)
+    noise = measure_noise(slide, tissue, model.mpp) if options.glass_noise else None
+    return Glass(white, tissue.glass, model.mpp, noise, quality)
 
 
 def provenance_of(
@@ -113,6 +118,7 @@ def provenance_of(
         block=options.tile,
         survey="none" if options.survey is None else options.survey.describe(),
         white=options.white,
+        glass_noise=options.glass_noise,
         region=roi,
         everywhere=options.everywhere,
         quality=quality,

@@ -23,6 +23,7 @@ class MemoryTiles:
         self.pixels: NDArray[np.uint8] | NDArray[np.float32] = (
             np.zeros((*shape, 3), np.uint8) if kind == "rgb" else np.zeros(shape, np.float32)
         )
+        self.pattern: NDArray[np.uint8] | None = None
         self._there = np.zeros(self.grid, bool)
 
     def has(self, row: int, column: int) -> bool:
@@ -39,7 +40,15 @@ class MemoryTiles:
         self._at(row, column)[...] = image
 
     def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
-        self._at(row, column)[...] = colour if self.pixels.ndim == 3 else 0
+        tile = self._at(row, column)
+        if self.pixels.ndim == 3 and self.pattern is not None:
+            rows, columns = (
+                np.arange(at * self.tile, at * self.tile + length) % side
+                for at, length, side in zip((row, column), tile.shape, self.pattern.shape, strict=False)
+            )
+            tile[...] = self.pattern.take(rows, axis=0).take(columns, axis=1)
+        else:
+            tile[...] = colour if self.pixels.ndim == 3 else 0
 
     def put_hole(self, row: int, column: int, reason: str) -> None:
         """An array has no place that says that it is a hole.

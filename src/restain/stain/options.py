@@ -46,6 +46,8 @@ class StainOptions:
     """Of the JPEG tiles of slides, 1 to 100. Pictures are kept lossless, but in DICOM."""
     white: tuple[float, float, float] | None = None
     """RGB above 0 and up to 255 of the unstained glass that is rendered; None for the model's own."""
+    glass_noise: bool = True
+    """Whether glass gets the noise of the H&E's own glass, so that it looks scanned."""
     engine: str = AUTO
     """What runs the network (:func:`restain.engines.choose_engine`)."""
     tile: int = 1536

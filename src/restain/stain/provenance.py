@@ -88,6 +88,8 @@ class Provenance:
     survey: str
     white: tuple[float, float, float] | None
     """RGB in [0, 255] of unstained glass; None for the model's own."""
+    glass_noise: bool
+    """Whether glass was given the noise of the H&E's glass."""
     region: str
     everywhere: bool
     """Whether no tissue was looked for."""
@@ -118,6 +120,7 @@ class Provenance:
             "block": str(self.block),
             "survey": self.survey,
             "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
+            "glass_noise": str(self.glass_noise),
             "region": self.region,
             "tissue": "everywhere" if self.everywhere else "found",
             "quality": LOSSLESS if self.quality is None else str(self.quality),
@@ -150,6 +153,7 @@ class Provenance:
             block=int(text["block"]),
             survey=text["survey"],
             white=white,
+            glass_noise=text["glass_noise"] == "True",
             region=text["region"],
             everywhere=text["tissue"] == "everywhere",
             quality=None if text["quality"] == LOSSLESS else int(text["quality"]),

@@ -128,7 +128,7 @@ def pixels_of(
     looked = look(given, model, options, warn, steps.part(LOOKED))
     survey = survey_slide(slide, model, looked.survey, looked.windows, steps.part(SURVEYED - LOOKED), judged=judged)
     stores = [MemoryTiles(looked.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
-    glass = glass_of(model, options, looked.tissue)
+    glass = glass_of(slide, model, options, looked.tissue, None)
     BlockStainer(slide, model, options, looked.area, glass, survey.context, stores).run(steps.part(STAINED - SURVEYED))
     rgb, dab = stores[0].pixels, stores[1].pixels if model.has_dab else None
     return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), survey.ood

@@ -161,7 +161,7 @@ def _stain_to_slide(
         scores = None
         if model.bundle.familiarity is not None:
             scores = TileScores(folder / "ood.jsonl", stores[0].grid, model.bundle.familiarity)
-        glass = glass_of(model, options, looked.tissue)
+        glass = glass_of(slide, model, options, looked.tissue, quality)
         stainer = BlockStainer(slide, model, options, looked.area, glass, survey.context, stores, scores)
         stainer.seconds.survey = time.perf_counter() - looking
         stainer.run(steps.part(STAINED - SURVEYED))
@@ -213,6 +213,7 @@ def _figures(made: Provenance, stainer: BlockStainer, looked: Looked, slide: Sli
         size=store.size,
         tissue_mm2=looked.tissue.area_um2 / 1e6,
         glass=(red, green, blue),
+        glass_noise=stainer.glass.figures(),
         megapixels=megapixels,
         megapixels_per_second=megapixels / seconds.blocks if seconds.blocks else None,
         seams=seams,
