@@ -70,7 +70,7 @@ def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = F
     Faults are: a missing partner on either side, files that differ in suffix only, an unknown level, a name
     in two splits, a file that is truncated, unreadable or not 8-bit RGB, partners that differ in size,
     one H&E image (the same pixels) in two splits; and, each told once with the number of pairs, sides that are
-    exchanged, partners that are the same picture, turned or mirrored against each other, and stated scales that differ.
+    exchanged, halves of one picture, partners that are the same picture, turned or mirrored against each other, and stated scales that differ.
 
     Args:
         root: the data folder.

@@ -42,11 +42,13 @@ class Comparison:
     """A pair's two pictures beside each other.
 
     ``stains`` is :func:`eosin_share` of H&E less that of IHC: positive as it should be, negative where the sides are exchanged,
-    about 0 where both are of one stain. ``same`` says that both are one picture. ``fit`` holds for each of :data:`ORIENTATIONS`
+    about 0 where both are of one stain. ``joined`` says that they are of one stain and go on over their seam when laid side by
+    side. ``same`` says that both are one picture. ``fit`` holds for each of :data:`ORIENTATIONS`
     the correlation, in [-1, 1], of the structure of the H&E with that of the IHC brought back from it.
     """
 
     stains: float
+    joined: bool
     same: bool
     fit: Floats
 
@@ -56,7 +58,13 @@ def compare_sides(he: Rgb, ihc: Rgb) -> Comparison | None:
     if min(he.shape[:2]) < LEAST_PX:
         return None
     one, other = _small(he), _small(ihc)
-    return Comparison(eosin_share(one) - eosin_share(other), _is_same(one, other), _fits(one, other))
+    stains = eosin_share(one) - eosin_share(other)
+    return Comparison(stains, halves_of_one(he, ihc), _is_same(one, other), _fits(one, other))
+
+
+def stain_difference(he: Rgb, ihc: Rgb) -> float | None:
+    """:attr:`Comparison.stains` alone, which costs less; None where the pictures are too small to tell."""
+    return eosin_share(_small(he)) - eosin_share(_small(ihc)) if min(he.shape[:2]) >= LEAST_PX else None
 
 
 def eosin_share(rgb: Rgb) -> float:
@@ -70,15 +78,18 @@ def eosin_share(rgb: Rgb) -> float:
     return float(above.mean() / (density.sum(axis=-1).mean() + STAIN_FLOOR))
 
 
-def halves_of_one(rgb: Rgb) -> bool:
-    """Whether the halves of a side-by-side picture are of one stain and go on over the seam, so that they are no pair."""
-    middle = rgb.shape[1] // 2
-    left, right = rgb[:, :middle], rgb[:, middle : 2 * middle]
-    if min(left.shape[:2]) < LEAST_PX or abs(eosin_share(_small(left)) - eosin_share(_small(right))) > STAINS_APART:
+def halves_of_one(one: Rgb, other: Rgb) -> bool:
+    """Whether two pictures are of one stain and continue one another from left to right, in either order."""
+    stains = stain_difference(one, other)
+    if stains is None or abs(stains) >= STAINS_APART:
         return False
-    columns = rgb[:, middle - 4 : middle + 4].astype(np.float64)
+    return any(_seam(left, right) < SEAM for left, right in ((one, other), (other, one)))
+
+
+def _seam(left: Rgb, right: Rgb) -> float:
+    columns = np.concatenate([left[:, -4:], right[:, :4]], axis=1).astype(np.float64)
     steps = np.abs(np.diff(columns, axis=1)).mean(axis=(0, 2))
-    return bool(steps[3] < SEAM * np.delete(steps, 3).max())
+    return float(steps[3] / (np.delete(steps, 3).max() + 1e-6))
 
 
 def _small(rgb: Rgb) -> Rgb:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.data.compare import ORIENTATIONS, STAINS_APART, Comparison
+from restain.data.compare import ORIENTATIONS, STAINS_APART, Comparison, halves_of_one, stain_difference
 from restain.data.pairs import Fault, Pair
 from restain.data.scale import same_scale
+from restain.errors import RestainError
 
 CLEAR_FIT = 0.35
 CLEAR_MARGIN = 0.2
@@ -22,7 +23,12 @@ SET_CERTAINTY = 2.0
 SET_PAIRS = 3
 """The same for a set: the mean margin in one orientation, in how many standard errors it must be above 0, and least pairs."""
 
+SAMPLE = 5
+"""Pairs that are looked at before a training or an evaluation."""
+
 SWAP = "exchange the folders, or read the data with data.swap=true (in a recipe) or --swap"
+JOINED = "the halves are one picture that goes on over the middle, not H&E and IHC side by side"
+NO_SWAP = "read the data without data.swap (in a recipe) or --swap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,11 @@ def set_faults(seen: Sequence[Compared]) -> Iterator[Fault]:
     """One fault per kind that is met, naming the first pair by name and how many there are."""
     seen = sorted(seen, key=lambda one: (one.pair.name, one.pair.split))
     told = [(one.pair, one.comparison) for one in seen if one.comparison is not None]
+    joined = [pair for pair, found in told if pair.side_by_side and found.joined]
+    if joined:
+        path = joined[0].he_path
+        yield Fault(path, f"{path}: {JOINED} ({_of(len(joined), len(seen))}).")
+    told = [(pair, found) for pair, found in told if not (pair.side_by_side and found.joined)]
     same = [pair for pair, found in told if found.same]
     if same:
         path = same[0].he_path
@@ -61,14 +72,17 @@ def _exchanged(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
     stains = np.array([found.stains for _, found in told])
     exchanged = [pair for (pair, _), value in zip(told, stains, strict=True) if value < -STAINS_APART]
     if exchanged:
-        path = exchanged[0].he_path
-        how = SWAP if len(exchanged) > len(told) / 2 else "exchange these files"
-        sentence = f"{path}: the H&E side looks more like DAB than the IHC side ({_of(len(exchanged), len(told))}); {how}."
-        yield Fault(path, sentence)
+        yield Fault(exchanged[0].he_path, _swapped(exchanged[0], len(exchanged), len(told)))
     elif np.median(stains) < STAINS_APART:
         pair = told[int(np.argsort(stains)[len(stains) // 2])][0]
         sentence = f"{pair.he_path}: the H&E side and the IHC side are of one stain (as most of {_of(len(told), len(told))})."
         yield Fault(pair.he_path, sentence)
+
+
+def _swapped(example: Pair, count: int, total: int) -> str:
+    swap = NO_SWAP if example.swapped else SWAP
+    how = swap if count > total / 2 else "exchange the sides of these"
+    return f"{example.he_path}: the H&E side looks more like DAB than the IHC side ({_of(count, total)}); {how}."
 
 
 def _turned(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
@@ -115,3 +129,19 @@ def _scales(seen: Sequence[Compared]) -> Iterator[Fault]:
         path, mpp = odd[0]
         sentence = f"{path} states {mpp:.4g} µm per px but {example} of the same set {usual:.4g}"
         yield Fault(path, f"{sentence} ({len(odd)} of {len(stated)} files differ so); resample them to one scale.")
+
+
+def require_sides(pairs: Sequence[Pair]) -> None:
+    """See on a few pairs that H&E and IHC are not exchanged and that halves of one picture are not taken for a pair.
+
+    Raises:
+        RestainError: if most of the pairs that are looked at are so, or one of them cannot be read.
+    """
+    chosen = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, SAMPLE).astype(int))] if pairs else []
+    seen = [(pair, *pair.load()) for pair in chosen]
+    joined = [pair for pair, he, ihc in seen if pair.side_by_side and halves_of_one(he, ihc)]
+    if len(joined) > len(seen) / 2:
+        raise RestainError(f"{joined[0].he_path}: {JOINED}.")
+    exchanged = [p for p, he, ihc in seen if (stains := stain_difference(he, ihc)) is not None and stains < -STAINS_APART]
+    if len(exchanged) > len(seen) / 2:
+        raise RestainError(_swapped(exchanged[0], len(exchanged), len(seen)))
