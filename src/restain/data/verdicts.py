@@ -75,7 +75,9 @@ def _exchanged(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
         yield Fault(exchanged[0].he_path, _swapped(exchanged[0], len(exchanged), len(told)))
     elif np.median(stains) < STAINS_APART:
         pair = told[int(np.argsort(stains)[len(stains) // 2])][0]
-        sentence = f"{pair.he_path}: the H&E side and the IHC side are of one stain (as most of {_of(len(told), len(told))})."
+        sentence = (
+            f"{pair.he_path}: the H&E side and the IHC side are of one stain (as most of {_of(len(told), len(told))})."
+        )
         yield Fault(pair.he_path, sentence)
 
 
@@ -98,11 +100,15 @@ def _turned(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
     error = float(margins[:, which].std()) / math.sqrt(len(told) - 1) if len(told) > 1 else math.inf
     if len(told) >= SET_PAIRS and mean[which] > max(SET_MARGIN, SET_CERTAINTY * error):
         path = told[int(margins[:, which].argmax())][0].he_path
-        sentence = f"the IHC fits the H&E better when {ORIENTATIONS[which]} ({_of(len(told), len(told))} taken together)"
+        sentence = (
+            f"the IHC fits the H&E better when {ORIENTATIONS[which]} ({_of(len(told), len(told))} taken together)"
+        )
         yield Fault(path, f"{path}: {sentence}; bring the partners into one orientation.")
     elif len(clear):
         pair, turn = told[clear[0]][0], ORIENTATIONS[best[clear[0]]]
-        sentence = f"{pair.he_path}: its partner fits it better when {turn} ({_of(len(clear), len(told))} so or otherwise)"
+        sentence = (
+            f"{pair.he_path}: its partner fits it better when {turn} ({_of(len(clear), len(told))} so or otherwise)"
+        )
         yield Fault(pair.he_path, f"{sentence}; bring the partners into one orientation.")
 
 
@@ -142,6 +148,8 @@ def require_sides(pairs: Sequence[Pair]) -> None:
     joined = [pair for pair, he, ihc in seen if pair.side_by_side and halves_of_one(he, ihc)]
     if len(joined) > len(seen) / 2:
         raise RestainError(f"{joined[0].he_path}: {JOINED}.")
-    exchanged = [p for p, he, ihc in seen if (stains := stain_difference(he, ihc)) is not None and stains < -STAINS_APART]
+    exchanged = [
+        p for p, he, ihc in seen if (stains := stain_difference(he, ihc)) is not None and stains < -STAINS_APART
+    ]
     if len(exchanged) > len(seen) / 2:
         raise RestainError(_swapped(exchanged[0], len(exchanged), len(seen)))

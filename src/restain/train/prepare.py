@@ -1,0 +1,78 @@
+"""What a training is given, looked at before its first step: devices, data, crops, the folder of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from restain.data import Pair, PairSet, require_scale, require_sides
+from restain.errors import RestainError
+from restain.files import make_folder
+from restain.images import image_size
+from restain.recipe import Recipe
+from restain.train.batches import training_pairs
+from restain.train.devices import Devices, choose_devices
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The pairs, split as the recipe says, and the devices."""
+
+    pairs: PairSet
+    devices: Devices
+
+
+def prepare(
+    recipe: Recipe,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    accelerator: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
+) -> Prepared:
+    """Open the data of a training, find all that would stop it later, and make the folder ``out``.
+
+    Args and raises as :func:`restain.train.train`. Of the pictures headers are read, and a few whole.
+    """
+    chosen = choose_devices(accelerator, devices, nodes)
+    pairs = training_pairs(recipe, data)
+    training = pairs.split("train")
+    if not training:
+        raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
+    _require_crops(recipe, training)
+    require_scale((*training, *pairs.split("val")), recipe.mpp, "--set mpp=")
+    require_sides(training)
+    make_folder(out)
+    return Prepared(pairs, chosen)
+
+
+def trains_expression(recipe: Recipe, pairs: Iterable[Pair]) -> bool:
+    """Whether there is a first stage: a network that has a classifier, steps for it, and levels to learn."""
+    uses = recipe.peer is None and recipe.generator.label_feature and recipe.expression.steps > 0
+    return uses and any(pair.level is not None for pair in pairs)
+
+
+def _require_crops(recipe: Recipe, training: Sequence[Pair]) -> None:
+    crops = {"data.crop": recipe.data.crop}
+    if trains_expression(recipe, training):
+        crops["expression.crop"] = recipe.expression.crop
+    key = max(crops, key=lambda name: crops[name])
+    require_crop(training, crops[key], f"--set {key}=")
+
+
+def require_crop(pairs: Sequence[Pair], crop: int, option: str) -> None:
+    """See that no picture of ``pairs`` is smaller than a crop of ``crop`` px; headers are read.
+
+    Raises:
+        RestainError: naming the file, and ``option`` (``--set data.crop=``) with the largest crop that it allows.
+    """
+    for pair in pairs:
+        size = image_size(pair.he_path)
+        width = size.width // 2 if pair.side_by_side else size.width
+        if min(width, size.height) < crop:
+            raise RestainError(
+                f"{pair.he_path}: {width}x{size.height} px is smaller than the training crop of {crop} px; "
+                f"give {option}{min(width, size.height)} or less."
+            )
