@@ -22,7 +22,7 @@ from restain.benchmark.table import write_results
 from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.splits import scored_pairs
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.recipe import Recipe, parse_recipe
 from restain.train import train
 from restain.train.pace import steps_within
@@ -89,7 +89,8 @@ def benchmark(
     """
     _require_shared(recipes)
     for recipe in recipes:
-        scored_pairs(prepare(recipe, data, out, accelerator=accelerator).pairs, split)
+        scored_pairs(prepare(recipe, data, accelerator=accelerator).pairs, split)
+    make_folder(out)
     entries = [Entry(recipe.name, out / recipe.name.replace("/", "-")) for recipe in recipes]
     planned = [
         _plan(entry, recipe, data, budget, accelerator, say) for entry, recipe in zip(entries, recipes, strict=True)
@@ -171,10 +172,7 @@ def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, ac
         if budget.minutes is not None:
             say(f"{entry.name}: measuring the pace")
             steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
-        try:
-            entry.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise RestainError(f"{entry.folder}: the folder cannot be made ({fault.strerror}).") from None
+        make_folder(entry.folder)
         with whole_file(path) as partial:
             partial.write_text(json.dumps({"asked": asked, "steps": steps}, indent=1) + "\n", encoding="utf-8")
     values = recipe.model_dump(mode="json")

@@ -19,7 +19,7 @@ from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.figures import save_figure
 from restain.evaluate.summary import finite, mean_interval
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.images import read_rgb
 from restain.models.heads import StainHead
 from restain.optics import glass_white
@@ -71,7 +71,8 @@ def crossval(
         raise RestainError("two slides have the same name but for characters that a folder cannot have; rename one.")
     # Whatever would stop a later slide is told before the first one is trained without.
     for fold in chosen:
-        prepare(fold.recipe(recipe), data, out, accelerator=accelerator)
+        prepare(fold.recipe(recipe), data, accelerator=accelerator)
+    make_folder(out)
     rows: list[Row] = []
     for number, fold in enumerate(chosen):
         if progress:

@@ -58,7 +58,8 @@ def set_faults(seen: Sequence[Compared]) -> Iterator[Fault]:
         yield Fault(path, f"{where}{what} are the same picture ({_of(len(same), len(seen))}); one of them must be IHC.")
     told = [(pair, found) for pair, found in told if not found.same]
     yield from _exchanged(told)
-    yield from _turned(told)
+    # Of pictures of one stain, nobody knows what they are; they need not be of one place.
+    yield from _turned([(pair, found) for pair, found in told if abs(found.stains) >= STAINS_APART])
     yield from _scales(seen)
 
 
@@ -75,9 +76,7 @@ def _exchanged(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
         yield Fault(exchanged[0].he_path, _swapped(exchanged[0], len(exchanged), len(told)))
     elif np.median(stains) < STAINS_APART:
         pair = told[int(np.argsort(stains)[len(stains) // 2])][0]
-        sentence = (
-            f"{pair.he_path}: the H&E side and the IHC side are of one stain (as most of {_of(len(told), len(told))})."
-        )
+        sentence = f"{pair.he_path}: the H&E side and the IHC side are of one stain ({len(told)} pairs were compared)."
         yield Fault(pair.he_path, sentence)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
-from lightning.fabric.plugins.environments.kubeflow import KubeflowEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -27,7 +26,6 @@ _LAUNCHERS = (
     SLURMEnvironment,
     TorchElasticEnvironment,
     LSFEnvironment,
-    KubeflowEnvironment,
 )
 
 

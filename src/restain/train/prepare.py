@@ -1,4 +1,4 @@
-"""What a training is given, looked at before its first step: devices, data, crops, the folder of the results."""
+"""What a training is given, looked at before its first step: devices, data and crops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from restain.data import Pair, PairSet, require_scale, require_sides
 from restain.errors import RestainError
-from restain.files import make_folder
 from restain.images import image_size
 from restain.recipe import Recipe
 from restain.train.batches import training_pairs
@@ -26,13 +25,12 @@ class Prepared:
 def prepare(
     recipe: Recipe,
     data: Sequence[Path],
-    out: Path,
     *,
     accelerator: str = "auto",
     devices: str | int = 1,
     nodes: int = 1,
 ) -> Prepared:
-    """Open the data of a training, find all that would stop it later, and make the folder ``out``.
+    """Open the data of a training and find all in it that would stop it later; nothing is written.
 
     Args and raises as :func:`restain.train.train`. Of the pictures headers are read, and a few whole.
     """
@@ -44,7 +42,6 @@ def prepare(
     _require_crops(recipe, training)
     require_scale((*training, *pairs.split("val")), recipe.mpp, "--set mpp=")
     require_sides(training)
-    make_folder(out)
     return Prepared(pairs, chosen)
 
 

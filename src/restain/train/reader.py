@@ -103,10 +103,10 @@ def train_reader(
         raise RestainError(
             f"{data[0]}: a reader needs training pairs of at least two levels and two slides ({pairs.describe()})."
         )
+    require_reader_folder(out)
     require_crop(training, tile, "--tile ")
     require_scale(training, mpp, "--mpp ")
     require_sides(training)
-    require_reader_folder(out)
     pairs = pairs.with_validation(VAL_SHARE, seed)
     training, held_out = ([pair for pair in pairs.split(part) if pair.level is not None] for part in ("train", "val"))
     torch.manual_seed(seed)

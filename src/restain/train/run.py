@@ -21,7 +21,7 @@ from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
 from restain.data import Pair, PairSet, pair_weights
 from restain.errors import Interrupted, RestainError
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator
@@ -77,7 +77,8 @@ def train(
             cannot be written, or a loss stops being a finite number.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    prepared = prepare(recipe, data, out, accelerator=accelerator, devices=devices, nodes=nodes)
+    prepared = prepare(recipe, data, accelerator=accelerator, devices=devices, nodes=nodes)
+    make_folder(out)
     pairs = prepared.pairs
     # Fabric tells on standard error which precision it takes; the run's recipe and bundle say that.
     for package in ("fabric", "pytorch"):
@@ -127,7 +128,6 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
     }
     record = out / "run.json"
     try:
-        out.mkdir(parents=True, exist_ok=True)
         if record.is_file():
             before = json.loads(record.read_text(encoding="utf-8"))
             if not _same(before.get("recipe"), recipe):
