@@ -96,6 +96,11 @@ def test_a_missing_gpu_is_told_and_auto_goes_without(monkeypatch: pytest.MonkeyP
         ({"mpp": 0.3}, r"states 0\.46 µm per px, but 0\.3 was expected; .*--set mpp=0\.46"),
         ({"data": {"swap": True}}, "looks more like DAB than the IHC side .*without data.swap"),
         ({"data": {"holdout": ["*"]}}, "no training split"),
+        ({"data": {"crop": 8}}, r"data\.crop = 8: the networks need crops of 32 px or more"),
+        ({"expression": {"crop": 1}}, r"expression\.crop = 1: the networks need"),
+        ({"discriminator": {"layers": 6}}, r"data\.crop = 32: a discriminator of 6 layers"),
+        ({"losses": {"contextual": 1.0, "contextual_px": 40}}, r"losses\.contextual_px = 40"),
+        ({"peer": {"kind": "bridge", "width": 12}}, r"peer\.width = 12: .* multiple of 8"),
     ],
 )
 def test_values_that_the_data_does_not_bear_are_refused_before_anything_is_written(

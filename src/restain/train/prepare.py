@@ -9,9 +9,13 @@ from pathlib import Path
 from restain.data import Pair, PairSet, require_scale, require_sides
 from restain.errors import RestainError
 from restain.images import image_size
-from restain.recipe import Recipe
+from restain.models.peers.bridge import BrownianBridge
+from restain.recipe import BridgeRecipe, Recipe
 from restain.train.batches import training_pairs
 from restain.train.devices import Devices, choose_devices
+
+LEAST_CROP = 32
+"""Side of crops in px below which a network's deepest map is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ def prepare(
     Args and raises as :func:`restain.train.train`. Of the pictures headers are read, and a few whole.
     """
     chosen = choose_devices(accelerator, devices, nodes)
+    _require_shapes(recipe)
     pairs = training_pairs(recipe, data)
     training = pairs.split("train")
     if not training:
@@ -49,6 +54,29 @@ def trains_expression(recipe: Recipe, pairs: Iterable[Pair]) -> bool:
     """Whether there is a first stage: a network that has a classifier, steps for it, and levels to learn."""
     uses = recipe.peer is None and recipe.generator.label_feature and recipe.expression.steps > 0
     return uses and any(pair.level is not None for pair in pairs)
+
+
+def _require_shapes(recipe: Recipe) -> None:
+    """See that the networks can take the crops."""
+    crop = recipe.data.crop
+    for key, side in (("data.crop", crop), ("expression.crop", recipe.expression.crop)):
+        if side < LEAST_CROP:
+            raise RestainError(f"{key} = {side}: the networks need crops of {LEAST_CROP} px or more.")
+    if isinstance(recipe.peer, BridgeRecipe):
+        for key, value in (("peer.width", recipe.peer.width), ("data.crop", crop)):
+            if value % BrownianBridge.STEP:
+                raise RestainError(f"{key} = {value}: the diffusion peer needs a multiple of {BrownianBridge.STEP}.")
+    if recipe.peer is not None:
+        return
+    if crop < 2**recipe.discriminator.layers:
+        raise RestainError(
+            f"data.crop = {crop}: a discriminator of {recipe.discriminator.layers} layers (discriminator.layers) needs "
+            f"crops of {2**recipe.discriminator.layers} px or more."
+        )
+    if recipe.losses.contextual and crop < recipe.losses.contextual_px:
+        raise RestainError(
+            f"losses.contextual_px = {recipe.losses.contextual_px}: the pieces are larger than the crop (data.crop = {crop})."
+        )
 
 
 def _require_crops(recipe: Recipe, training: Sequence[Pair]) -> None:
