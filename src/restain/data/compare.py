@@ -32,6 +32,8 @@ SEAM = 2.0
 """Step across the seam of a side-by-side picture, relative to steps beside it, below which one picture goes on over the seam."""
 REACH_PX = 2
 """Shift that is allowed between partners, each way: about a sixtieth of the side."""
+SHARES = np.array([0.5, 0.25, 0.25])
+"""Weights of matter, its edges and hematoxylin in the correlation of partners."""
 TURNS = ("", "turned by 90°", "turned by 180°", "turned by 270°")
 ORIENTATIONS = (*TURNS, "mirrored", *(f"mirrored and {turn}" for turn in TURNS[1:]))
 """How the IHC lies on the H&E, in the order of :attr:`Comparison.fit`; the first is as it should be."""
@@ -59,7 +61,8 @@ def compare_sides(he: Rgb, ihc: Rgb) -> Comparison | None:
         return None
     one, other = _small(he), _small(ihc)
     stains = eosin_share(one) - eosin_share(other)
-    return Comparison(stains, halves_of_one(he, ihc), _is_same(one, other), _fits(one, other))
+    joined = abs(stains) < STAINS_APART and _go_on(he, ihc)
+    return Comparison(stains, joined, _is_same(one, other), _fits(one, other))
 
 
 def stain_difference(he: Rgb, ihc: Rgb) -> float | None:
@@ -81,8 +84,10 @@ def eosin_share(rgb: Rgb) -> float:
 def halves_of_one(one: Rgb, other: Rgb) -> bool:
     """Whether two pictures are of one stain and continue one another from left to right, in either order."""
     stains = stain_difference(one, other)
-    if stains is None or abs(stains) >= STAINS_APART:
-        return False
+    return stains is not None and abs(stains) < STAINS_APART and _go_on(one, other)
+
+
+def _go_on(one: Rgb, other: Rgb) -> bool:
     return any(_seam(left, right) < SEAM for left, right in ((one, other), (other, one)))
 
 
@@ -116,7 +121,7 @@ def _fits(one: Rgb, other: Rgb) -> Floats:
 
 
 def _planes(rgb: Rgb) -> Floats:
-    """``(4, n, n)``: matter (twice, for it counts double), its edges and the pattern of hematoxylin, of mean 0 and deviation 1."""
+    """``(3, n, n)``: matter, its edges and the pattern of hematoxylin, of mean 0; the squares of their deviations are :data:`SHARES`."""
     side = min(rgb.shape[:2])
     top, left = ((n - side) // 2 for n in rgb.shape[:2])
     square = np.ascontiguousarray(rgb[top : top + side, left : left + side])
@@ -125,12 +130,12 @@ def _planes(rgb: Rgb) -> Floats:
     seen = matter(square, look)
     total = np.maximum(optical_density(square, glass), 0).sum(axis=-1)
     edges = ndimage.gaussian_gradient_magnitude(np.sqrt(total), 1.0)
-    planes = np.stack([seen, seen, edges, channels(square, look, 1.0)[1]]).astype(np.float64)
+    planes = np.stack([seen, edges, channels(square, look, 1.0)[1]]).astype(np.float64)
     planes -= planes.mean(axis=(1, 2), keepdims=True)
-    return planes / (planes.std(axis=(1, 2), keepdims=True) + 1e-6)
+    return planes * (np.sqrt(SHARES)[:, None, None] / (planes.std(axis=(1, 2), keepdims=True) + 1e-6))
 
 
 def _correlation(here: NDArray[np.complex128], planes: Floats) -> float:
-    surface = np.fft.irfft2((here * np.conj(np.fft.rfft2(planes))).mean(axis=0), planes.shape[1:])
+    surface = np.fft.irfft2((here * np.conj(np.fft.rfft2(planes))).sum(axis=0), planes.shape[1:])
     near = np.roll(surface, (REACH_PX, REACH_PX), axis=(0, 1))[: 2 * REACH_PX + 1, : 2 * REACH_PX + 1]
     return float(near.max() / planes[0].size)
