@@ -164,6 +164,13 @@ def test_typing_errors_are_told_without_a_traceback() -> None:
         assert result.stderr.startswith("error:")
 
 
+def test_devices_that_are_not_there_are_one_sentence(pairs: Path, tmp_path: Path) -> None:
+    train = ("train", "phantom-small", "--data", pairs, "-o", tmp_path / "run")
+    fails(restain(*train, "--devices", "abc"), "--devices abc: give a number of devices")
+    fails(restain("crossval", *train[1:], "--accelerator", "gpu"), "--accelerator gpu: there is none of this name")
+    assert not (tmp_path / "run").exists()
+
+
 def test_evaluate_writes_report_and_both_sources_exclude_one_another(pairs: Path, tmp_path: Path) -> None:
     result = restain("evaluate", "--data", pairs, "--split", "test", "-o", tmp_path / "e")
     assert result.returncode == 0, result.stderr

@@ -14,14 +14,14 @@ def make_folder(out: Path) -> None:
     """Make the folder of the results.
 
     Raises:
-        RestainError: if that fails, or nothing may be written into it.
+        RestainError: if that fails, or the system does not let files be written into it.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise RestainError(f"{out}: the output folder cannot be made ({fault.strerror}).") from None
     if not os.access(out, os.W_OK | os.X_OK):
-        raise RestainError(f"{out}: nothing may be written into the output folder (Permission denied).")
+        raise RestainError(f"{out}: the output folder cannot be written to.")
 
 
 @contextmanager

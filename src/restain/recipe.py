@@ -57,6 +57,8 @@ class DataRecipe(_Part):
     """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
     same_slide: tuple[tuple[str, ...], ...] = ()
     """Groups of name patterns (``fnmatch``): the pairs that a group matches are of one slide, where names do not tell it."""
+    swap: bool = False
+    """Exchange the sides: for data whose H&E lies where the layout has the IHC, and the IHC where it has the H&E."""
     weighted: bool = False
     """Draw pairs in proportion to their weights: the columns ``name`` and ``weight`` of ``weights.csv``, or where there is
     none of ``manifest.csv``, in the data folder. Off, every pair is drawn alike and the files are not read."""

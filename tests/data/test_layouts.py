@@ -26,6 +26,10 @@ def touch(root: Path, *names: str) -> Path:
         (["trainA/s_1.jpg", "trainB/s_1.jpg"], Layout.MIST),
         (["valB/s_1.jpg"], Layout.MIST),
         (["train/1.png", "test/2.jpg"], Layout.AB),
+        (["he/Test/1_test_0.png", "Ihc/test/1_test_0.png"], Layout.BCI),
+        (["TRAIN/He/1_train_0.png", "TRAIN/ihc/1_train_0.png"], Layout.CHALLENGE),
+        (["traina/s_1.jpg", "TRAINB/s_1.jpg"], Layout.MIST),
+        (["Train/1.png"], Layout.AB),
     ],
 )
 def test_the_folders_tell_the_layout(tmp_path: Path, names: list[str], layout: Layout) -> None:
@@ -55,6 +59,18 @@ def test_an_unknown_folder_is_answered_with_what_was_looked_for(tmp_path: Path) 
 def test_the_folder_below_is_pointed_at(tmp_path: Path) -> None:
     touch(tmp_path, "BCI_dataset/HE/train/1_train_0.png")
     with pytest.raises(RestainError, match=r"did you mean .*BCI_dataset\?"):
+        recognise(tmp_path)
+
+
+def test_folders_that_differ_in_case_only_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "HE/train/1_train_0.png", "he/train/1_train_0.png", "IHC/train/1_train_0.png")
+    with pytest.raises(RestainError, match=r"HE and he beside it differ in case only"):
+        recognise(tmp_path)
+
+
+def test_sides_of_other_names_are_not_taken_for_side_by_side_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "hande/train/1_train_0.png", "her2/train/1_train_0.png")
+    with pytest.raises(RestainError, match="holds the folders hande and her2; name the folder of the H&E images HE"):
         recognise(tmp_path)
 
 

@@ -60,8 +60,8 @@ def test_rings_round_the_tissue_have_one_mean_and_one_noise(noisy: Path, faint: 
 
 
 def test_without_noise_glass_is_one_colour_and_a_result_of_its_own(noisy: Path, bundle: Bundle, tmp_path: Path) -> None:
-    plain = SlideOptions(glass_noise=False)
-    result = stain_slide(noisy, tmp_path, Restainer(bundle, tile=512), plain)
+    plain = StainOptions(glass_noise=False, tile=512)
+    result = stain_slide(noisy, tmp_path, Model(bundle), plain)
     assert result.figures.glass_noise is None
     assert tifffile.imread(result.path, key=0)[-90:, -90:].std(axis=(0, 1)).max() == 0
-    assert not stain_slide(noisy, tmp_path, Restainer(bundle, tile=512), replace(plain, glass_noise=True)).kept
+    assert not stain_slide(noisy, tmp_path, Model(bundle), replace(plain, glass_noise=True)).kept

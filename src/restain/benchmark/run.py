@@ -21,10 +21,12 @@ from restain.benchmark.cost import Cost, read_cost, staining_cost
 from restain.benchmark.table import write_results
 from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
-from restain.files import whole_file
+from restain.evaluate.splits import scored_pairs
+from restain.files import make_folder, whole_file
 from restain.recipe import Recipe, parse_recipe
 from restain.train import train
 from restain.train.pace import steps_within
+from restain.train.prepare import prepare
 
 Say = Callable[[str], None]
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -75,7 +77,7 @@ def benchmark(
         budget: what each may spend. Minutes are turned into steps by measuring a few, once.
         out: the benchmark's folder; the same folder goes on after a kill.
         split: the split that is scored.
-        accelerator: Lightning's accelerator.
+        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         command: the command line, for the page.
         bar: opens a progress bar of that name for one evaluation, as the callback that evaluations take.
         say: called with a line at each finished part.
@@ -86,6 +88,9 @@ def benchmark(
         Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
     _require_shared(recipes)
+    for recipe in recipes:
+        scored_pairs(prepare(recipe, data, accelerator=accelerator).pairs, split)
+    make_folder(out)
     entries = [Entry(recipe.name, out / recipe.name.replace("/", "-")) for recipe in recipes]
     planned = [
         _plan(entry, recipe, data, budget, accelerator, say) for entry, recipe in zip(entries, recipes, strict=True)
@@ -108,6 +113,7 @@ def benchmark(
                     entry.evaluation,
                     model=entry.bundle,
                     split=split,
+                    swap=recipes[0].data.swap,
                     trivial=number == 0,
                     align=False,
                     command=command,
@@ -133,7 +139,7 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
         )
     first = recipes[0]
     for recipe in recipes[1:]:
-        for key in ("crop", "batch", "val_share", "holdout"):
+        for key in ("crop", "batch", "val_share", "holdout", "swap"):
             one, other = getattr(first.data, key), getattr(recipe.data, key)
             if one != other:
                 raise RestainError(
@@ -166,10 +172,7 @@ def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, ac
         if budget.minutes is not None:
             say(f"{entry.name}: measuring the pace")
             steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
-        try:
-            entry.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise RestainError(f"{entry.folder}: the folder cannot be made ({fault.strerror}).") from None
+        make_folder(entry.folder)
         with whole_file(path) as partial:
             partial.write_text(json.dumps({"asked": asked, "steps": steps}, indent=1) + "\n", encoding="utf-8")
     values = recipe.model_dump(mode="json")

@@ -54,6 +54,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 DataOption = Annotated[
     list[Path], typer.Option("--data", help="Folder of pairs (BCI, challenge, AB or MIST layout); may be repeated.")
 ]
+SwapOption = Annotated[bool, typer.Option("--swap", help="Exchange the H&E and IHC sides of the data on reading.")]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Model bundle; without it the shipped one, which knows only the phantom.")
 ]

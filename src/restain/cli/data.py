@@ -11,6 +11,7 @@ from restain.cli.console import (
     MppOption,
     OutOption,
     OverrideMppOption,
+    SwapOption,
     app,
     err_console,
     out_console,
@@ -21,12 +22,12 @@ from restain.errors import RestainError
 
 
 @app.command(epilog="Example: restain check BCI_dataset")
-def check(data: Annotated[Path, typer.Argument(help="Folder of pairs.")]) -> None:
+def check(data: Annotated[Path, typer.Argument(help="Folder of pairs.")], swap: SwapOption = False) -> None:
     """Count a folder's pairs per split and level and list all its faults; exits with 2 when there are any."""
     from restain.data import check_folder
 
     with progress_bar("reading") as progress:
-        report = check_folder(data, progress)
+        report = check_folder(data, progress, swap=swap)
     out_console.print(plain(report.describe()))
     for fault in report.faults:
         err_console.print(f"[red]fault:[/red] {plain(fault.sentence)}")

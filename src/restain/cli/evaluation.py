@@ -13,6 +13,7 @@ from restain.cli.console import (
     ModelOption,
     OutOption,
     OverrideMppOption,
+    SwapOption,
     app,
     command_line,
     out_console,
@@ -34,6 +35,7 @@ def evaluate(
         list[Path] | None, typer.Option(help="Data whose training split the trivial answers are fitted on.")
     ] = None,
     mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the data where it is not the model's.")] = None,
+    swap: SwapOption = False,
     trivial: Annotated[bool, typer.Option(help="Score the trivial answers too.")] = True,
     align: Annotated[bool, typer.Option(help="Measure after alignment too, beside the raw figures.")] = True,
     features: Annotated[
@@ -84,6 +86,7 @@ def evaluate(
                 foreign=foreign or (),
                 images=trust_images,
                 mpp=mpp,
+                swap=swap,
                 command=command_line(),
                 progress=progress,
             )
@@ -101,6 +104,7 @@ def evaluate(
                 fit_on=fit_on or (),
                 images=sweep_images,
                 mpp=mpp,
+                swap=swap,
                 command=command_line(),
                 progress=progress,
             )
@@ -114,6 +118,7 @@ def evaluate(
             split=split,
             fit_on=fit_on or (),
             mpp=mpp,
+            swap=swap,
             command=command_line(),
             trivial=trivial,
             align=align,
@@ -153,6 +158,7 @@ def train_reader(
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same reader.")] = 0,
     mpp: Annotated[float, typer.Option(min=0.05, help="Micrometres per pixel of the data.")] = 0.46,
+    swap: SwapOption = False,
     tile: Annotated[int, typer.Option(min=64, help="Side of the crops and of the tiles that vote, in px.")] = 256,
     describe: Annotated[str, typer.Option(help="What the data is, in words.")] = "",
 ) -> None:
@@ -160,7 +166,17 @@ def train_reader(
     from restain.train.reader import train_reader as train
 
     with progress_bar("reader") as progress:
-        facts = train(data, out, steps=steps, seed=seed, mpp=mpp, tile=tile, description=describe, progress=progress)
+        facts = train(
+            data,
+            out,
+            steps=steps,
+            seed=seed,
+            mpp=mpp,
+            swap=swap,
+            tile=tile,
+            description=describe,
+            progress=progress,
+        )
     told = f"{facts.accuracy:.0%} of {facts.images}" if facts.accuracy is not None else "no"
     out_console.print(f"reader: {plain(str(out))}; {told} real validation images read right")
 

@@ -16,7 +16,7 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; the same folder resumes.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: --set train.steps=100.")] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="Devices per node, or auto.")] = "1",
     nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
 ) -> None:
@@ -31,7 +31,7 @@ def train(
         data,
         out,
         accelerator=accelerator,
-        devices=int(devices) if devices.isdigit() else devices,
+        devices=devices,
         nodes=nodes,
     )
     out_console.print(f"bundle: {plain(str(bundle))}")
@@ -49,7 +49,7 @@ def benchmark(
     out: OutOption,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value in all: --set data.crop=192.")] = None,
     split: Annotated[str, typer.Option(help="The split that is scored: val or test.")] = "test",
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Train recipes one after another under one budget, score them, and write one table; the same folder resumes."""
     from restain.recipe import find_recipe, load_recipe
@@ -80,7 +80,7 @@ def crossval(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: --set 'data.same_slide=[[00052*, 00057*]]'.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Leave one slide out: train without each slide in turn and score it; writes OUT/crossval.html. OUT resumes."""
     from restain.recipe import find_recipe, load_recipe

@@ -19,13 +19,14 @@ from restain.errors import RestainError
 from restain.evaluate import evaluate_folder, load_summary
 from restain.evaluate.figures import save_figure
 from restain.evaluate.summary import finite, mean_interval
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
 from restain.slides import read_image
 from restain.stain import Model, StainOptions
 from restain.train import train
+from restain.train.prepare import prepare
 
 Progress = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -54,7 +55,7 @@ def crossval(
         recipe: trained once per slide; its ``data.holdout`` is replaced by that slide.
         data: folders of pairs; all their splits take part.
         out: folder of the results.
-        accelerator: Lightning's accelerator.
+        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         command: the command line, for the page.
         progress: called with slides done and in all.
         say: called with a line when a slide is done.
@@ -63,11 +64,15 @@ def crossval(
         RestainError: if there are fewer than two slides, or the data, a training or a file has a fault.
         Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
-    pairs = open_pairs(data, val_share=0, same_slide=recipe.data.same_slide)
+    pairs = open_pairs(data, val_share=0, same_slide=recipe.data.same_slide, swap=recipe.data.swap)
     by_name = {pair.name: pair for pair in pairs.pairs}
     chosen = folds(pairs.pairs)
     if len({fold.folder for fold in chosen}) < len(chosen):
         raise RestainError("two slides have the same name but for characters that a folder cannot have; rename one.")
+    # Whatever would stop a later slide is told before the first one is trained without.
+    for fold in chosen:
+        prepare(fold.recipe(recipe), data, accelerator=accelerator)
+    make_folder(out)
     rows: list[Row] = []
     for number, fold in enumerate(chosen):
         if progress:
@@ -109,7 +114,7 @@ def _fold(
     bundle = train(recipe, data, folder / "run", accelerator=accelerator)
     evaluation = folder / "evaluation"
     if not (evaluation / "metrics.json").is_file():
-        evaluate_folder(data, evaluation, model=bundle, split="test", command=command)
+        evaluate_folder(data, evaluation, model=bundle, split="test", swap=recipe.data.swap, command=command)
     kept = folder / "limits.json"
     if not kept.is_file():
         found = {pair.name: _limits(pair, bundle, recipe.mpp) for pair in pairs}

@@ -4,6 +4,8 @@ from restain.data.augment import Geometry, augment_pair, draw_geometry, jitter_h
 from restain.data.check import CheckReport, check_folder
 from restain.data.layouts import Layout, Split, recognise
 from restain.data.pairs import Fault, Pair, PairSet, Scan, open_pairs, scan_pairs
+from restain.data.scale import require_scale
+from restain.data.verdicts import require_sides
 from restain.data.weights import pair_weights
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "open_pairs",
     "pair_weights",
     "recognise",
+    "require_scale",
+    "require_sides",
     "scan_pairs",
     "vary_he",
 ]

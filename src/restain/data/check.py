@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from restain.data.compare import compare_sides
 from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
+from restain.data.scale import stated_mpp
+from restain.data.verdicts import Compared, set_faults
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.slides import read_image
@@ -57,26 +60,28 @@ def _count(number: int, noun: str) -> str:
 @dataclass(frozen=True, slots=True)
 class _Looked:
     faults: tuple[Fault, ...]
-    pair: Pair | None = None
+    compared: Compared | None = None
     he_digest: bytes = b""
 
 
-def check_folder(root: Path, progress: Progress | None = None) -> CheckReport:
+def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = False) -> CheckReport:
     """Decode every picture of a data folder and list all faults at once.
 
     Faults are: a missing partner on either side, files that differ in suffix only, an unknown level, a name
-    in two splits, a file that is truncated, unreadable or not 8-bit RGB, partners that differ in size, and
-    one H&E image (the same pixels) in two splits.
+    in two splits, a file that is truncated, unreadable or not 8-bit RGB, partners that differ in size,
+    one H&E image (the same pixels) in two splits; and, each told once with the number of pairs, sides that are
+    exchanged, halves of one picture, partners that are the same picture, turned or mirrored against each other, and stated scales that differ.
 
     Args:
         root: the data folder.
+        swap: H&E and IHC are exchanged on reading.
         progress: called with (pairs and single files looked at, their total) as the work goes on. An
             exception from it, like a keyboard interrupt, ends the check at once.
 
     Raises:
         RestainError: if the folder is missing, empty or of no known layout.
     """
-    scan = scan_pairs(root)
+    scan = scan_pairs(root, swap=swap)
     paired = {path for pair in scan.pairs for path in (pair.he_path, pair.ihc_path)}
     single = [fault.path for fault in scan.faults if fault.path not in paired]
     total = len(scan.pairs) + len(single)
@@ -86,6 +91,7 @@ def check_folder(root: Path, progress: Progress | None = None) -> CheckReport:
         if progress is not None:
             progress(done, total)
     faults = [*scan.faults, *(fault for result in looked for fault in result.faults), *_twins(looked)]
+    faults += set_faults([result.compared for result in looked if result.compared is not None])
     faults.sort(key=lambda fault: str(fault.path))
     return CheckReport(root, scan.layout, _counts(scan), tuple(faults), tuple(_notes(scan)))
 
@@ -104,13 +110,16 @@ def _in_threads(pairs: tuple[Pair, ...], single: list[Path]) -> Iterator[_Looked
 
 def _look_at_pair(pair: Pair) -> _Looked:
     try:
-        he, _ = pair.load()
+        he, ihc = pair.load()
+        he_mpp = stated_mpp(pair.he_path)
+        ihc_mpp = he_mpp if pair.side_by_side else stated_mpp(pair.ihc_path)
     except RestainError as fault:
         # Both files can be at fault, and load stops at the first; if neither is, their sizes are.
         both = dict.fromkeys((pair.he_path, pair.ihc_path))
         alone = tuple(found for path in both for found in _look_at_file(path).faults)
         return _Looked(alone or (Fault(pair.he_path, str(fault)),))
-    return _Looked((), pair, hashlib.blake2b(repr(he.shape).encode() + he.tobytes(), digest_size=16).digest())
+    compared = Compared(pair, compare_sides(he, ihc), he_mpp, ihc_mpp)
+    return _Looked((), compared, hashlib.blake2b(repr(he.shape).encode() + he.tobytes(), digest_size=16).digest())
 
 
 def _look_at_file(path: Path) -> _Looked:
@@ -122,7 +131,7 @@ def _look_at_file(path: Path) -> _Looked:
 
 
 def _twins(looked: list[_Looked]) -> Iterator[Fault]:
-    pairs = [(result.he_digest, result.pair) for result in looked if result.pair is not None]
+    pairs = [(result.he_digest, result.compared.pair) for result in looked if result.compared is not None]
     first: dict[bytes, Pair] = {}
     for digest, pair in sorted(pairs, key=lambda item: (SPLITS.index(item[1].split), item[1].name)):
         seen = first.setdefault(digest, pair)

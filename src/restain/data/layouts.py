@@ -59,12 +59,12 @@ class Layout(Enum):
         return self.value.pattern
 
     def places(self, root: Path) -> tuple[Place, ...]:
-        """The splits of this layout that are in ``root`` (at least one of a split's two folders exists)."""
+        """The splits of this layout that are in ``root`` (at least one of a split's two folders exists), in any case."""
         form = self.value
         found = []
         for split in SPLITS:
-            he = root / form.he.format(split)
-            ihc = None if form.ihc is None else root / form.ihc.format(split)
+            he = _folder(root, form.he.format(split))
+            ihc = None if form.ihc is None else _folder(root, form.ihc.format(split))
             if image_files(he) if ihc is None else he.is_dir() or ihc.is_dir():
                 found.append(Place(split, he, ihc))
         if self is Layout.MIST and all(place.split != "test" for place in found):
@@ -93,6 +93,25 @@ class Layout(Enum):
     def slide(self, name: str) -> str | None:
         """The slide that a file's stem names, or None where this layout's names do not tell it."""
         return name.partition("_")[0] if self.value.slides else None
+
+
+def _folder(root: Path, name: str) -> Path:
+    """The folder ``name`` (which may lie deeper) in ``root``, whatever its case; where there is none, as it would be called.
+
+    Raises:
+        RestainError: if two folders differ in case only.
+    """
+    here = root
+    for part in name.split("/"):
+        found = [c for c in _children(here) if c.name.casefold() == part.casefold() and c.is_dir()]
+        if len(found) > 1:
+            raise RestainError(f"{found[0]} and {found[1].name} beside it differ in case only; keep one of them.")
+        here = found[0] if found else here / part
+    return here
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -129,8 +148,8 @@ def recognise(root: Path) -> Layout:
         if not root.is_dir():
             raise RestainError(f"{root} is a file; a data folder is needed.")
         found = _layout_of(root)
-        children = [child for child in sorted(root.iterdir()) if not child.name.startswith(".")]
-        below = [] if found else [child for child in children if child.is_dir() and _layout_of(child)]
+        children = [child for child in _children(root) if not child.name.startswith(".")]
+        inner = {} if found else {child: _layout_of(child) for child in children if child.is_dir()}
     except OSError as fault:
         raise RestainError(f"{fault.filename or root} cannot be read ({fault.strerror}).") from None
     if len(found) == 1:
@@ -140,6 +159,11 @@ def recognise(root: Path) -> Layout:
         raise RestainError(f"{root} mixes layouts ({mixed}); give them a folder each.")
     if not children:
         raise RestainError(f"{root} is empty; a data folder holds paired patches.")
+    below = [child for child, layouts in inner.items() if layouts]
+    # Split folders inside several folders are sides of pairs rather than data sets of side-by-side pictures.
+    if len(below) > 1 and all(inner[child] == [Layout.AB] for child in below):
+        names = " and ".join(child.name for child in below[:2])
+        raise RestainError(f"{root} holds the folders {names}; name the folder of the H&E images HE and the other IHC.")
     if below:
         raise RestainError(f"{root} is no layout of pairs itself; did you mean {below[0]}?")
     looked_for = "; ".join(f"{layout.title}: {layout.pattern}" for layout in Layout)

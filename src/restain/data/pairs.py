@@ -24,7 +24,7 @@ class Pair:
 
     ``name`` is the file's stem, unique in its set. ``level`` is the slide's HER2 level, None where the layout
     does not give it. With ``side_by_side`` both paths are one picture, H&E in its left half and IHC in its
-    right. ``slide`` is the slide that the patch was cut from, where the layout tells it.
+    right, or with ``swapped`` the other way round. ``slide`` is the slide that the patch was cut from, where the layout tells it.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Pair:
     ihc_path: Path
     side_by_side: bool = False
     slide: str | None = None
+    swapped: bool = False
 
     def load(self) -> tuple[Rgb, Rgb]:
         """Read ``(he, ihc)``, both ``(H, W, 3)`` ``uint8`` RGB of the same size.
@@ -47,7 +48,8 @@ class Pair:
             width = he.shape[1]
             if width % 2:
                 raise RestainError(f"{self.he_path} is {width} px wide; a side-by-side picture needs two equal halves.")
-            return np.ascontiguousarray(he[:, : width // 2]), np.ascontiguousarray(he[:, width // 2 :])
+            left, right = np.ascontiguousarray(he[:, : width // 2]), np.ascontiguousarray(he[:, width // 2 :])
+            return (right, left) if self.swapped else (left, right)
         ihc = read_image(self.ihc_path)
         if he.shape != ihc.shape:
             raise RestainError(
@@ -162,8 +164,10 @@ def _draw(train: Sequence[Pair], share: float, rng: np.random.Generator) -> set[
     return {pair.name for pair in chosen}
 
 
-def scan_pairs(root: Path) -> Scan:
+def scan_pairs(root: Path, *, swap: bool = False) -> Scan:
     """Find the pairs of a data folder and all faults that file names show, without decoding any picture.
+
+    With ``swap`` what the layout calls H&E is taken for IHC, and the other way round.
 
     Raises:
         RestainError: if the folder is missing, empty, of no known layout, or has a layout's folders but no
@@ -185,9 +189,8 @@ def scan_pairs(root: Path) -> Scan:
                 level = layout.level(stem)
             except RestainError as fault:
                 faults.append(Fault(he, f"{he}: {fault}"))
-            pairs.append(
-                Pair(stem, place.split, level, he, ihc, place.ihc is None, layout.slide(stem)),
-            )
+            he, ihc = (ihc, he) if swap else (he, ihc)
+            pairs.append(Pair(stem, place.split, level, he, ihc, place.ihc is None, layout.slide(stem), swap))
     if not pairs and not faults:
         raise RestainError(f"{root} has the folders of the {layout.title} layout but no pictures in them.")
     pairs.sort(key=lambda pair: (pair.name, pair.split))
@@ -221,6 +224,7 @@ def open_pairs(
     seed: int = 0,
     holdout: Sequence[str] = (),
     same_slide: Sequence[Sequence[str]] = (),
+    swap: bool = False,
 ) -> PairSet:
     """Open the pairs of one or several data folders; pixels are read by :meth:`Pair.load` only.
 
@@ -233,6 +237,7 @@ def open_pairs(
         holdout: ``fnmatch`` patterns of names. Where given, matching pairs are the test part and all others
             are for training, whatever their folders say.
         same_slide: groups of ``fnmatch`` patterns of names; the pairs that a group matches are of one slide.
+        swap: H&E and IHC are exchanged on reading.
 
     Raises:
         RestainError: if ``same_slide`` matches nothing or joins what the layout tells apart, if a folder is missing,
@@ -245,7 +250,7 @@ def open_pairs(
         raise RestainError("No data folder was given.")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RestainError(f"A data folder is given twice ({', '.join(map(str, folders))}).")
-    scans = [scan_pairs(folder) for folder in folders]
+    scans = [scan_pairs(folder, swap=swap) for folder in folders]
     for scan in scans:
         if scan.faults:
             raise RestainError(_first_fault(scan))

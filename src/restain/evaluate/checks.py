@@ -9,11 +9,12 @@ from typing import Any
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, PairSet, open_pairs
 from restain.errors import RestainError
-from restain.evaluate.job import open_as_trained
+from restain.evaluate.job import open_as_trained, require_data
 from restain.evaluate.reading import Reader, load_reader
 from restain.evaluate.splits import scored_pairs, unseen_training
 from restain.evaluate.sweep import sweep
 from restain.evaluate.trust_job import measure_trust
+from restain.files import make_folder
 from restain.models.familiarity import Familiarity, fit_familiarity
 from restain.stain import Model, expand
 
@@ -32,6 +33,7 @@ def trust_folder(
     foreign: Sequence[Path] = (),
     images: int = 24,
     mpp: float | None = None,
+    swap: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def trust_folder(
         foreign: pictures of other tissue, or folders of them.
         images: most pairs.
         mpp: micrometres per pixel of the data; None for the model's.
+        swap: the data's H&E and IHC are exchanged on reading; that of ``fit_on`` too.
         command: the command line, for the page.
         progress: called with steps done and in all.
 
@@ -59,9 +62,13 @@ def trust_folder(
     """
     strangers = expand(foreign)
     bundle = load_bundle(model)
-    pairs = open_as_trained(data, bundle.recipe)
+    pairs = open_as_trained(data, bundle.recipe, swap=swap)
     scored = scored_pairs(pairs, split)
-    familiarity, note = _familiarity(bundle, open_pairs(fit_on, val_share=0) if fit_on else pairs, scored, progress)
+    require_data(scored, mpp or bundle.recipe.mpp)
+    make_folder(out)
+    familiarity, note = _familiarity(
+        bundle, open_pairs(fit_on, val_share=0, swap=swap) if fit_on else pairs, scored, progress
+    )
     readers, why = _reader(reader)
     return measure_trust(
         [Model(bundle), *(Model(load_bundle(path)) for path in ensemble)],
@@ -89,6 +96,7 @@ def sweep_folder(
     fit_on: Sequence[Path] = (),
     images: int = 12,
     mpp: float | None = None,
+    swap: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -97,14 +105,16 @@ def sweep_folder(
     Args and raises as :func:`trust_folder`; ``fit_on`` gives the training images among which the stain normalisers' target is.
     """
     bundle = load_bundle(model)
-    pairs = open_as_trained(data, bundle.recipe)
+    pairs = open_as_trained(data, bundle.recipe, swap=swap)
     scored = scored_pairs(pairs, split)
+    require_data(scored, mpp or bundle.recipe.mpp)
+    make_folder(out)
     readers, why = _reader(reader)
     return sweep(
         Model(bundle),
         scored,
         out,
-        training=unseen_training(open_pairs(fit_on, val_share=0) if fit_on else pairs, scored),
+        training=unseen_training(open_pairs(fit_on, val_share=0, swap=swap) if fit_on else pairs, scored),
         reader=readers,
         reader_note=why,
         images=images,

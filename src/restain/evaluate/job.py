@@ -7,10 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from restain.bundle import load_bundle
-from restain.data import PairSet, open_pairs
+from restain.data import Pair, PairSet, open_pairs, require_scale, require_sides
 from restain.evaluate.features import EFFICIENTNET
 from restain.evaluate.run import evaluate
+from restain.evaluate.splits import scored_pairs
 from restain.evaluate.summary import EvaluationSummary
+from restain.files import make_folder
 from restain.recipe import Recipe
 from restain.stain import Model
 
@@ -24,6 +26,7 @@ def evaluate_folder(
     split: str = "test",
     fit_on: Sequence[Path] = (),
     mpp: float | None = None,
+    swap: bool = False,
     command: str = "",
     trivial: bool = True,
     align: bool = True,
@@ -45,6 +48,7 @@ def evaluate_folder(
         split: ``train``, ``val`` or ``test``.
         fit_on: folders whose training split the trivial answers are fitted on instead of the data's own.
         mpp: micrometres per pixel of the data; None for the model's.
+        swap: the data's H&E and IHC are exchanged on reading; that of ``fit_on`` too.
         command: the command line, for the report.
         trivial, align, features, lpips, reader: as :func:`restain.evaluate.evaluate`; here FID and its kin are computed
             with ``efficientnet-lite0`` where it is installed, unless ``features`` is None.
@@ -55,13 +59,17 @@ def evaluate_folder(
     """
     bundle = None if images is not None else load_bundle(model)
     recipe = Recipe() if bundle is None else bundle.recipe
+    pairs = open_as_trained(data, recipe, swap=swap)
+    require_data(scored_pairs(pairs, split), mpp or recipe.mpp)
+    fitted = open_pairs(fit_on, val_share=0, swap=swap) if fit_on else None
+    make_folder(out)
     return evaluate(
         None if bundle is None else Model(bundle),
-        open_as_trained(data, recipe),
+        pairs,
         split,
         out,
         images=images,
-        fit_on=open_pairs(fit_on, val_share=0) if fit_on else None,
+        fit_on=fitted,
         mpp=mpp or recipe.mpp,
         command=command,
         provenance=None if bundle is None else {"bundle": bundle.card.name, "bundle_hash": bundle.card.hash},
@@ -74,16 +82,26 @@ def evaluate_folder(
     )
 
 
-def open_as_trained(data: Sequence[Path], recipe: Recipe) -> PairSet:
-    """Open folders of pairs with the splits that a training by ``recipe`` made of them.
+def require_data(pairs: Sequence[Pair], mpp: float) -> None:
+    """See that pairs that are to be scored are at ``mpp`` as far as their files say, and that their sides are not exchanged.
+
+    Raises:
+        RestainError: naming a file that is not so.
+    """
+    require_scale(pairs, mpp, "--mpp ")
+    require_sides(pairs)
+
+
+def open_as_trained(data: Sequence[Path], recipe: Recipe, *, swap: bool = False) -> PairSet:
+    """Open folders of pairs with the splits that a training by ``recipe`` made of them; ``swap`` exchanges their sides.
 
     Raises:
         RestainError: if a folder is of no known layout.
     """
-    pairs = open_pairs(data, val_share=0)
+    pairs = open_pairs(data, val_share=0, swap=swap)
     patterns = [p for p in recipe.data.holdout if any(fnmatchcase(pair.name, p) for pair in pairs.pairs)]
     slides = [s for s in recipe.data.same_slide if any(fnmatchcase(pair.name, p) for pair in pairs.pairs for p in s)]
-    pairs = open_pairs(data, val_share=0, holdout=patterns, same_slide=slides)
+    pairs = open_pairs(data, val_share=0, holdout=patterns, same_slide=slides, swap=swap)
     train = pairs.split("train")
     if pairs.split("val") or len(train) < 2 or recipe.data.val_share == 0:
         return pairs

@@ -27,6 +27,7 @@ from restain import __version__
 from restain.errors import RestainError
 from restain.evaluate.agreement import ReadingRow, agreement
 from restain.evaluate.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
+from restain.files import make_folder
 from restain.her2 import COMPLETE, Her2Level, cell_levels, level_of_counts
 from restain.models.expression import ExpressionClassifier
 from restain.optics import DAB, HEMATOXYLIN, glass_white, unit
@@ -227,14 +228,24 @@ def _starts(length: int, tile: int) -> list[int]:
     return [0] if count == 1 else [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
 
+def require_reader_folder(path: Path) -> None:
+    """See that a reader can be written to ``path``, and make the folder that it will lie in.
+
+    Raises:
+        RestainError: if that folder cannot be made, or ``path`` is there and is not a reader.
+    """
+    if path.exists() and not (path / FACTS).is_file():
+        raise RestainError(f"{path}: is there already and is not a reader; it is left as it is.")
+    make_folder(path.parent)
+
+
 def save_reader(path: Path, facts: ReaderFacts, network: ExpressionClassifier) -> ReaderFacts:
     """Write a reader's folder, weights in half precision; an older reader there is replaced only by a whole new one.
 
     Raises:
         RestainError: if the folder cannot be written, or ``path`` is there and is not a reader.
     """
-    if path.exists() and not (path / FACTS).is_file():
-        raise RestainError(f"{path}: is there already and is not a reader; it is left as it is.")
+    require_reader_folder(path)
     weights = safetensors.torch.save({k: v.detach().half().contiguous() for k, v in network.state_dict().items()})
     facts = facts.model_copy(update={"hash": _hash(weights, facts)})
     fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")

@@ -45,7 +45,7 @@ def create_study(
         RestainError: if an image cannot be read, or the folder or database holds a study already.
     """
     sizes, scales = [], []
-    for number, image in enumerate(definition.images):
+    for image in definition.images:
         with open_header(image.path) as slide:
             sizes.append(slide.size)
             if slide.has_mpp:

@@ -32,6 +32,7 @@ def training_pairs(recipe: Recipe, data: Sequence[Path]) -> PairSet:
         seed=recipe.seed,
         holdout=recipe.data.holdout,
         same_slide=recipe.data.same_slide,
+        swap=recipe.data.swap,
     )
 
 

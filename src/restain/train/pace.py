@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
 
 from restain.errors import RestainError
 from restain.models.build import build_generator
@@ -14,7 +13,7 @@ from restain.models.generator import Generator
 from restain.recipe import Recipe
 from restain.train.batches import Batch, Crops, batches, training_pairs
 from restain.train.clock import Clock
-from restain.train.device import precision
+from restain.train.devices import choose_devices
 from restain.train.expression import ExpressionStage
 from restain.train.peers import second_stage
 
@@ -32,8 +31,7 @@ def steps_within(recipe: Recipe, data: Sequence[Path], seconds: float, *, accele
         RestainError: if stage one alone takes longer, or the data cannot be read.
     """
     pairs = training_pairs(recipe, data)
-    probe = Fabric(accelerator=accelerator, devices=1)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision(recipe.train, probe.device))  # type: ignore[arg-type]
+    fabric = choose_devices(accelerator).fabric(recipe.train)
     fabric.launch()
     torch.manual_seed(recipe.seed)
     generator = build_generator(recipe)

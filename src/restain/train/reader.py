@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from restain import losses
-from restain.data import Pair, draw_geometry, open_pairs
+from restain.data import Pair, draw_geometry, open_pairs, require_scale, require_sides
 from restain.errors import Interrupted, RestainError
 from restain.evaluate.reading import (
     ReaderFacts,
@@ -22,6 +22,7 @@ from restain.evaluate.reading import (
     network_input,
     quiet_white,
     reader_network,
+    require_reader_folder,
     save_reader,
 )
 from restain.her2 import Her2Level
@@ -30,6 +31,7 @@ from restain.models.expression import ExpressionClassifier
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unit
 from restain.recipe import AugmentRecipe
 from restain.train.checkpoint import StopRequest
+from restain.train.prepare import require_crop
 
 STEPS = 400
 WARM_UP = 30
@@ -64,6 +66,7 @@ def train_reader(
     steps: int = STEPS,
     seed: int = 0,
     mpp: float = 0.46,
+    swap: bool = False,
     name: str = "",
     description: str = "",
     tile: int = TILE,
@@ -82,6 +85,7 @@ def train_reader(
         steps: of Adam on crops of ``tile`` px; the learning rate warms up, then falls linearly to zero.
         seed: of weights, crops, variations and validation share.
         mpp: micrometres per pixel of the data.
+        swap: the data's H&E and IHC are exchanged on reading.
         name: what the reader calls itself; the folder's name by default.
         description: what the data is, in words; how many images of which level is said after it.
         tile: side of crops, and of the tiles that the reader later votes on, in px.
@@ -93,12 +97,16 @@ def train_reader(
             folder cannot be written.
         Interrupted: on Ctrl-C or SIGTERM; nothing is written then.
     """
-    pairs = open_pairs(data, val_share=0)
+    pairs = open_pairs(data, val_share=0, swap=swap)
     training = [pair for pair in pairs.split("train") if pair.level is not None]
     if len({pair.level for pair in training}) < 2 or len({pair.slide or pair.name for pair in training}) < 2:
         raise RestainError(
             f"{data[0]}: a reader needs training pairs of at least two levels and two slides ({pairs.describe()})."
         )
+    require_reader_folder(out)
+    require_crop(training, tile, "--tile ")
+    require_scale(training, mpp, "--mpp ")
+    require_sides(training)
     pairs = pairs.with_validation(VAL_SHARE, seed)
     training, held_out = ([pair for pair in pairs.split(part) if pair.level is not None] for part in ("train", "val"))
     torch.manual_seed(seed)

@@ -21,19 +21,19 @@ from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
 from restain.data import Pair, PairSet, pair_weights
 from restain.errors import Interrupted, RestainError
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
 from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.recipe import Recipe, parse_recipe
-from restain.train.batches import Crops, batches, training_pairs
+from restain.train.batches import Crops, batches
 from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.train.clock import Clock, Seconds
-from restain.train.device import precision
 from restain.train.expression import ExpressionStage
 from restain.train.peers import second_stage
+from restain.train.prepare import prepare, trains_expression
 from restain.train.progress import StageProgress
 from restain.train.stage import SecondStage
 from restain.train.validate import validate
@@ -62,7 +62,7 @@ def train(
         recipe: the recipe.
         data: one or more folders of pairs.
         out: the run's folder.
-        accelerator: Lightning's accelerator (``cpu``, ``cuda``, ``auto``).
+        accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
         devices: number of devices per node, or ``auto``.
         nodes: number of nodes.
         learn_familiarity: put into the bundle what the training's H&E images look like, so that staining can tell an image
@@ -72,27 +72,20 @@ def train(
         The bundle's path.
 
     Raises:
-        RestainError: if the data has faults or too few pairs, the folder holds a run of another recipe or other data or
+        RestainError: before the first step, if this machine lacks the devices, the data has faults, too few pairs, images
+            smaller than a crop or of another mpp than the recipe's, or exchanged sides; if the folder holds a run of another recipe or other data or
             cannot be written, or a loss stops being a finite number.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    pairs = training_pairs(recipe, data)
-    if not pairs.split("train"):
-        raise RestainError(f"{data[0]}: there is no training split to train on ({pairs.describe()}).")
+    prepared = prepare(recipe, data, accelerator=accelerator, devices=devices, nodes=nodes)
+    make_folder(out)
+    pairs = prepared.pairs
     # Fabric tells on standard error which precision it takes; the run's recipe and bundle say that.
     for package in ("fabric", "pytorch"):
         logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
     board = TensorBoardLogger(out, name="logs", version="")
-    probe = Fabric(accelerator=accelerator, devices=1)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="auto" if devices == 1 and nodes == 1 else "ddp",
-        precision=precision(recipe.train, probe.device),  # type: ignore[arg-type]
-        loggers=board,
-    )
+    fabric = prepared.devices.fabric(recipe.train, board)
     fabric.launch()
     if fabric.is_global_zero:
         _claim(out, recipe, pairs)
@@ -105,7 +98,7 @@ def train(
     if isinstance(generator, Generator):
         _settle(recipe, generator, pairs.split("train"))
     run = _Run(fabric, board, recipe, pairs, out)
-    if generator.expression is not None and known and recipe.expression.steps:
+    if generator.expression is not None and trains_expression(recipe, pairs.split("train")):
         classifier = ExpressionStage(fabric, recipe, generator.expression)
         run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
         generator.expression.requires_grad_(False)
@@ -135,7 +128,6 @@ def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
     }
     record = out / "run.json"
     try:
-        out.mkdir(parents=True, exist_ok=True)
         if record.is_file():
             before = json.loads(record.read_text(encoding="utf-8"))
             if not _same(before.get("recipe"), recipe):
