@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.geometry import Region, Size
 from restain.images import Rgb
 from restain.slides.source import Source, damaged, levels_of
@@ -19,10 +19,8 @@ class ZarrSource(Source):
     """The first multiscale image of an OME-Zarr group; zarr is safe from several threads."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        with needs("zarr", f"{path} is an OME-Zarr; reading it"):
             import zarr
-        except ImportError:
-            raise RestainError(f"{path} is an OME-Zarr; reading it needs 'pip install restain[zarr]'.") from None
         try:
             group = zarr.open_group(str(path), mode="r")
             attributes: dict[str, Any] = dict(group.attrs)
