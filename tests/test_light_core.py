@@ -129,7 +129,7 @@ def test_the_core_stains_reads_and_evaluates(pairs: Path, light: list[str], tmp_
     assert [(code, told) for code, _, told in done if code] == []
     assert len(list((tmp_path / "virtual").glob("*.tif*"))) == 2 + 1  # the slide, its DAB density and the picture's
     assert (tmp_path / "virtual" / he.name).is_file()
-    absent = json.loads((tmp_path / "report" / "metrics.json").read_text())["features"]["distribution"]["absent"]
+    absent = json.loads((tmp_path / "report" / "metrics.json").read_text())["extractors"]["distribution"]["absent"]
     assert absent.endswith("pip install 'restain[backbone]'.")
 
 
