@@ -61,6 +61,7 @@ def test_the_result_is_a_slide_that_every_reader_opens_with_scale_and_origin(
     }
 
 
+@pytest.mark.slow
 def test_it_shows_what_the_network_makes_of_the_whole_slide(
     stained: StainedSlide, slide: Path, restainer: Restainer
 ) -> None:
@@ -81,6 +82,7 @@ def test_glass_has_the_slides_own_colour_and_no_dab(stained: StainedSlide) -> No
     assert stained.figures["tissue_mm2"] == pytest.approx(np.pi * 1.5 * 1.1 / 4 * (0.28 * 0.22 + 0.3 * 0.18), rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_finished_result_is_kept_until_something_that_decides_it_changes(
     slide: Path, restainer: Restainer, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_outside_the_region_of_interest_tissue_is_grey_and_glass_is_glass(
         stain_slide(slide, tmp_path, restainer, replace(options, roi=(rectangle(Region(Point(0, 0), Size(50, 50))),)))
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_give_the_same_slide(
     slide: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
@@ -138,6 +141,7 @@ class Torn(Slide):
         return super().read(region, mpp)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_a_marked_hole_or_with_strict_the_end(
     slide: Path, restainer: Restainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +171,7 @@ def test_a_slide_of_glass_alone_is_refused_unless_all_is_wanted(restainer: Resta
     assert stain_slide(glass, tmp_path / "out", restainer, SlideOptions(mpp=0.5, everywhere=True)).path.is_file()
 
 
+@pytest.mark.slow
 def test_the_source_is_never_overwritten_and_dab_never_invented(
     slide: Path, restainer: Restainer, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
@@ -181,6 +186,7 @@ def test_the_source_is_never_overwritten_and_dab_never_invented(
     assert stain_slide(slide, tmp_path / "out", rgb_model).path.is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_never_write_one_slide(slide: Path, restainer: Restainer, tmp_path: Path) -> None:
     holder = (
         "import sys, time; from pathlib import Path; from restain.geometry import Size; "
@@ -209,6 +215,7 @@ stain_slide(slide, out, Restainer(load_bundle(bundle), tile=512), SlideOptions(d
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
     seed: int, slide: Path, bundle: Bundle, stained: StainedSlide, tmp_path: Path
@@ -242,6 +249,7 @@ def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_store_of_other_options_is_not_gone_on_with(slide: Path, restainer: Restainer, tmp_path: Path) -> None:
     with TileStore.open(tmp_path / "block_1.rgb.part", {"bundle": "other"}, Size(1500, 1100), 512, "rgb") as store:
         for row in range(3):

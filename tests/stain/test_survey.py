@@ -30,6 +30,7 @@ def look(slide: Path, restainer: Restainer, folder: Path, identity: str = "one")
         return survey_slide(opened, restainer, places(opened, restainer, area), folder, {"identity": identity})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survey", [ONE, GRID], ids=["one state", "grid"])
 def test_it_is_kept_and_taken_from_there(
     survey: Survey, small: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,6 +52,7 @@ def test_it_is_kept_and_taken_from_there(
     assert is_local(whole) == (survey.spacing is not None)
 
 
+@pytest.mark.slow
 def test_another_job_looks_again(small: Path, bundle: Bundle, tmp_path: Path) -> None:
     coarse = look(small, Restainer(bundle, survey=ONE), tmp_path, "coarse")
     fine = look(small, Restainer(bundle, survey=GRID), tmp_path, "fine")
@@ -60,6 +62,7 @@ def test_another_job_looks_again(small: Path, bundle: Bundle, tmp_path: Path) ->
     assert fine.grid.index.shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_states_without_their_places_are_not_taken(small: Path, bundle: Bundle, tmp_path: Path) -> None:
     restainer = Restainer(bundle, survey=GRID)
     look(small, restainer, tmp_path)
@@ -73,6 +76,7 @@ def test_states_without_their_places_are_not_taken(small: Path, bundle: Bundle, 
     assert len(again.grid.states) == 2
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_read_the_same_from_a_grid(
     small: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:

@@ -785,6 +785,7 @@ def send(page, **fields: str) -> None:
         page.keyboard.press("Enter")
 
 
+@pytest.mark.browser
 @with_browser
 def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     asked = f"{guarded.url}/view/{guarded.id_of(HE)}?mode=single"
@@ -820,6 +821,7 @@ def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     assert urlsplit(page.url).path == "/account/sign-in"
 
 
+@pytest.mark.browser
 @with_browser
 def test_a_browser_changes_its_password_in_chinese(page, own):
     page.goto(f"{own.url}/account?lang=zh")
@@ -833,6 +835,7 @@ def test_a_browser_changes_its_password_in_chinese(page, own):
     signed_in(own, "bo", OTHER)
 
 
+@pytest.mark.browser
 @with_browser
 @pytest.mark.parametrize("size", [(1440, 900), (820, 1180), (360, 640)])
 def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size: tuple[int, int]):
@@ -850,6 +853,7 @@ def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size
         running.stop()
 
 
+@pytest.mark.browser
 @with_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast(page, guarded, scheme: str):
