@@ -1,5 +1,6 @@
-"""The commands as a user types them: a real process, real files."""
+"""The commands as a user types them, on real files."""
 
+import contextlib
 import io
 import json
 import os
@@ -58,15 +59,27 @@ def examples(app: typer.Typer, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def restain(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which takes seconds where networks are loaded."""
     return subprocess.run(
         [sys.executable, "-m", "restain", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd,
         timeout=120,
         env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
     )
+
+
+def restain(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process; an exception that a user would see as a traceback fails the test."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["restain", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(sys.argv, end.value.code, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
 
 
 def fails(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -99,7 +112,7 @@ def picture(path: Path, mode: str = "RGB") -> Path:
 
 
 def test_version_and_module_entry() -> None:
-    result = restain("--version")
+    result = process("--version")
     assert result.returncode == 0
     assert result.stdout.startswith("restain ")
 
@@ -109,29 +122,27 @@ def test_every_command_has_a_wrong_input_here_and_an_example_in_its_help() -> No
     assert sorted(WRONG) == sorted(known)
     for command, text in known.items():
         assert text.startswith(f"Example: restain {command} "), command
-    shown = restain("accounts", "add", "--help")
+    shown = process("accounts", "add", "--help")
     assert shown.returncode == 0
     assert "Example: restain accounts add" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_input_is_one_sentence_that_names_it(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notes.tif").write_text("not an image")
     given = WRONG[command]
     places = {"TEXT": f"{tmp_path}/notes.tif", "ABSENT": f"{tmp_path}/absent", "OUT": f"{tmp_path}/out"}
     arguments = [re.sub("TEXT|ABSENT|OUT", lambda found: places[found[0]], one) for one in given]
-    monkeypatch.setattr(sys, "argv", ["restain", *command.split(), *arguments])
     monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    told = capsys.readouterr().err
-    assert end.value.code == 2, told
-    assert told.splitlines()[-1].startswith("error: "), told
-    assert told.count("error: ") == 1, told
-    named = next(re.search("TEXT|ABSENT", one)[0] for one in given if re.search("TEXT|ABSENT", one))
-    assert Path(places[named]).name in told.splitlines()[-1]
+    result = restain(*command.split(), *arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("error: ") == 1, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: "), result.stderr
+    named = next(found[0] for one in given if (found := re.search("TEXT|ABSENT", one)))
+    assert Path(places[named]).name in last
 
 
 def test_networks_are_not_loaded_for_help() -> None:

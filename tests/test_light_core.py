@@ -176,21 +176,18 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
     assert set(commands) | {"all", "dev", "test", "backbone", "peers", "postgres", "stain-norm"} == set(EXTRAS)
 
 
-@pytest.mark.parametrize(
-    ("extra", "command"),
-    [
-        ("backbone", ["train", "seed", "--data", "PAIRS", "-o", "OUT"]),
-        ("peers", ["train", "peers/bridge", "--data", "PAIRS", "-o", "OUT"]),
-        ("postgres", ["accounts", "list", "PAIRS", "--database", "postgresql://u@127.0.0.1:1/d"]),
-    ],
-)
-def test_an_extra_beside_another_is_told_too(extra: str, command: list[str], pairs: Path, tmp_path: Path) -> None:
-    given = [str(pairs) if one == "PAIRS" else str(tmp_path / "out") if one == "OUT" else one for one in command]
-    ((code, _, told),) = restain(modules_of(extra), given)
-    assert code == 2, told
-    assert told.startswith("error: "), told
-    assert told.endswith(f"pip install 'restain[{extra}]'.\n"), told
-    assert len(told.splitlines()) == 1, told
+def test_an_extra_beside_another_is_told_too(pairs: Path, tmp_path: Path) -> None:
+    commands = {
+        "backbone": ["train", "seed", "--data", pairs, "-o", tmp_path / "seed"],
+        "peers": ["train", "peers/bridge", "--data", pairs, "-o", tmp_path / "bridge"],
+        "postgres": ["accounts", "list", pairs, "--database", "postgresql://u@127.0.0.1:1/d"],
+    }
+    blocked = [module for extra in commands for module in modules_of(extra)]
+    for extra, (code, _, told) in zip(commands, restain(blocked, *commands.values()), strict=True):
+        assert code == 2, told
+        assert told.startswith("error: "), told
+        assert told.endswith(f"pip install 'restain[{extra}]'.\n"), told
+        assert len(told.splitlines()) == 1, told
 
 
 def test_importing_restain_loads_nothing_heavy() -> None:
