@@ -148,6 +148,7 @@ def test_with_the_first_account_everything_is_closed_while_the_server_runs(start
         running.stop()
 
 
+@pytest.mark.slow
 def test_nobody_opens_anything_but_the_sign_in_page(guarded, folder):
     guarded.folder = folder
     asked = addresses(guarded)
@@ -647,6 +648,7 @@ def test_accounts_are_made_listed_and_removed_on_the_command_line(tmp_path):
     assert command("list", *where).stdout == ""
 
 
+@pytest.mark.slow
 def test_the_command_asks_for_the_password_twice_without_showing_it(tmp_path):
     pty = pytest.importorskip("pty", reason="this system has no terminals")
     (tmp_path / "slides").mkdir()
@@ -702,6 +704,7 @@ def serving(folder, tmp_path) -> Iterator[Callable[..., tuple[str, str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl makes a certificate")
 def test_over_tls_the_cookie_is_secure(serving, tmp_path):
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
@@ -735,6 +738,7 @@ def test_a_certificate_that_cannot_be_used_is_told(tmp_path):
             check_tls(certificate, key)
 
 
+@pytest.mark.slow
 def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.1.1.1"}
     address = serving("--allow-host", "stain.example")
@@ -744,6 +748,7 @@ def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):
     assert "in clear" in serving.process.stderr.readline()
 
 
+@pytest.mark.slow
 def test_behind_a_proxy_with_tls_the_cookie_is_secure(serving):
     address = serving("--behind-proxy", "--allow-host", "stain.example")
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.1.1.1", "Host": "stain.example"}
