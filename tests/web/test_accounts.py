@@ -38,16 +38,6 @@ PASSWORD, OTHER = "four words in a row", "quite another one"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap() -> Iterator[None]:
-    """Hashing at the least cost: these tests are not about its time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        passwords._nobodys.cache_clear()
-        yield
-    passwords._nobodys.cache_clear()
-
-
 def with_accounts(state: Path, **roles: Role) -> Path:
     state.mkdir(exist_ok=True)
     with closing(Store(state)) as store:
