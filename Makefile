@@ -1,18 +1,21 @@
 # make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
-# make test: the tests. Both make the virtual environment .venv where needed.
+# make test: all tests; make test-quick: those not marked slow. All make the virtual environment .venv where needed.
 
 PYTHON ?= python3
 REAL ?= ../shared/data
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-quick lint bench clean
 
 demo: .venv/.demo
 	$(BIN)/restain demo --out demo --real $(REAL)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2
+
+test-quick: .venv/.dev
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -34,7 +37,7 @@ clean:
 	touch $@
 
 .venv/.demo: .venv/.venv pyproject.toml constraints.txt
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[backbone,explain,train,web,zarr]'
 	touch $@
 
 .venv/.dev: .venv/.venv pyproject.toml constraints.txt

@@ -1,30 +1,85 @@
-"""The commands as a user types them: a real process, real files."""
+"""The commands as a user types them, on real files."""
 
+import contextlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
-COMMANDS = [
-    *("check", "phantom", "train", "train-reader", "benchmark", "crossval", "cohort"),
-    *("evaluate", "compare", "explain", "stain", "demo"),
-]
+from restain import cli
+
+WRONG = {
+    "accounts add": ["ABSENT", "anna", "--role", "reader", "--password-stdin"],
+    "accounts list": ["ABSENT"],
+    "accounts password": ["ABSENT", "anna", "--password-stdin"],
+    "accounts remove": ["ABSENT", "anna"],
+    "benchmark": ["bench", "--data", "ABSENT", "--budget", "5steps", "-o", "OUT"],
+    "build": ["--csv", "ABSENT", "-o", "OUT"],
+    "check": ["ABSENT"],
+    "cohort": ["ABSENT", "-o", "OUT"],
+    "compare": ["ABSENT", "TEXT", "-o", "OUT"],
+    "compare-slides": ["TEXT", "TEXT", "-o", "OUT"],
+    "crossval": ["few-shot", "--data", "ABSENT", "-o", "OUT"],
+    "demo": ["-o", "TEXT/out"],
+    "evaluate": ["--data", "ABSENT", "-o", "OUT"],
+    "explain": ["TEXT", "-o", "OUT"],
+    "info": ["TEXT"],
+    "map": ["--transform", "ABSENT", "TEXT", "-o", "OUT"],
+    "phantom": ["TEXT/out", "--pairs", "1", "--size", "128"],
+    "phantom-slide": ["TEXT/out", "--size", "600x500", "--mpp", "1"],
+    "register": ["TEXT", "TEXT", "-o", "OUT"],
+    "review create": ["ABSENT", "-o", "OUT"],
+    "review export": ["ABSENT", "-o", "OUT"],
+    "review results": ["ABSENT", "-o", "OUT"],
+    "serve": ["ABSENT"],
+    "stain": ["TEXT", "-o", "OUT"],
+    "tissue": ["TEXT", "-o", "OUT"],
+    "train": ["phantom-small", "--data", "ABSENT", "-o", "OUT"],
+    "train-reader": ["--data", "ABSENT", "-o", "OUT"],
+}
+"""One wrong input for every command: something that is not there, or a text file where an image or a folder should be."""
 
 
-def restain(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def examples(app: typer.Typer, prefix: str = "") -> dict[str, str]:
+    """Each command as a user types it, those of groups too, with the text at the end of its help."""
+    found: dict[str, str] = {}
+    for one in app.registered_commands:
+        name = one.name or one.callback.__name__.replace("_", "-")
+        found[prefix + name] = one.epilog or ""
+    for group in app.registered_groups:
+        found |= examples(group.typer_instance, f"{prefix}{group.typer_instance.info.name} ")
+    return found
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which takes seconds where networks are loaded."""
     return subprocess.run(
         [sys.executable, "-m", "restain", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd,
         timeout=120,
         env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
     )
+
+
+def restain(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process; an exception that a user would see as a traceback fails the test."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["restain", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(sys.argv, end.value.code, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
 
 
 def fails(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -57,21 +112,37 @@ def picture(path: Path, mode: str = "RGB") -> Path:
 
 
 def test_version_and_module_entry() -> None:
-    result = restain("--version")
+    result = process("--version")
     assert result.returncode == 0
     assert result.stdout.startswith("restain ")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_has_an_example(command: str) -> None:
-    result = restain(command, "--help")
-    assert result.returncode == 0
-    assert f"Example: restain {command}" in " ".join(result.stdout.split())
+def test_every_command_has_a_wrong_input_here_and_an_example_in_its_help() -> None:
+    known = examples(cli.app)
+    assert sorted(WRONG) == sorted(known)
+    for command, text in known.items():
+        assert text.startswith(f"Example: restain {command} "), command
+    shown = process("accounts", "add", "--help")
+    assert shown.returncode == 0
+    assert "Example: restain accounts add" in " ".join(shown.stdout.split())
 
 
-def test_all_commands_are_covered_here() -> None:
-    listed = restain("--help").stdout
-    assert all(command in listed for command in COMMANDS)
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_input_is_one_sentence_that_names_it(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.tif").write_text("not an image")
+    given = WRONG[command]
+    places = {"TEXT": f"{tmp_path}/notes.tif", "ABSENT": f"{tmp_path}/absent", "OUT": f"{tmp_path}/out"}
+    arguments = [re.sub("TEXT|ABSENT|OUT", lambda found: places[found[0]], one) for one in given]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+    result = restain(*command.split(), *arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("error: ") == 1, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: "), result.stderr
+    named = next(found[0] for one in given if (found := re.search("TEXT|ABSENT", one)))
+    assert Path(places[named]).name in last
 
 
 def test_networks_are_not_loaded_for_help() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restain import optics
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.recipe import Objective
 
 UNKNOWN_LEVEL = -1
@@ -224,7 +224,8 @@ def _smooth(image: Tensor) -> Tensor:
 
 
 def _lab(image: Tensor) -> Tensor:
-    from kornia.color import rgb_to_lab
+    with needs("train", "The loss lab"):
+        from kornia.color import rgb_to_lab
 
     lab: Tensor = rgb_to_lab(image.float().clamp(1e-4, 1))
     return lab / 100
@@ -257,7 +258,8 @@ def hsv(virtual: Tensor, real: Tensor) -> Tensor:
 
     As a point of the cone and not as an angle, since the hue of white is anything.
     """
-    from kornia.color import rgb_to_hsv
+    with needs("train", "The loss hsv"):
+        from kornia.color import rgb_to_hsv
 
     def cone(image: Tensor) -> Tensor:
         h, s, v = rgb_to_hsv(_smooth(image).float().clamp(1e-4, 1)).unbind(1)

@@ -15,6 +15,8 @@ from restain.benchmark import Budget, benchmark
 from restain.phantom import write_phantom
 from restain.recipe import Recipe, parse_recipe
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "name": "own",
     "seed": 3,

@@ -13,6 +13,8 @@ from restain.optics import DAB, HEMATOXYLIN, mix, transmit
 from restain.phantom import write_phantom
 from restain.recipe import Recipe, parse_recipe
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "name": "tiny",
     "data": {"crop": 32, "batch": 2, "val_share": 0, "same_slide": [["*0000*", "*0001*"]]},

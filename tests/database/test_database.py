@@ -107,6 +107,7 @@ with Database(sys.argv[1], store.TABLES).write() as connection:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_make_the_tables_once(url: str):
     processes = [
         subprocess.Popen(
@@ -208,6 +209,7 @@ def test_a_database_that_is_gone_is_told(tmp_path: Path):
         web.Store(folder)
 
 
+@pytest.mark.postgres
 def test_a_connection_that_the_server_dropped_is_made_again(postgres: str, tmp_path: Path):
     store = web.Store(tmp_path, postgres)
     store.save("a", "a.png", [], 0)

@@ -19,6 +19,8 @@ READERS = ("anna", "bo", "chen")
 ANSWERS = """
 import sys
 from restain.review import Study
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 url, reader = sys.argv[1:]
 with Study.open(None, url) as study:
     item = study.next_item(reader)

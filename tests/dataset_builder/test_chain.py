@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
 from restain.evaluate.slide_pair import compare_slides
 from restain.geometry import Size
@@ -13,6 +15,8 @@ from restain.phantom import Distortion, write_phantom_slide
 from restain.recipe import parse_recipe
 from restain.stain import StainOptions, load, stain_slide
 from restain.train import train
+
+pytestmark = pytest.mark.slow
 
 TINY = {
     "name": "tiny",

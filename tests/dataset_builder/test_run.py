@@ -30,6 +30,8 @@ from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.slides import open_slide, read_image
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(mpp=1.0, size=192)
 SETTINGS = Settings(GRID, parse_rules(["fold=off", "pen=0.05"]), val_share=0.0)
 

@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 PACKAGES = {"openvino-fp32": "openvino", "onnxruntime-fp32": "onnxruntime"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 def test_one_graph_serves_every_white_and_context(name: str, make: Any, he: Any, survey: Any) -> None:
     pytest.importorskip(PACKAGES[name])

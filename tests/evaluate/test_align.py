@@ -74,6 +74,7 @@ def test_a_flat_picture_and_an_aligned_one_stay() -> None:
     assert apply_alignment(IDENTITY, Prediction(real)).rgb is real
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_other_tissue_and_noise_are_not_made_to_agree(seed: int) -> None:
     real = tissue(20 + seed)

@@ -174,6 +174,7 @@ def test_the_same_evaluation_gives_the_same_figures(data: Path, out: Path, tmp_p
     assert (tmp_path / "per_image.csv").read_bytes() == (out / "per_image.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_trivial_answers_are_fitted_on_the_training_split_only(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     before = evaluate(IDENTITY, open_pairs(data), "test", tmp_path / "before", mpp=MPP).metrics["fit"]

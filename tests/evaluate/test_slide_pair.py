@@ -49,6 +49,7 @@ def figures(out: Path) -> dict[str, object]:
     return json.loads((out / "slides.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_same_slide_agrees_and_a_faded_one_is_too_weak_in_the_same_places(
     slides: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_the_same_slide_agrees_and_a_faded_one_is_too_weak_in_the_same_places(
     assert mean == pytest.approx(faded["means"]["dab_mean_virtual"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_two_are_brought_into_register(slides: dict[str, Path], tmp_path: Path) -> None:
     compare_slides(slides["same"], slides["real"], tmp_path, side_um=160.0)
     assert figures(tmp_path)["pooled"]["dab_r16_pooled"]["value"] > 0.97

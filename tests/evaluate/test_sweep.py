@@ -104,6 +104,7 @@ class ByMean:
         return Reading(classifier=level, rule=Her2Level.ZERO)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_values")
 def test_a_reading_that_follows_the_stain_is_found_out(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -55,13 +53,6 @@ def test_occlusion_finds_the_one_place_that_counts(he: np.ndarray) -> None:
     np.testing.assert_allclose(inside, 3 * 64 * (255 - 20) / 255, rtol=1e-4)
     assert np.abs(found.values).sum() == pytest.approx(inside.sum())
     assert seen[-1] == (calls.total, calls.total)
-
-
-def test_a_missing_captum_is_told_in_one_sentence(he: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
-    for method in (integrated_gradients, occlusion):
-        with pytest.raises(RestainError, match=r"restain\[explain\]"):
-            method(lambda x: x.flatten(1).sum(1), he, he.astype(np.float32))
 
 
 def test_an_unknown_baseline_is_refused(he: np.ndarray) -> None:

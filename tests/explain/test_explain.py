@@ -130,6 +130,7 @@ def test_an_image_of_a_few_pixels_is_refused(bundle: Path, tmp_path: Path) -> No
         explain_image(tmp_path / "a.png", tmp_path / "out", model=bundle)
 
 
+@pytest.mark.slow
 def test_the_check_measures_every_map_and_repeats_itself(bundle: Path, phantom: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     found = check_phantom(phantom, tmp_path, model=bundle, progress=lambda *at: steps.append(at))

@@ -88,6 +88,7 @@ def test_truth_is_read_in_od_units(phantom: Path) -> None:
     assert none.max() < 0.15
 
 
+@pytest.mark.slow
 def test_same_parameters_and_seed_give_the_same_pixels_with_any_number_of_workers(
     phantom: Path, tmp_path: Path
 ) -> None:

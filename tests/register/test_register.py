@@ -125,6 +125,7 @@ def test_the_warped_section_lies_on_the_fixed_one(torn: tuple[Registration, Rgb,
     assert (beyond == (1, 2, 3)).all()
 
 
+@pytest.mark.slow
 def test_a_section_bent_far_beyond_its_affine_map_is_followed() -> None:
     he, ihc = sections(1)
     moving, source = turned(ihc, -20.0, False, wave_px=8.0)
@@ -136,6 +137,7 @@ def test_a_section_bent_far_beyond_its_affine_map_is_followed() -> None:
     assert np.percentile(error, 95) < 1.0
 
 
+@pytest.mark.slow
 def test_files_without_a_scale_in_and_a_finished_result_is_kept(tmp_path: Path) -> None:
     he, ihc = sections(1)
     Image.fromarray(he).save(tmp_path / "he.png")
@@ -157,6 +159,7 @@ def test_files_without_a_scale_in_and_a_finished_result_is_kept(tmp_path: Path) 
     assert (tmp_path / "out" / "report.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_sections_of_different_blocks_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     Image.fromarray(sections(1)[0]).save(tmp_path / "he.png")
     Image.fromarray(turned(sections(2)[1], 20.0, False)[0]).save(tmp_path / "ihc.png")
@@ -178,6 +181,7 @@ def restain(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
+@pytest.mark.slow
 def test_map_as_a_user_types_it(tmp_path: Path) -> None:
     (tmp_path / "affine.json").write_text("[[1, 0, 5], [0, 1, 7]]")
     (tmp_path / "points.csv").write_text("X,Y\n1,2\n")

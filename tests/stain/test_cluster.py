@@ -16,6 +16,7 @@ from restain.stain import Model, StainOptions, find_sources, stain_many
 from restain.stain.cluster import Cluster, stain_on_cluster
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

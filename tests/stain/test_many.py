@@ -79,6 +79,7 @@ def test_names_lose_their_suffixes_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_no_other_and_the_summary_says_what_happened(bundle: Bundle, folder: Path) -> None:
     out = folder / "out"
     outcomes = stain_many(find_sources([folder]), out, Model(bundle), StainOptions(tile=512))
@@ -117,6 +118,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_from_the_command_line(bundle: Bundle, folder: Path) -> None:
     given = ("--model", bundle.path, "--engine", "eager-fp32", "--tile", 512)
     result = run("stain", folder, "-o", folder / "out", *given, "--format", "dicom", "--region", 100, 100, 500, 500)

@@ -96,6 +96,7 @@ def test_outlines_end_at_the_slides_border(familiarity: Familiarity, tmp_path: P
     assert tiles.figures() == OodTiles(judged=5, above=2, median=0.5)
 
 
+@pytest.mark.slow
 def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
     write_slide, familiarity: Familiarity, picture: np.ndarray, bundle: Bundle, tmp_path: Path
 ) -> None:

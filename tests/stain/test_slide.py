@@ -62,6 +62,7 @@ def test_the_result_is_a_slide_that_every_reader_opens_with_scale_and_origin(
     assert SlideFigures.read(stained.report) == stained.figures
 
 
+@pytest.mark.slow
 def test_it_shows_what_the_network_makes_of_the_whole_slide(stained: StainedSlide, slide: Path, bundle: Bundle) -> None:
     with open_slide(slide) as opened:
         he = opened.read(Region(Point(0, 0), opened.size), 0.5)
@@ -82,6 +83,7 @@ def test_glass_has_the_models_white_and_no_dab(stained: StainedSlide, white: np.
     assert stained.figures.tissue_mm2 == pytest.approx(np.pi * 1.5 * 1.1 / 4 * (0.28 * 0.22 + 0.3 * 0.18), rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_finished_result_is_kept_until_something_that_decides_it_changes(
     slide: Path, model: Model, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_outside_the_region_of_interest_tissue_is_grey_and_glass_is_glass(
         stain_slide(slide, tmp_path, model, replace(options, roi=(rectangle(Region(Point(0, 0), Size(50, 50))),)))
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_give_the_same_slide(
     slide: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
@@ -141,6 +144,7 @@ class Torn(Slide):
         return super().read(region, mpp)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_a_marked_hole_or_with_strict_the_end(
     slide: Path, model: Model, white: np.ndarray, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_slide_of_glass_alone_is_refused_unless_all_is_wanted_and_a_picture_is
     assert (read_image(made.path) == white).all()
 
 
+@pytest.mark.slow
 def test_the_source_is_never_overwritten_and_dab_never_invented(
     slide: Path, model: Model, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
@@ -191,6 +196,7 @@ def test_the_source_is_never_overwritten_and_dab_never_invented(
     assert stain_slide(slide, tmp_path / "out", rgb_model).path.is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_never_write_one_slide(slide: Path, model: Model, tmp_path: Path) -> None:
     holder = (
         "import sys, time; from pathlib import Path; from restain.geometry import Size; "
@@ -218,10 +224,12 @@ stain_slide(slide, out, load(bundle), StainOptions(tile=512, dab=True),
 """
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1])
 def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
-    slide: Path, bundle: Bundle, stained: StainedSlide, tmp_path: Path
+    seed: int, slide: Path, bundle: Bundle, stained: StainedSlide, tmp_path: Path
 ) -> None:
-    moments = random.Random()
+    moments = random.Random(seed)
     kept = 0
     for _ in range(3):
         with subprocess.Popen(
@@ -250,6 +258,7 @@ def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_store_of_other_options_is_not_gone_on_with(
     slide: Path, model: Model, white: np.ndarray, tmp_path: Path
 ) -> None:

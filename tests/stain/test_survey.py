@@ -31,6 +31,7 @@ def look(slide: Path, model: Model, survey: Survey, folder: Path, identity: str 
         return kept_survey(folder, {"identity": identity}, opened, model, survey, windows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survey", [ONE, GRID], ids=["one state", "grid"])
 def test_it_is_kept_and_taken_from_there(
     survey: Survey, small: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +53,7 @@ def test_it_is_kept_and_taken_from_there(
     assert is_local(whole) == (survey.spacing is not None)
 
 
+@pytest.mark.slow
 def test_another_job_looks_again(small: Path, bundle: Bundle, tmp_path: Path) -> None:
     coarse = look(small, Model(bundle), ONE, tmp_path, "coarse")
     fine = look(small, Model(bundle), GRID, tmp_path, "fine")
@@ -61,6 +63,7 @@ def test_another_job_looks_again(small: Path, bundle: Bundle, tmp_path: Path) ->
     assert fine.grid.index.shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_states_without_their_places_are_not_taken(small: Path, bundle: Bundle, tmp_path: Path) -> None:
     model = Model(bundle)
     look(small, model, GRID, tmp_path)
@@ -74,6 +77,7 @@ def test_states_without_their_places_are_not_taken(small: Path, bundle: Bundle, 
     assert len(again.grid.states) == 2
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_read_the_same_from_a_grid(
     slide: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:

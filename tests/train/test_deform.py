@@ -87,6 +87,7 @@ def test_a_weighted_run_keeps_to_its_weights(data: Path, tmp_path: Path) -> None
         trained(chosen, data, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{"deform": {"reach_um": 6.0}}, {"losses": {"contextual": 1.0}}])
 def test_an_option_changes_the_result_and_a_killed_run_comes_to_the_same(
     data: Path, tmp_path: Path, plain: dict[str, bytes], option: dict[str, Any], monkeypatch: pytest.MonkeyPatch

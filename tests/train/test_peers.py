@@ -48,6 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_peers_run_ends_in_a_bundle_that_loads_and_resumes_exactly(peer: str, data: Path, tmp_path: Path) -> None:
     whole = train(recipe(peer=PEERS[peer]), [data], tmp_path / "whole")
@@ -76,6 +77,7 @@ def test_a_peers_run_ends_in_a_bundle_that_loads_and_resumes_exactly(peer: str, 
     assert all((one[key] == two[key]).all() for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["least-squares", "wasserstein"])
 def test_the_methods_own_networks_train_with_other_games(objective: str, data: Path, tmp_path: Path) -> None:
     changes = {"losses": {"objective": objective}, "discriminator": {"width": 4, "layers": 2, "spectral_norm": False}}
@@ -87,6 +89,7 @@ def test_the_methods_own_networks_train_with_other_games(objective: str, data: P
     assert seconds["wall"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["pix2pix", "pyramid", "bridge"])
 def test_a_supervised_peer_learns_one_pair_by_heart(peer: str) -> None:
     torch.manual_seed(0)

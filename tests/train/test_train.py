@@ -73,6 +73,7 @@ def test_a_run_leaves_bundle_checkpoints_logs_and_pictures(data: Path, tmp_path:
     assert (bundle / "card.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["expression", "adversarial"])
 def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Path, stage: str) -> None:
     chosen = recipe(steps=60 if stage == "adversarial" else 6, validate_every=10)
@@ -96,6 +97,7 @@ def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Pa
     assert weights(out / "bundle") == weights(tmp_path / "straight" / "bundle")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_between_steps_with_one_sentence_and_resumes(data: Path, tmp_path: Path) -> None:
     chosen = recipe(steps=100_000, validate_every=100_000)
     out = tmp_path / "run"
@@ -117,6 +119,7 @@ def test_ctrl_c_stops_between_steps_with_one_sentence_and_resumes(data: Path, tm
     assert any(path.is_file() for path in checkpoint)
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
     finished = subprocess.run(
         command(tmp_path, data, tmp_path / "run", recipe(), "--accelerator", "cpu", "--devices", "2"),

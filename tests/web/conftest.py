@@ -21,8 +21,10 @@ from restain.slides import Polygon, TileStore, write_geojson, write_ome_tiff
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+argon2 = pytest.importorskip("argon2", reason="the extra web is not installed")
 
 from restain.web import create_app  # noqa: E402
+from restain.web.accounts import passwords  # noqa: E402
 from restain.web.settings import settings  # noqa: E402
 
 SIZE, MPP = Size(1500, 1100), 0.5
@@ -52,6 +54,16 @@ def write_slide(path: Path, image: np.ndarray, metadata: dict[str, str], mpp: fl
                 store.put(row, column, image[row * 256 : row * 256 + 256, column * 256 : column * 256 + 256])
         write_ome_tiff(store, path, mpp=mpp, metadata=metadata)
         store.discard()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap() -> Iterator[None]:
+    """Passwords are hashed at the least cost: these tests are not about its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        passwords._nobodys.cache_clear()
+        yield
+    passwords._nobodys.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -38,16 +38,6 @@ PASSWORD, OTHER = "four words in a row", "quite another one"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap() -> Iterator[None]:
-    """Hashing at the least cost: these tests are not about its time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        passwords._nobodys.cache_clear()
-        yield
-    passwords._nobodys.cache_clear()
-
-
 def with_accounts(state: Path, **roles: Role) -> Path:
     state.mkdir(exist_ok=True)
     with closing(Store(state)) as store:
@@ -148,6 +138,7 @@ def test_with_the_first_account_everything_is_closed_while_the_server_runs(start
         running.stop()
 
 
+@pytest.mark.slow
 def test_nobody_opens_anything_but_the_sign_in_page(guarded, folder):
     guarded.folder = folder
     asked = addresses(guarded)
@@ -647,6 +638,7 @@ def test_accounts_are_made_listed_and_removed_on_the_command_line(tmp_path):
     assert command("list", *where).stdout == ""
 
 
+@pytest.mark.slow
 def test_the_command_asks_for_the_password_twice_without_showing_it(tmp_path):
     pty = pytest.importorskip("pty", reason="this system has no terminals")
     (tmp_path / "slides").mkdir()
@@ -702,6 +694,7 @@ def serving(folder, tmp_path) -> Iterator[Callable[..., tuple[str, str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl makes a certificate")
 def test_over_tls_the_cookie_is_secure(serving, tmp_path):
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
@@ -735,6 +728,7 @@ def test_a_certificate_that_cannot_be_used_is_told(tmp_path):
             check_tls(certificate, key)
 
 
+@pytest.mark.slow
 def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.1.1.1"}
     address = serving("--allow-host", "stain.example")
@@ -744,6 +738,7 @@ def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):
     assert "in clear" in serving.process.stderr.readline()
 
 
+@pytest.mark.slow
 def test_behind_a_proxy_with_tls_the_cookie_is_secure(serving):
     address = serving("--behind-proxy", "--allow-host", "stain.example")
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.1.1.1", "Host": "stain.example"}
@@ -785,6 +780,7 @@ def send(page, **fields: str) -> None:
         page.keyboard.press("Enter")
 
 
+@pytest.mark.browser
 @with_browser
 def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     asked = f"{guarded.url}/view/{guarded.id_of(HE)}?mode=single"
@@ -820,6 +816,7 @@ def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     assert urlsplit(page.url).path == "/account/sign-in"
 
 
+@pytest.mark.browser
 @with_browser
 def test_a_browser_changes_its_password_in_chinese(page, own):
     page.goto(f"{own.url}/account?lang=zh")
@@ -833,6 +830,7 @@ def test_a_browser_changes_its_password_in_chinese(page, own):
     signed_in(own, "bo", OTHER)
 
 
+@pytest.mark.browser
 @with_browser
 @pytest.mark.parametrize("size", [(1440, 900), (820, 1180), (360, 640)])
 def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size: tuple[int, int]):
@@ -850,6 +848,7 @@ def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size
         running.stop()
 
 
+@pytest.mark.browser
 @with_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast(page, guarded, scheme: str):

@@ -49,6 +49,7 @@ def test_damaged_files_and_odd_names_close_no_page(server):
     assert "not text" not in server.get("/?q=not").text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_told_and_never_a_fault_of_the_server(server, hostile: Path):
     told = 0
     for path in hostile.glob("*-*.tif"):
@@ -63,6 +64,7 @@ def test_what_cannot_be_read_is_told_and_never_a_fault_of_the_server(server, hos
         assert server.image(name, "tiles/0/0/0.jpg").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_giant_strip_in_a_coarser_level_is_not_decoded(tmp_path: Path, start: Callable):
     (tmp_path / "slides").mkdir()
     with tifffile.TiffWriter(tmp_path / "slides" / "bomb.tif") as tiff:

@@ -17,7 +17,7 @@ from .reading_study import ReviewProcess, ReviewServer, make_study, sign_in
 from .test_viewer import CHROMIUM, CONTRAST, DESK, TABLET
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")]
 # What a browser, or OpenSeadragon, logs by itself when the server is away.
 AWAY = (
     "failed to load: %s",

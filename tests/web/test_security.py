@@ -209,6 +209,7 @@ def test_loopback_is_this_machine_alone_unless_others_are_let_in():
     assert "0.0.0.0" not in allowed_hosts("0.0.0.0", ["192.168.1.4"])[0]
 
 
+@pytest.mark.slow
 def test_the_command_refuses_in_one_sentence(folder: Path, tmp_path: Path):
     result = subprocess.run(
         [sys.executable, "-m", "restain", "serve", str(folder), "--host", "0.0.0.0", "--state", str(tmp_path)],

@@ -128,6 +128,7 @@ def left(server: Any, state: Path) -> list[Path]:
     return [path for path in (state / "uploads").rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_job_stains_and_its_result_lies_beside_its_source(staining, served: Path):
     job = add(staining, "small.png", dab=True, model=MODEL).json()["id"]
     now = wait(staining.url, job, over)
@@ -152,6 +153,7 @@ def test_a_job_stains_and_its_result_lies_beside_its_source(staining, served: Pa
     assert now["result"]["id"] not in staining.get("/?q=small").text
 
 
+@pytest.mark.slow
 def test_a_second_job_waits_and_a_cancelled_one_goes_on(staining):
     first = add(staining, "large.png").json()["id"]
     wait(staining.url, first, lambda now: now["state"] == "running")
@@ -178,6 +180,7 @@ def test_a_second_job_waits_and_a_cancelled_one_goes_on(staining):
     assert ask(staining.url, "POST", f"/api/stain/jobs/{first}/resume").status_code == 409
 
 
+@pytest.mark.slow
 def test_only_the_region_is_stained(staining, tmp_path: Path):
     region = {"x": 150, "y": 100, "width": 100, "height": 90.4}
     job = add(staining, "small.png", region=region).json()["id"]
@@ -189,6 +192,7 @@ def test_only_the_region_is_stained(staining, tmp_path: Path):
     assert "1 outlines" in read_metadata(tmp_path / "part.ome.tiff")["region"]
 
 
+@pytest.mark.slow
 def test_a_slide_that_fails_says_why_without_its_place(staining, served: Path):
     job = add(staining, "glass.ome.tiff").json()["id"]
     now = wait(staining.url, job, over)
@@ -250,6 +254,7 @@ class Process:
         self.run.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_after_the_server_was_killed_and_is_the_same(staining, served: Path, quick: Path, tmp_path: Path):
     whole = add(staining, "large.png").json()["id"]
     assert wait(staining.url, whole, over)["state"] == "done"
@@ -280,6 +285,7 @@ def test_a_job_goes_on_after_the_server_was_killed_and_is_the_same(staining, ser
         assert np.array_equal(one.pages[0].asarray(), other.pages[0].asarray())
 
 
+@pytest.mark.slow
 def test_an_upload_is_kept_stained_and_deleted(staining):
     answer = upload(staining, "../../etc/切片 1.png", png(300, 400))
     assert answer.status_code == 201
@@ -402,6 +408,7 @@ def test_without_a_model_there_is_no_staining_page(server):
     assert "/stain" not in server.get("/").text
 
 
+@pytest.mark.slow
 def test_an_orphaned_worker_ends_with_its_server(tmp_path: Path):
     (tmp_path / "job.json").write_text("{}")
     worker = subprocess.Popen(

@@ -79,7 +79,7 @@ def benchmark(
         split: the split that is scored.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         command: the command line, for the page.
-        bar: opens a progress bar of that name for one evaluation, as the callback that evaluations take.
+        bar: opens a progress bar of that name, as the callback that jobs take.
         say: called with a line at each finished part.
 
     Raises:
@@ -93,7 +93,7 @@ def benchmark(
     make_folder(out)
     entries = [Entry(recipe.name, out / recipe.name.replace("/", "-")) for recipe in recipes]
     planned = [
-        _plan(entry, recipe, data, budget, accelerator, say) for entry, recipe in zip(entries, recipes, strict=True)
+        _plan(entry, recipe, data, budget, accelerator, bar) for entry, recipe in zip(entries, recipes, strict=True)
     ]
     stage_ones: dict[str, Path] = {}
     for entry, recipe in zip(entries, planned, strict=True):
@@ -104,7 +104,8 @@ def benchmark(
 
     costs: dict[str, Cost] = {}
     for number, entry in enumerate(entries):
-        costs[entry.name] = _cost(entry)
+        with bar(f"{entry.name}: measuring the cost"):
+            costs[entry.name] = _cost(entry)
         if not (entry.evaluation / "metrics.json").is_file():
             # The trivial answers are the same for all; they are scored beside the first.
             with bar(f"{entry.name}: scoring") as progress:
@@ -151,7 +152,7 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
                 raise RestainError(f"{recipe.name}: {key} is not that of {first.name}; what is compared must share it.")
 
 
-def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, say: Say) -> Recipe:
+def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: Bar) -> Recipe:
     """The recipe with the budget's steps in it: of an earlier call where there was one, so that a resumed run is the same."""
     asked = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
     path = entry.folder / "plan.json"
@@ -170,8 +171,8 @@ def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, ac
     else:
         steps = budget.steps or 0
         if budget.minutes is not None:
-            say(f"{entry.name}: measuring the pace")
-            steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
+            with bar(f"{entry.name}: measuring the pace"):
+                steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
         make_folder(entry.folder)
         with whole_file(path) as partial:
             partial.write_text(json.dumps({"asked": asked, "steps": steps}, indent=1) + "\n", encoding="utf-8")

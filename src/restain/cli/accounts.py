@@ -39,12 +39,10 @@ StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the pa
 
 @contextmanager
 def _roster(folder: Path, state: Path | None, database: str | None) -> Iterator[Roster]:
-    try:
-        from restain.web.accounts.roster import Roster
-        from restain.web.settings import settings
-        from restain.web.store import Store
-    except ImportError as fault:
-        raise RestainError(f"restain accounts needs 'pip install restain[web]' ({fault.name} is missing).") from None
+    from restain.web.accounts.roster import Roster
+    from restain.web.settings import settings
+    from restain.web.store import Store
+
     chosen = settings(folder, state, database=database)
     store = Store(chosen.state, chosen.database)
     try:

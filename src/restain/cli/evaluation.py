@@ -146,7 +146,8 @@ def compare(
     """Test paired differences between evaluations of the same pairs, and draw them; writes OUT/compare.html."""
     from restain.evaluate.compare import compare_runs
 
-    comparison = compare_runs(runs, out, metrics=metric or (), trivial=trivial, seed=seed, command=command_line())
+    with progress_bar("comparing"):
+        comparison = compare_runs(runs, out, metrics=metric or (), trivial=trivial, seed=seed, command=command_line())
     out_console.print(plain(comparison.describe()))
     out_console.print(f"report: {plain(str(comparison.report))}")
 

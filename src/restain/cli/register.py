@@ -66,5 +66,6 @@ def map_(
     from restain.register.files import read_transform
     from restain.register.points import map_file
 
-    count = map_file(points, read_transform(transform), out, inverse=inverse)
+    with progress_bar("mapping"):
+        count = map_file(points, read_transform(transform), out, inverse=inverse)
     out_console.print(plain(f"{count} points carried. Wrote {out}."))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restain.cli.console import OutOption, app, command_line, out_console, plain, progress_bar, say
-from restain.errors import RestainError
 
 if TYPE_CHECKING:
     from restain.review import Study
@@ -25,10 +24,8 @@ StoreOption = Annotated[
 
 
 def _open(folder: Path, store: str | None) -> Study:
-    try:
-        from restain.review import Study
-    except ImportError as fault:
-        raise RestainError(f"restain review needs 'pip install restain[review]' ({fault.name} is missing).") from None
+    from restain.review import Study
+
     return Study.open(folder, store)
 
 
@@ -39,10 +36,7 @@ def create(
     store: StoreOption = None,
 ) -> None:
     """Make a study: random orders, tokens, an empty store. It is there whole or not at all."""
-    try:
-        from restain.review import create_study, read_definition
-    except ImportError as fault:
-        raise RestainError(f"restain review needs 'pip install restain[review]' ({fault.name} is missing).") from None
+    from restain.review import create_study, read_definition
 
     definition = read_definition(study)
     with progress_bar("images") as progress, create_study(definition, out, store, progress=progress, warn=say) as made:
@@ -56,7 +50,8 @@ def results(folder: FolderArgument, out: OutOption, store: StoreOption = None) -
     with _open(folder, store) as study:
         from restain.review.results import write_results
 
-        page = write_results(study, out, command=command_line())
+        with progress_bar("measuring"):
+            page = write_results(study, out, command=command_line())
     out_console.print(plain(f"look at {page}"))
 
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from restain.cli.console import app, out_console, plain, say
-from restain.errors import RestainError
 
 
 @app.command(epilog="Example: restain serve slides")
@@ -59,11 +58,8 @@ def serve(
     ] = False,
 ) -> None:
     """Show slides in the browser: H&E and virtual or real IHC side by side, overlays, annotations."""
-    try:
-        from restain.bundle import DEFAULT
-        from restain.web import serve as serve_folder
-    except ImportError as fault:
-        raise RestainError(f"restain serve needs 'pip install restain[web]' ({fault.name} is missing).") from None
+    from restain.bundle import DEFAULT
+    from restain.web import serve as serve_folder
 
     def told(address: str) -> None:
         out_console.print(plain(f"{folder} is shown at {address} (Ctrl-C stops)."))

@@ -88,5 +88,5 @@ def crossval(
     chosen = load_recipe(find_recipe(recipe), set_)
     from restain.crossval import crossval as crossval_job
 
-    page = crossval_job(chosen, data, out, accelerator=accelerator, command=command_line(), say=say)
+    page = crossval_job(chosen, data, out, accelerator=accelerator, command=command_line(), bar=progress_bar, say=say)
     out_console.print(f"report: {plain(str(page))}")

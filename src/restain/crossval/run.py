@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from restain.stain import Model, StainOptions
 from restain.train import train
 from restain.train.prepare import prepare
 
-Progress = Callable[[int, int], None]
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Row = dict[str, Any]
 
 FIGURES = ("dab_r16", "background_de", "background_db", "psnr", "ssim")
@@ -42,7 +43,7 @@ def crossval(
     *,
     accelerator: str = "auto",
     command: str = "",
-    progress: Progress | None = None,
+    bar: Bar = lambda what: nullcontext(lambda done, total: None),
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Leave every slide out once; returns the page ``out/crossval.html``.
@@ -57,7 +58,7 @@ def crossval(
         out: folder of the results.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         command: the command line, for the page.
-        progress: called with slides done and in all.
+        bar: opens a progress bar of that name, as the callback that jobs take.
         say: called with a line when a slide is done.
 
     Raises:
@@ -74,15 +75,11 @@ def crossval(
         prepare(fold.recipe(recipe), data, accelerator=accelerator)
     make_folder(out)
     rows: list[Row] = []
-    for number, fold in enumerate(chosen):
-        if progress:
-            progress(number, len(chosen))
+    for fold in chosen:
         own = [by_name[name] for name in fold.names]
-        rows += _fold(fold, own, fold.recipe(recipe), data, out / "slides" / fold.folder, accelerator, command)
+        rows += _fold(fold, own, fold.recipe(recipe), data, out / "slides" / fold.folder, accelerator, command, bar)
         r = [row["dab_r16"] for row in rows if row["slide"] == fold.slide and row["method"] == "model"]
         say(f"{fold.slide}: DAB r {', '.join('undefined' if v is None else f'{v:.2f}' for v in r)}")
-    if progress:
-        progress(len(chosen), len(chosen))
     for pair in pairs.pairs:
         _picture(pair, out, next(f for f in chosen if pair.name in f.names))
     results = {
@@ -110,14 +107,25 @@ def _fold(
     folder: Path,
     accelerator: str,
     command: str,
+    bar: Bar,
 ) -> list[Row]:
     bundle = train(recipe, data, folder / "run", accelerator=accelerator)
     evaluation = folder / "evaluation"
     if not (evaluation / "metrics.json").is_file():
-        evaluate_folder(data, evaluation, model=bundle, split="test", swap=recipe.data.swap, command=command)
+        with bar(f"{fold.slide}: scoring") as progress:
+            evaluate_folder(
+                data,
+                evaluation,
+                model=bundle,
+                split="test",
+                swap=recipe.data.swap,
+                command=command,
+                progress=progress,
+            )
     kept = folder / "limits.json"
     if not kept.is_file():
-        found = {pair.name: _limits(pair, bundle, recipe.mpp) for pair in pairs}
+        with bar(f"{fold.slide}: limits"):
+            found = {pair.name: _limits(pair, bundle, recipe.mpp) for pair in pairs}
         with whole_file(kept) as partial:
             partial.write_text(json.dumps(finite(found), indent=1) + "\n", encoding="utf-8")
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from restain.database.migrate import migrate
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 
 WAIT = 30
 """Seconds that a writer waits for another, and a connection for its server."""
@@ -89,15 +89,11 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     def _connected(self) -> sql.Engine:
-        try:
-            if not self._lite:
+        if not self._lite:
+            with needs("postgres", self.where):
                 # A connection that the server dropped is replaced before it is used.
                 return sql.create_engine(self.url, pool_pre_ping=True, connect_args={"connect_timeout": WAIT})
-            engine = sql.create_engine(self.url, connect_args={"timeout": WAIT})
-        except ModuleNotFoundError as fault:
-            raise RestainError(
-                f"{self.where} needs 'pip install restain[postgres]' ({fault.name} is missing)."
-            ) from None
+        engine = sql.create_engine(self.url, connect_args={"timeout": WAIT})
         sql.event.listen(engine, "connect", _strict)
         sql.event.listen(engine, "begin", _begin)
         return engine

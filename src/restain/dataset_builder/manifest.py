@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from restain.errors import RestainError
+from restain.errors import needs
 from restain.files import whole_file
 
 HALF_WEIGHT_UM = 5.0
@@ -52,12 +52,8 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequen
 
 def check_parquet() -> None:
     """Raises RestainError if Parquet cannot be written here."""
-    try:
+    with needs("parquet", "A Parquet manifest"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise RestainError(
-            "A Parquet manifest needs pyarrow, which is not installed; install it, or take the CSV."
-        ) from None
 
 
 def _cell(value: Any) -> Any:

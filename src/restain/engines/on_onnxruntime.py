@@ -15,9 +15,8 @@ from torch import Tensor
 
 from restain.engines.engine import EngineError
 from restain.engines.exported import ExportedEngine, export
+from restain.errors import needs
 from restain.models.network import StainingNetwork
-
-NEEDS_EXTRA = "ONNX Runtime, or what writes its graphs, is not installed: pip install 'restain[onnx]'."
 
 
 class OnnxRuntimeEngine(ExportedEngine):
@@ -40,12 +39,10 @@ class OnnxRuntimeEngine(ExportedEngine):
         precision: Literal["fp32", "int8"] = "fp32",
         threads: int | None = None,
     ) -> None:
-        try:
+        with needs("onnx", "The engine onnxruntime", EngineError):
             import onnx  # noqa: F401
             import onnxruntime
             import onnxscript  # noqa: F401
-        except ImportError:
-            raise EngineError(NEEDS_EXTRA) from None
         super().__init__(generator, side, threads)
         self.name = f"onnxruntime-{precision}"
         options = onnxruntime.SessionOptions()

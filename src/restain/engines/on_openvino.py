@@ -12,10 +12,9 @@ from torch import Tensor
 
 from restain.engines.engine import EngineError
 from restain.engines.exported import ExportedEngine, export
+from restain.errors import needs
 from restain.models.network import StainingNetwork
 from restain.models.streamed import AttentionState
-
-NEEDS_EXTRA = "OpenVINO is not installed: pip install 'restain[openvino]'."
 
 
 class OpenVinoEngine(ExportedEngine):
@@ -41,10 +40,8 @@ class OpenVinoEngine(ExportedEngine):
         threads: int | None = None,
         calibration: tuple[NDArray[np.uint8], Sequence[AttentionState] | None] | None = None,
     ) -> None:
-        try:
+        with needs("openvino", "The engine openvino", EngineError):
             import openvino
-        except ImportError:
-            raise EngineError(NEEDS_EXTRA) from None
         super().__init__(generator, side, threads)
         self.name = f"openvino-{precision}"
         with warnings.catch_warnings():
@@ -72,9 +69,7 @@ class OpenVinoEngine(ExportedEngine):
 
 
 def _quantised(model: Any, tiles: Sequence[list[NDArray[Any]]]) -> Any:
-    try:
+    with needs("openvino", "The engine openvino-int8", EngineError):
         import nncf
-    except ImportError:
-        raise EngineError("int8 needs NNCF: pip install 'restain[openvino]'.") from None
     nncf.set_log_level(40)
     return nncf.quantize(model, nncf.Dataset(tiles), preset=nncf.QuantizationPreset.MIXED, subset_size=len(tiles))

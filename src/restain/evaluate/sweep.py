@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import restain
 from restain.data import Pair, vary_he
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.evaluate import stain
 from restain.evaluate.background import background_de
 from restain.evaluate.curves import Line, plot
@@ -110,9 +110,10 @@ def normalisers(training: Sequence[Pair], seed: int = 0) -> tuple[dict[str, Norm
     if not training:
         return {}, "absent: there is no training split to take a target from"
     try:
-        import torchstain
-    except ImportError:
-        return {}, "absent: pip install 'restain[stain-norm]'"
+        with needs("stain-norm", "it"):
+            import torchstain
+    except RestainError as fault:
+        return {}, f"absent: {fault}"
     chosen = range(len(training))
     if len(training) > TARGET_IMAGES:
         drawn = np.random.default_rng([seed, 7]).choice(len(training), TARGET_IMAGES, replace=False)

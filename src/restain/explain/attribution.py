@@ -5,7 +5,7 @@ Both compare the image with a *baseline* that stands for "nothing there":
 * ``glass``: the H&E's own glass colour everywhere, so that what counts is that tissue is there at all;
 * ``blur``: the image blurred by :data:`BLUR_UM`, which keeps the colour of a place and takes its nuclei away.
 
-captum is imported when it is used; it comes with the extra ``restain[explain]``.
+captum comes with the extra ``restain[explain]``; without it, importing this module is a :class:`RestainError`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from scipy import ndimage
 from torch import Tensor
 
 from restain import optics
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.explain.targets import Target
 from restain.models.network import batch_of
+
+with needs("explain", "An explanation"):
+    from captum.attr import IntegratedGradients, Occlusion
 
 Baseline = Literal["glass", "blur"]
 Floats = NDArray[np.float32]
 
 BLUR_UM = 5.0
 """Standard deviation of the blurred baseline, in µm: no nucleus of 6 to 11 µm keeps its outline."""
-
-NEEDS_EXTRA = "Attribution maps need one more package: pip install 'restain[explain]'."
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,8 @@ def integrated_gradients(
         The map, summed over colours.
 
     Raises:
-        RestainError: if captum is not installed, or the target has no gradient.
+        RestainError: if the target has no gradient.
     """
-    try:
-        from captum.attr import IntegratedGradients
-    except ImportError:
-        raise RestainError(NEEDS_EXTRA) from None
     x, start = batch_of(he), batch_of(baseline)
     attribution = IntegratedGradients(target).attribute(
         x, baselines=start, n_steps=steps, method="gausslegendre", internal_batch_size=batch
@@ -126,14 +123,7 @@ def occlusion(
 
     Returns:
         Per pixel the mean loss over the patches that cover it.
-
-    Raises:
-        RestainError: if captum is not installed.
     """
-    try:
-        from captum.attr import Occlusion
-    except ImportError:
-        raise RestainError(NEEDS_EXTRA) from None
     patch = min(patch, *he.shape[:2])
     attribution = Occlusion(target).attribute(
         batch_of(he),

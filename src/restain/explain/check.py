@@ -119,7 +119,7 @@ def check_phantom(
 
     Raises:
         RestainError: if ``data`` is no phantom whose tissue can be grown again, it is at another mpp than the model, the
-            split is empty or unknown, captum is missing, or ``out`` cannot be written.
+            split is empty or unknown, or ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     channels_last(bundle.generator).eval()

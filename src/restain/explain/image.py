@@ -90,7 +90,7 @@ def explain_image(
 
     Raises:
         RestainError: if the image or the bundle cannot be read, a point lies outside the image, ``level`` is asked of a
-            model without an expression classifier, captum is missing, the image is too small, or ``out`` cannot be written.
+            model without an expression classifier, the image is too small, or ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)

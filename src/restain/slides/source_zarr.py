@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.geometry import Region, Size
 from restain.images import Rgb
 from restain.slides.source import LEAST_SHARE, SlideImage, Source, choose_image, damaged, levels_of
@@ -53,10 +53,8 @@ class ZarrSource(Source):
     """One plane of one multiscale image of an OME-Zarr; zarr is safe from several threads."""
 
     def __init__(self, path: Path, image: int | None = None) -> None:
-        try:
+        with needs("zarr", f"{path} is an OME-Zarr; reading it"):
             import zarr
-        except ImportError:
-            raise RestainError(f"{path} is an OME-Zarr; reading it needs 'pip install restain[zarr]'.") from None
         try:
             group = zarr.open_group(str(path), mode="r")
         except Exception:

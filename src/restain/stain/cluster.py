@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from restain.bundle import DEFAULT, Bundle, load_bundle
-from restain.errors import RestainError
+from restain.errors import RestainError, needs
 from restain.files import make_folder
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.model import Model
@@ -89,10 +89,8 @@ def stain_on_cluster(
             worker that died too often among them, are outcomes.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needs("ray", "--ray"):
         import ray
-    except ImportError:
-        raise RestainError("--ray needs Ray: pip install 'restain[ray]'.") from None
     make_folder(out)
     out = out.resolve()
     given = _Bundle(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash)

@@ -16,6 +16,7 @@ import torch
 import yaml
 from lightning.fabric import Fabric
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from rich.console import Console
 
 from restain import NOTICE
 from restain.bundle import add_familiarity, load_bundle, save_bundle
@@ -27,6 +28,7 @@ from restain.models.familiarity import fit_familiarity
 from restain.models.generator import Generator
 from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
+from restain.progress import Bar
 from restain.recipe import Recipe, parse_recipe
 from restain.train.batches import Crops, batches
 from restain.train.checkpoint import StopRequest, load_checkpoint, save_checkpoint
@@ -34,7 +36,6 @@ from restain.train.clock import Clock, Seconds
 from restain.train.expression import ExpressionStage
 from restain.train.peers import second_stage
 from restain.train.prepare import prepare, trains_expression
-from restain.train.progress import StageProgress
 from restain.train.stage import SecondStage
 from restain.train.validate import validate
 from restain.train.white import typical_white
@@ -111,7 +112,10 @@ def train(
         every=recipe.train.validate_every,
     )
     if learn_familiarity and fabric.is_global_zero and load_bundle(run.bundle).familiarity is None:
-        familiarity = fit_familiarity(pairs.split("train"), recipe.data.augment, seed=recipe.seed)
+        with Bar("reading training images", run.console) as bar:
+            familiarity = fit_familiarity(
+                pairs.split("train"), recipe.data.augment, seed=recipe.seed, progress=bar.update
+            )
         add_familiarity(run.bundle, familiarity)
     fabric.barrier()
     return run.bundle
@@ -194,6 +198,7 @@ class _Run:
         self.pairs = pairs
         self.out = out
         self.bundle = out / "bundle"
+        self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
         self.training = pairs.split("train")
         self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
 
@@ -220,19 +225,20 @@ class _Run:
             device=fabric.device,
         )
         began, first = time.monotonic(), done
-        with StopRequest() as stop, StageProgress(stage.name, done, stage.steps, fabric.is_global_zero) as progress:
+        with StopRequest() as stop, Bar(stage.name, self.console, done=done, total=stage.steps, keep=True) as bar:
             for number, crop_batch in enumerate(feed, start=done):
                 terms = stage.step(number, crop_batch)
                 done = number + 1
                 clock.lap()
-                progress.step(done, terms)
+                bar.update(done, stage.steps, " ".join(f"{name}={value:.3f}" for name, value in terms.items()))
                 fabric.log_dict({f"{stage.name}/{k}": v for k, v in terms.items()}, step=done)
                 stopping = self._any_process(stop.asked)
                 if stopping or done % every == 0 or done == stage.steps:
                     self._save(path, stage, done, clock.seconds)
                     if not stopping or done == stage.steps:
                         rate = (time.monotonic() - began) / (done - first)
-                        progress.line(f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step")
+                        text = f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step"
+                        self.console.print(text, highlight=False, markup=False)
                         clock.skip()
                 if stopping and done < stage.steps:
                     raise Interrupted(

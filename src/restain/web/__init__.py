@@ -5,11 +5,14 @@
 The web libraries are the extra ``web``.
 """
 
-from restain.web.app import create_app
-from restain.web.library import Library
-from restain.web.links import Image, Related
-from restain.web.origin import Kind
-from restain.web.serve import serve
-from restain.web.settings import Settings
+from restain.errors import needs
+
+with needs("web", "A server for browsers"):
+    from restain.web.app import create_app
+    from restain.web.library import Library
+    from restain.web.links import Image, Related
+    from restain.web.origin import Kind
+    from restain.web.serve import serve
+    from restain.web.settings import Settings
 
 __all__ = ["Image", "Kind", "Library", "Related", "Settings", "create_app", "serve"]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restain.errors import RestainError
+from restain.errors import needs
 from restain.models.heads import Stained
 from restain.models.network import StainingNetwork, padded
 
@@ -41,10 +41,8 @@ class BrownianBridge(StainingNetwork):
 
     def __init__(self, width: int, variance: float, sample_steps: int) -> None:
         super().__init__()
-        try:
+        with needs("peers", "The diffusion peer"):
             from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-        except ImportError:
-            raise RestainError("The diffusion peer needs one more package: pip install 'restain[peers]'.") from None
         unet: Any = DiffusionModelUNet(
             spatial_dims=2,
             in_channels=6,

@@ -1,0 +1,102 @@
+"""Progress of a job on standard error: a bar in a terminal, a line now and then elsewhere (a log file, a batch system)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+FIRST = 3.0
+"""Seconds before the first line; a job that is over sooner says nothing."""
+EVERY = 20.0
+"""Seconds between lines, whether the job calls back or not."""
+
+
+class Bar:
+    """A bar in a terminal; elsewhere the same as lines. Use it as a context manager.
+
+    Args:
+        what: the job's name.
+        console: where it is shown; also print there what is to stand above the bar.
+        done: steps that an earlier call did.
+        total: steps in all; None where not known yet.
+        keep: leave the bar on the terminal at the end.
+    """
+
+    def __init__(
+        self, what: str, console: Console, *, done: int = 0, total: int | None = None, keep: bool = False
+    ) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=not keep,
+            disable=not console.is_terminal,
+            # Longer than the slowest step, or there would be no time left to tell.
+            speed_estimate_period=600,
+        )
+        self._task = self._progress.add_task(what, total=total, completed=done, note="")
+        self._over = threading.Event()
+        # A thread, because one step can take longer than the time between two lines.
+        self._lines = threading.Thread(target=self.tell, args=(self._over.wait,), daemon=True)
+
+    def __enter__(self) -> Bar:
+        if self.console.is_terminal:
+            self._progress.start()
+        elif not self.console.quiet:
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._over.set()
+        if self._lines.is_alive():
+            self._lines.join()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show that ``done`` of ``total`` steps are done; ``note`` stands behind them."""
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def tell(self, wait: Callable[[float], bool]) -> None:
+        """Print a line after each call of ``wait(seconds)`` until that returns True."""
+        pause = FIRST
+        while not wait(pause):
+            self.console.print(line(self._progress.tasks[0]), markup=False)
+            pause = EVERY
+
+
+def line(task: Task) -> str:
+    """For example ``staining: 12 % (123 of 1000), 2 min left``."""
+    if task.total is None:
+        return f"{task.description}: running for {_duration(task.elapsed or 0)}"
+    text = f"{task.description}: {int(task.percentage)} % ({task.completed:.0f} of {task.total:.0f})"
+    if task.time_remaining:
+        text += f", {_duration(task.time_remaining)} left"
+    note = task.fields["note"]
+    return f"{text}; {note}" if note else text
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
