@@ -215,7 +215,8 @@ def test_unwritable_output(pairs: Path, tmp_path: Path) -> None:
     fails(restain("stain", source, "-o", blocker / "out"), "file")
     fails(restain("phantom", blocker / "out", "--pairs", 1, "--size", 128), "file")
     fails(restain("evaluate", "--data", pairs, "-o", blocker / "out"), "file")
-    fails(restain("train", "phantom-small", "--data", pairs, "-o", blocker / "run"), "file")
+    crops = ("--set", "data.crop=64", "--set", "expression.crop=64")
+    fails(restain("train", "phantom-small", "--data", pairs, "-o", blocker / "run", *crops), "file")
     assert blocker.read_text() == "in the way"
 
 

@@ -22,10 +22,10 @@ MPP = 0.5
 
 
 def write_he(path: Path, seed: int) -> None:
-    """700 x 500 px of pink and violet texture, with glass on the right."""
+    """700 x 520 px of pink and violet texture, with glass on the right."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers((140, 60, 120), (235, 150, 200), (45, 60, 3)).astype(np.uint8)
-    rgb = np.array(Image.fromarray(coarse).resize((700, 500), Image.Resampling.BICUBIC))
+    rgb = np.array(Image.fromarray(coarse).resize((700, 520), Image.Resampling.BICUBIC))
     rgb[:, 500:] = (236, 234, 238)
     write_rgb(path, rgb, mpp=MPP)
 
@@ -64,8 +64,8 @@ def test_slides_are_stained_read_and_put_together(cohort):
     (patient,) = result["patients"]
     assert patient["patient"] == "P/1"
     assert [(slide["slide"], slide["block"]) for slide in patient["slides"]] == [("a.tif", "A"), ("b.tif", "B")]
-    # 250 x 250 µm of each slide are tissue.
-    assert patient["tissue_mm2"] == pytest.approx(2 * 0.0625, rel=0.1)
+    # 250 x 260 µm of each slide are tissue.
+    assert patient["tissue_mm2"] == pytest.approx(2 * 0.065, rel=0.1)
     assert sum(patient["shares"].values()) == pytest.approx(1)
     parts = patient["heterogeneity"]
     assert parts["within"] + parts["between"] == pytest.approx(parts["total"])
