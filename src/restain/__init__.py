@@ -3,11 +3,39 @@
 Research software, never a diagnosis. Networks are loaded when they are used, so that importing the package is cheap.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from restain._version import __version__
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 
+if TYPE_CHECKING:
+    from restain.slides import open_slide
+    from restain.stain import Model, StainOptions, StainResult, load
+
 NOTICE = "virtual stain, research use only"
 """Stands wherever a generated image is shown, and in the metadata of every file that holds one."""
 
-__all__ = ["NOTICE", "Her2Level", "RestainError", "__version__"]
+__all__ = [
+    "NOTICE",
+    "Her2Level",
+    "Model",
+    "RestainError",
+    "StainOptions",
+    "StainResult",
+    "__version__",
+    "load",
+    "open_slide",
+]
+
+_LAZY = {"open_slide": "restain.slides"} | dict.fromkeys(
+    ("Model", "StainOptions", "StainResult", "load"), "restain.stain"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'restain' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
