@@ -15,12 +15,12 @@ pytest.importorskip("sqlalchemy", reason="the extra review is not installed")
 from restain.images import write_png
 from restain.review import Study, create_study, read_definition
 
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
 READERS = ("anna", "bo", "chen")
 ANSWERS = """
 import sys
 from restain.review import Study
-
-pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 url, reader = sys.argv[1:]
 with Study.open(None, url) as study:
     item = study.next_item(reader)
