@@ -176,6 +176,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
     assert set(commands) | {"all", "dev", "test", "backbone", "peers", "postgres", "stain-norm"} == set(EXTRAS)
 
 
+@pytest.mark.slow
 def test_an_extra_beside_another_is_told_too(pairs: Path, tmp_path: Path) -> None:
     commands = {
         "backbone": ["train", "seed", "--data", pairs, "-o", tmp_path / "seed"],
