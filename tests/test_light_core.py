@@ -133,6 +133,7 @@ def test_the_core_stains_reads_and_evaluates(pairs: Path, light: list[str], tmp_
     assert absent.endswith("pip install 'restain[backbone]'.")
 
 
+@pytest.mark.slow
 def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[str], tmp_path: Path) -> None:
     he = next((pairs / "HE" / "test").iterdir())
     other = Path(shutil.copy(next((pairs / "IHC" / "test").iterdir()), tmp_path / "ihc.png"))
