@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from restain.demo import run_demo
 
 
+@pytest.mark.slow
 def test_the_demo_ends_in_one_page_with_phantom_and_real_pairs(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for folder in ("valA", "valB"):

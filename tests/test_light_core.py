@@ -133,6 +133,7 @@ def test_the_core_stains_reads_and_evaluates(pairs: Path, light: list[str], tmp_
     assert absent.endswith("pip install 'restain[backbone]'.")
 
 
+@pytest.mark.slow
 def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[str], tmp_path: Path) -> None:
     he = next((pairs / "HE" / "test").iterdir())
     other = Path(shutil.copy(next((pairs / "IHC" / "test").iterdir()), tmp_path / "ihc.png"))
@@ -176,6 +177,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
     assert set(commands) | {"all", "dev", "test", "backbone", "peers", "postgres", "stain-norm"} == set(EXTRAS)
 
 
+@pytest.mark.slow
 def test_an_extra_beside_another_is_told_too(pairs: Path, tmp_path: Path) -> None:
     crops = ["--set", "data.crop=128", "--set", "expression.crop=128"]
     commands = {

@@ -59,6 +59,7 @@ def test_a_long_double_band_is_a_fold_and_a_dense_nest_is_none() -> None:
     assert not fold_marks(folded, np.zeros_like(inside), 8.0, *FOLD_DENSER["he"]).any()
 
 
+@pytest.mark.slow
 def test_the_missing_piece_and_the_pen_show_in_the_overviews(pair: SlidePair, truth: SlideTruth) -> None:
     with open_slide(pair.he) as he, open_slide(pair.ihc) as ihc:
         one, other = map_slide(he, "he"), map_slide(ihc, "ihc")

@@ -28,6 +28,7 @@ TABLES = st.lists(
 SHARES = st.tuples(st.floats(0, 0.45), st.floats(0, 0.45))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(table=TABLES, shares=SHARES, seed=st.integers(0, 5))
 def test_no_patient_is_on_both_sides(

@@ -91,6 +91,7 @@ def torn() -> tuple[Registration, Rgb, Rgb, NDArray[np.float64]]:
     return register_images(he, moving, MPP), he, moving, source
 
 
+@pytest.mark.slow
 def test_a_turned_mirrored_bent_and_torn_section_is_found(
     torn: tuple[Registration, Rgb, Rgb, NDArray[np.float64]],
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_turned_mirrored_bent_and_torn_section_is_found(
     assert np.nanmedian(found.quality.error) < MPP
 
 
+@pytest.mark.slow
 def test_the_warped_section_lies_on_the_fixed_one(torn: tuple[Registration, Rgb, Rgb, NDArray[np.float64]]) -> None:
     found, he, moving, _ = torn
     slide = slide_of(moving, MPP)

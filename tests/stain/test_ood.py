@@ -54,6 +54,7 @@ def test_the_fullest_piece_lies_inside_and_is_no_emptier_than_the_middle(height:
         assert tissue[piece].mean() >= max(middle, LEAST_TISSUE)
 
 
+@pytest.mark.slow
 def test_what_was_judged_before_a_kill_is_not_judged_again(
     familiarity: Familiarity, picture: np.ndarray, tmp_path: Path
 ) -> None:
