@@ -190,7 +190,7 @@ def test_the_manifest_as_parquet(pair: SlidePair, tmp_path: Path, monkeypatch: p
     assert [row["name"] for row in rows] == [row["name"] for row in table(tmp_path / "manifest.csv")]
     assert all(isinstance(row["match"], float) and isinstance(row["x"], int) for row in rows)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(RestainError, match="needs pyarrow"):
+    with pytest.raises(RestainError, match=r"needs the package pyarrow: pip install 'restain\[parquet\]'"):
         build_dataset([pair], tmp_path, SETTINGS, parquet=True)
 
 
