@@ -72,6 +72,15 @@ class Region:
         return Region(Point(self.origin.x - other.origin.x, self.origin.y - other.origin.y), self.size).slices
 
 
+SAME_MPP = 0.01
+"""Two statements of one scale differ by at most this share: formats round their resolution."""
+
+
+def same_mpp(one: float, other: float) -> bool:
+    """Whether two positive values of µm per px are one scale, by :data:`SAME_MPP`."""
+    return abs(one - other) <= SAME_MPP * min(one, other) * (1 + 1e-9)
+
+
 def um_to_px(um: float, mpp: float) -> int:
     """A length in whole pixels (rounded, at least one).
 

@@ -24,7 +24,7 @@ EVERY = 20.0
 
 
 class Bar:
-    """A bar in a terminal; elsewhere the same as lines. Use it as a context manager.
+    """A bar in a terminal or notebook; elsewhere the same as lines. Use it as a context manager.
 
     Args:
         what: the job's name.
@@ -48,7 +48,7 @@ class Bar:
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=not keep,
-            disable=not console.is_terminal,
+            disable=not is_live(console),
             # Longer than the slowest step, or there would be no time left to tell.
             speed_estimate_period=600,
         )
@@ -58,7 +58,7 @@ class Bar:
         self._lines = threading.Thread(target=self.tell, args=(self._over.wait,), daemon=True)
 
     def __enter__(self) -> Bar:
-        if self.console.is_terminal:
+        if is_live(self.console):
             self._progress.start()
         elif not self.console.quiet:
             self._lines.start()
@@ -82,6 +82,11 @@ class Bar:
         while not wait(pause):
             self.console.print(line(self._progress.tasks[0]), markup=False)
             pause = EVERY
+
+
+def is_live(console: Console) -> bool:
+    """Whether a console can show a bar that moves: a terminal or a notebook."""
+    return console.is_terminal or console.is_jupyter
 
 
 def line(task: Task) -> str:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from restain.data.pairs import Pair
 from restain.errors import RestainError
+from restain.geometry import same_mpp
 from restain.slides import open_header
-
-TOLERANCE = 0.01
-"""Scales that differ by less than this share are one: formats round their resolution."""
 
 
 def stated_mpp(path: Path) -> float | None:
@@ -21,11 +19,6 @@ def stated_mpp(path: Path) -> float | None:
     """
     with open_header(path) as slide:
         return slide.mpp if slide.has_mpp else None
-
-
-def same_scale(one: float, other: float) -> bool:
-    """Whether two values of µm per px differ by :data:`TOLERANCE` at most."""
-    return abs(one - other) <= TOLERANCE * max(one, other)
 
 
 def require_scale(pairs: Iterable[Pair], mpp: float, remedy: str) -> None:
@@ -42,7 +35,7 @@ def require_scale(pairs: Iterable[Pair], mpp: float, remedy: str) -> None:
     for pair in pairs:
         for path in dict.fromkeys((pair.he_path, pair.ihc_path)):
             stated = stated_mpp(path)
-            if stated is not None and not same_scale(stated, mpp):
+            if stated is not None and not same_mpp(stated, mpp):
                 raise RestainError(
                     f"{path} states {stated:.4g} µm per px, but {mpp:.4g} was expected; "
                     f"resample the images, or give {remedy}{stated:.4g}."

@@ -11,8 +11,8 @@ import numpy as np
 
 from restain.data.compare import ORIENTATIONS, STAINS_APART, Comparison, halves_of_one, stain_difference
 from restain.data.pairs import Fault, Pair
-from restain.data.scale import same_scale
 from restain.errors import RestainError
+from restain.geometry import same_mpp
 
 CLEAR_FIT = 0.35
 CLEAR_MARGIN = 0.2
@@ -112,7 +112,7 @@ def _turned(told: Sequence[tuple[Pair, Comparison]]) -> Iterator[Fault]:
 
 
 def _scales(seen: Sequence[Compared]) -> Iterator[Fault]:
-    apart = [one for one in seen if one.he_mpp and one.ihc_mpp and not same_scale(one.he_mpp, one.ihc_mpp)]
+    apart = [one for one in seen if one.he_mpp and one.ihc_mpp and not same_mpp(one.he_mpp, one.ihc_mpp)]
     if apart:
         one = apart[0]
         files = f"{one.pair.he_path} states {one.he_mpp:.4g} µm per px but its partner {one.pair.ihc_path} {one.ihc_mpp:.4g}"
@@ -127,9 +127,9 @@ def _scales(seen: Sequence[Compared]) -> Iterator[Fault]:
     if not stated:
         return
     # The value that most files state; a median could lie between two scales.
-    usual = max((mpp for _, mpp in stated), key=lambda mpp: sum(same_scale(mpp, other) for _, other in stated[:1000]))
+    usual = max((mpp for _, mpp in stated), key=lambda mpp: sum(same_mpp(mpp, other) for _, other in stated[:1000]))
     example = next(path for path, mpp in stated if mpp == usual)
-    odd = [(path, mpp) for path, mpp in stated if not same_scale(mpp, usual)]
+    odd = [(path, mpp) for path, mpp in stated if not same_mpp(mpp, usual)]
     if odd:
         path, mpp = odd[0]
         sentence = f"{path} states {mpp:.4g} µm per px but {example} of the same set {usual:.4g}"

@@ -35,13 +35,13 @@ from restain.explain.page import write_json, write_page
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.explain.tissue import classes_found, per_class
 from restain.files import make_folder
-from restain.geometry import Point, Region
+from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.network import batch_of
 from restain.slides import open_slide
 from restain.slides.find import stem_of
-from restain.slides.reader import LARGEST_PICTURE, SAME_MPP
+from restain.slides.reader import LARGEST_PICTURE
 
 LEAST_SIDE = 32
 """Smallest side of an image in px at the model's mpp: one occluding patch, and one step of the larger backbone."""
@@ -161,9 +161,9 @@ def _at_model(
     with open_slide(source, mpp, override_mpp=override_mpp) as slide:
         for point in points:
             disc_mask((slide.size.height, slide.size.width), point, 1.0)
-        scale = slide.mpp / model_mpp if slide.has_mpp else 1.0
-        if abs(scale - 1) <= SAME_MPP:
+        if not slide.has_mpp or same_mpp(slide.mpp, model_mpp):
             return slide.whole(), list(points)
+        scale = slide.mpp / model_mpp
         size = slide.size_at(model_mpp)
         if size.width * size.height > LARGEST_PICTURE:
             raise RestainError(

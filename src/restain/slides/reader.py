@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from restain.errors import RestainError
-from restain.geometry import Point, Region, Size
+from restain.geometry import Point, Region, Size, same_mpp
 from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
 from restain.slides.companions import check_companions
 from restain.slides.find import ZARR_METADATA, split_number
@@ -22,11 +22,8 @@ from restain.slides.source_picture import PictureSource
 # Source pixels that one step of a reading may hold: a thumbnail of a slide without a pyramid stays in bounded memory.
 _BLOCK = 1 << 22
 
-SAME_MPP = 0.01
-"""Two statements of one scale may differ by this share, as two sides of a pixel may."""
-
 LARGEST_PICTURE = 64_000_000
-"""An image of one level and at most as many px is a picture."""
+"""An image of one level and at most as many px is a picture; a result of more is not held in memory."""
 
 _LARGEST_WHOLE = 400_000_000
 
@@ -211,7 +208,7 @@ def _sides(size: Size) -> str:
 
 
 def _pixel(width: float, height: float | None) -> str:
-    if height is None or _near(width, height):
+    if height is None or same_mpp(width, height):
         return f"{width:g} µm per px"
     return f"{width:g} by {height:g} µm per px (not square)"
 
@@ -289,21 +286,17 @@ def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> li
     stated, stated_y = source.mpp, source.mpp_y
     if stated is None or (mpp is not None and override_mpp):
         return []
-    if mpp is not None and not _near(stated, mpp):
+    if mpp is not None and not same_mpp(stated, mpp):
         raise RestainError(
             f"{source.path} states {stated:.6g} µm per px, but --mpp gives {mpp:.6g}; leave --mpp out, or add"
             " --override-mpp if the file is wrong."
         )
-    if stated_y is None or _near(stated, stated_y):
+    if stated_y is None or same_mpp(stated, stated_y):
         return []
     return [
         f"{source.path} states pixels that are not square, {stated:.6g} by {stated_y:.6g} µm; restain reads square ones."
         " Resample it, or give the true mpp with --mpp and --override-mpp if the file is wrong."
     ]
-
-
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= SAME_MPP * min(one, other) * (1 + 1e-9)
 
 
 def read_image(

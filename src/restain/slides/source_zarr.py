@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,9 @@ import numpy as np
 from restain.errors import RestainError, needs
 from restain.geometry import Region, Size
 from restain.images import Rgb
+from restain.images.scale import micrometres
 from restain.slides.source import LEAST_SHARE, SlideImage, Source, choose_image, damaged, levels_of
 
-_MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "nm": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "um": 1.0,
-    "millimeter": 1e3,
-    "mm": 1e3,
-    "centimeter": 1e4,
-    "cm": 1e4,
-    "meter": 1e6,
-    "m": 1e6,
-    "inch": 25400.0,
-}
 _NO_IMAGES = ("OME", "labels")
 _DEEPEST = 2
 _LEVEL_PX = 2
@@ -189,8 +174,7 @@ def _side(described: Any, axis: int, steps: list[dict[str, Any]]) -> tuple[float
     if value is None or not (math.isfinite(value) and value > 0):
         return None, None
     said = described[axis].get("unit") if len(described) and isinstance(described[axis], dict) else None
-    unit = re.sub("[µμ]", "u", str(said or "").strip().lower()).replace("metre", "meter")
-    factor = _MICROMETRES.get(unit, _MICROMETRES.get(unit.removesuffix("s")))
+    factor = micrometres(str(said or ""))
     return value, value * factor if factor else None
 
 

@@ -15,8 +15,9 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.geometry import Region, Size
+from restain.geometry import Region, Size, same_mpp
 from restain.images import Rgb
+from restain.images.scale import COARSEST_MPP
 from restain.slides import Slide, open_slide
 from restain.slides.source import Source, levels_of
 from restain.stain.options import StainOptions
@@ -27,10 +28,6 @@ Image = str | Path | Slide | NDArray[Any] | PIL.Image.Image
 
 ARRAY = "array"
 """Name of pixels that came without a file."""
-_COARSEST_MPP = 20.0
-"""A coarser resolution of a picture is a screen's or printer's, not a microscope's."""
-_SAME = 0.01
-"""Relative difference up to which two mpp are the same."""
 
 
 class ArraySource(Source):
@@ -97,7 +94,7 @@ def _given(slide: Slide, source: Path, mpp: float, rgb: Rgb | None = None) -> Gi
 def _at(slide: Slide, options: StainOptions) -> Slide:
     if options.mpp is None:
         return slide
-    if slide.has_mpp and not options.override_mpp and abs(slide.mpp / options.mpp - 1) > _SAME:
+    if slide.has_mpp and not options.override_mpp and not same_mpp(slide.mpp, options.mpp):
         raise RestainError(
             f"{slide.path} states {slide.mpp:g} µm per px, and {options.mpp:g} were given; override_mpp takes those given."
         )
@@ -148,9 +145,9 @@ def _mpp_of(picture: PIL.Image.Image) -> float | None:
     if not isinstance(dpi, tuple) or len(dpi) != 2 or min(dpi) <= 0:
         return None
     across, down = (25400 / float(value) for value in dpi)
-    if min(across, down) >= _COARSEST_MPP:
+    if min(across, down) >= COARSEST_MPP:
         return None
-    if abs(across / down - 1) > _SAME:
+    if not same_mpp(across, down):
         raise RestainError(f"The picture's pixels are not square ({across:g} by {down:g} µm).")
     return across
 

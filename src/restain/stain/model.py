@@ -24,11 +24,12 @@ from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.prediction import Prediction
 from restain.slides import Polygon, Slide
+from restain.slides.reader import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.blocks import seen_side
-from restain.stain.given import ArraySource, Given, Image, opened
+from restain.stain.given import ARRAY, ArraySource, Given, Image, opened
 from restain.stain.options import StainOptions
-from restain.stain.result import MOST_PX, StainedSlide, StainResult, pixels_of, stain_in_memory
+from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
 from restain.stain.steps import Steps
 
@@ -181,7 +182,7 @@ class Model:
 
                 with opened(one, self.mpp, changed) as given:
                     size = given.slide.size_at(self.mpp) if given.rgb is None and given.slide.has_mpp else None
-                    if size is not None and size.width * size.height > MOST_PX:
+                    if size is not None and size.width * size.height > LARGEST_PICTURE:
                         raise RestainError(
                             f"{given.source}: the result has {size.width} x {size.height} px, too many to be held in "
                             "memory; stain_slide writes it to a file."
@@ -239,7 +240,7 @@ class Model:
             >>> load().predict(np.full((64, 64, 3), 240, np.uint8)).dab.shape
             (64, 64)
         """
-        given = Given(Slide(ArraySource(he, self.mpp)), Path("array"), False, he)
+        given = Given(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
         rgb, dab, _ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)
         return Prediction(rgb, dab)
 
@@ -322,15 +323,15 @@ def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Pro
         yield progress or None
         return
     from rich.console import Console
-    from rich.progress import Progress as Bar
+
+    from restain.progress import Bar, is_live
 
     console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
+    if not is_live(console):
         yield None
         return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Bar(what, console) as bar:
+        yield bar.update
 
 
 def _warned(sentence: str) -> None:

@@ -25,9 +25,6 @@ from restain.stain.survey import survey_slide
 if TYPE_CHECKING:
     from restain.stain.model import Model
 
-MOST_PX = 64_000_000
-"""A result of more pixels is not held in memory but written as a slide."""
-
 
 @dataclass(frozen=True)
 class StainResult:

@@ -21,6 +21,7 @@ from restain.files import make_folder
 from restain.images import read_text
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
+from restain.slides.reader import LARGEST_PICTURE
 from restain.stain.blocks import TILE, BlockStainer
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.given import Given, opened
@@ -28,7 +29,7 @@ from restain.stain.look import Looked, glass_of, look, provenance_of, tell
 from restain.stain.ood import COLOUR, NAME, TileScores
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Provenance
-from restain.stain.result import MOST_PX, StainedSlide, stain_in_memory
+from restain.stain.result import StainedSlide, stain_in_memory
 from restain.stain.seams import measure_seams
 from restain.stain.sources import slide_name
 from restain.stain.steps import LOOKED, STAINED, SURVEYED, Steps
@@ -97,7 +98,7 @@ def stain_slide(
 
 def _form(given: Given, model: Model, options: StainOptions) -> Literal["png", "ome-tiff", "dicom"]:
     size = given.slide.size_at(model.mpp)
-    small = size.width * size.height <= MOST_PX
+    small = size.width * size.height <= LARGEST_PICTURE
     if options.format == "auto":
         return "png" if given.slide.is_picture and small else "ome-tiff"
     if options.format == "png" and not small:
