@@ -16,7 +16,7 @@ Writes ``rough.json`` and ``rough.svg`` into the folder. Prints one JSON object 
 - ``runs``: for each option and set the quadratic kappa of the level read by the rule and by the classifier and the share of
   right levels, PSNR before and after alignment, SSIM, DAB r per 16 and 64 µm cell (mean of images and pooled), errors of mean
   DAB and of membrane completeness, and seconds of computing per step.
-- ``beside``: the same of the bundle that all started from, of the trivial answers, and of the real images (readings only).
+- ``beside``: the same of the bundle that all started from, of the baselines, and of the real images (readings only).
 - ``registration``: the median error, in µm, of the registration network of ``deform`` on that bundle's outputs against the
   known fields; ``not_moved`` is what there was to find.
 
@@ -42,8 +42,8 @@ from skimage.measure import block_reduce
 
 from restain.bundle import load_bundle
 from restain.data import Pair, open_pairs
-from restain.evaluate import evaluate_folder, load_summary
-from restain.evaluate.curves import Line, plot
+from restain.evaluation import evaluate_folder, load_summary
+from restain.evaluation.curves import Line, plot
 from restain.files import whole_file
 from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom
@@ -51,9 +51,9 @@ from restain.phantom.noise import misalignment_field
 from restain.recipe import DeformRecipe, Recipe, load_recipe, shipped_recipes
 from restain.register.structure import channels, look_of
 from restain.slides import read_image
-from restain.train import train
-from restain.train.checkpoint import load_checkpoint
-from restain.train.deform import deformer, deformer_terms
+from restain.training import train
+from restain.training.checkpoint import load_checkpoint
+from restain.training.deform import deformer, deformer_terms
 
 UM = (0, 2, 5, 10, 20)
 OPTIONS = ("pixel", "pyramid", "deform", "contextual", "together")
@@ -132,14 +132,14 @@ def figures_of(evaluation: Path, method: str = "model") -> dict[str, Any]:
     return {key: round(value, 4) for key, value in row.items() if value is not None}
 
 
-def score(evaluation: Path, aligned: Path, bundle: Path | None, trivial: bool) -> None:
+def score(evaluation: Path, aligned: Path, bundle: Path | None, baselines: bool) -> None:
     if not (evaluation / "metrics.json").is_file():
-        evaluate_folder([aligned], evaluation, model=bundle, trivial=trivial)
+        evaluate_folder([aligned], evaluation, model=bundle, baselines=baselines)
 
 
 def measure(run: Path, option: str, data: Path, aligned: Path, steps: int) -> dict[str, Any]:
-    bundle = train(read_recipe(option, steps), [data], run / "run", learn_familiarity=False)
-    score(run / "evaluation", aligned, bundle, trivial=False)
+    bundle = train(read_recipe(option, steps), [data], run / "run", fit_ood=False)
+    score(run / "evaluation", aligned, bundle, baselines=False)
     saved = load_checkpoint(run / "run" / "adversarial.ckpt")
     assert saved is not None
     pace = round(saved["seconds"]["busy"] / saved["step"], 3)
@@ -228,7 +228,7 @@ def main() -> None:
         folder = arguments.folder or Path(scratch)
         aligned = make_set(folder, 0, size, pairs)
         start = folder / "runs" / "start"
-        score(start, aligned, None, trivial=True)
+        score(start, aligned, None, baselines=True)
         beside = {method: figures_of(start, method) for method in load_summary(start).metrics["overall"]}
         beside["start"] = beside.pop("model")
         beside["real"] = figures_of(start, "real")

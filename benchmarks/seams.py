@@ -43,7 +43,7 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import load_bundle
-from restain.evaluate.stain import cell_means, cell_px, dab_mean, dab_r16
+from restain.evaluation.stain import cell_means, cell_px, dab_mean, dab_r16
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.images import write_png

@@ -43,7 +43,7 @@ WRONG = {
     "stain": ["TEXT", "-o", "OUT"],
     "tissue": ["TEXT", "-o", "OUT"],
     "train": ["phantom-small", "--data", "ABSENT", "-o", "OUT"],
-    "train-reader": ["--data", "ABSENT", "-o", "OUT"],
+    "train-her2-classifier": ["--data", "ABSENT", "-o", "OUT"],
 }
 """One wrong input for every command: something that is not there, or a text file where an image or a folder should be."""
 

@@ -146,7 +146,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
             ["train", "phantom-small", "--data", pairs, *out],
             ["benchmark", "bench", "--data", pairs, "--budget", "5steps", *out],
             ["crossval", "few-shot", "--data", pairs, *out],
-            ["train-reader", "--data", pairs, *out],
+            ["train-her2-classifier", "--data", pairs, *out],
         ],
         "web": [
             ["serve", tmp_path],

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.models.build import build_generator
-from restain.models.familiarity import Familiarity, load_familiarity, save_familiarity
 from restain.models.network import StainingNetwork
+from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector
 from restain.recipe import Recipe, parse_recipe
 
 FORMAT = 1
@@ -34,8 +34,8 @@ METHOD = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label 
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
-FAMILIARITY = "familiarity.safetensors"
-"""Optional: what the training images looked like (:mod:`restain.models.familiarity`), tied to the bundle by its hash."""
+OOD = "ood.safetensors"
+"""Optional: what the training images looked like (:mod:`restain.ood.detector`), tied to the bundle by its hash."""
 
 DEFAULT = Path(__file__).parent / "default_bundle"
 
@@ -72,7 +72,7 @@ class Bundle:
     card: Card
     recipe: Recipe
     generator: StainingNetwork
-    familiarity: Familiarity | None = None
+    ood: OodDetector | None = None
     """What the training images looked like; ``None`` in a bundle that does not say."""
 
 
@@ -158,7 +158,7 @@ def load_bundle(path: Path | None = None) -> Bundle:
 
     Raises:
         RestainError: if ``path`` is no bundle, its hash does not match, its weights do not fit its recipe, or a newer
-            restain wrote it; or if its familiarity is damaged or another bundle's.
+            restain wrote it; or if its OOD detector is damaged or another bundle's.
     """
     path = DEFAULT if path is None else path
     card = read_card(path)
@@ -177,15 +177,15 @@ def load_bundle(path: Path | None = None) -> Bundle:
         generator.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):
         raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
-    memory = path / FAMILIARITY
-    familiarity = load_familiarity(memory, card.hash) if memory.is_file() else None
-    return Bundle(path, card, recipe, generator.eval(), familiarity)
+    memory = path / OOD
+    ood = load_ood_detector(memory, card.hash) if memory.is_file() else None
+    return Bundle(path, card, recipe, generator.eval(), ood)
 
 
-def add_familiarity(path: Path, familiarity: Familiarity) -> None:
+def add_ood_detector(path: Path, ood: OodDetector) -> None:
     """Put what the training images looked like into a bundle's folder; its own files and hash stay as they are.
 
     Raises:
         RestainError: if ``path`` is no bundle or the file cannot be written.
     """
-    save_familiarity(path / FAMILIARITY, familiarity, read_card(path).hash)
+    save_ood_detector(path / OOD, ood, read_card(path).hash)

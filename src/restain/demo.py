@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restain.data import PairSet, open_pairs
 from restain.errors import RestainError
-from restain.evaluate import EvaluationSection, evaluate, write_page
+from restain.evaluation import EvaluationSection, evaluate, write_page
 from restain.phantom import write_phantom
 from restain.stain import load
 
@@ -30,7 +30,7 @@ def run_demo(
     Args:
         out: folder of the demonstration; a second call keeps the phantom that is there.
         real: folder whose subfolders are looked through for data sets of real pairs; None or absent: phantom only.
-        pairs: phantom pairs to make; a third of them are restained, the others fit the trivial answers.
+        pairs: phantom pairs to make; a third of them are restained, the others fit the baselines.
         progress: called with pieces done and in all, anew for each part.
         say: told in one line what is going on.
 

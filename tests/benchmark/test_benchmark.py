@@ -55,7 +55,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_table_holds_recipes_trivial_rows_and_costs(finished: Path) -> None:
     result = json.loads((finished / "benchmark.json").read_text())
     lines = {line["name"]: line for line in result["lines"]}
-    assert {"own", "no-level-head", "peers/resnet", "trivial_mean", "trivial_hematoxylin"} <= lines.keys()
+    assert {"own", "no-level-head", "peers/resnet", "baseline_mean", "baseline_hematoxylin"} <= lines.keys()
     for name in ("own", "no-level-head", "peers/resnet"):
         assert lines[name]["steps"] == 3
         cost = lines[name]["cost"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain.cohort import FieldReading, doubt, fields, margin, read_fields
-from restain.evaluate.reading import rule_level
+from restain.evaluation.her2_classifier import rule_level
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level, level_of_counts
 from restain.images import write_rgb

@@ -24,7 +24,7 @@ def slide(name: str, *readings: FieldReading, **more) -> SlideReading:
 def test_the_page_says_what_was_read_and_that_the_stain_is_virtual():
     even = (900, 0, 0, 0)
     first = slide(
-        "a.svs", reading(0, even), reading(1, (0, 0, 0, 900), familiar=False), links={"he": "pictures/a%20b.jpg"}
+        "a.svs", reading(0, even), reading(1, (0, 0, 0, 900), in_distribution=False), links={"he": "pictures/a%20b.jpg"}
     )
     second = slide("b.svs", reading(0, even), left_out_mm2=0.25, notes=("2 tiles are holes.",))
     page = cohort_page(

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
-from restain.evaluate.slide_pair import compare_slides
+from restain.evaluation.slide_pair import compare_slides
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, write_phantom_slide
 from restain.recipe import parse_recipe
 from restain.stain import StainOptions, load, stain_slide
-from restain.train import train
+from restain.training import train
 
 pytestmark = pytest.mark.slow
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 from restain.cli import app
 from restain.errors import RestainError
-from restain.evaluate.membrane import ihc_hematoxylin
-from restain.evaluate.reading import rule_level
+from restain.evaluation.her2_classifier import rule_level
+from restain.evaluation.membrane import ihc_hematoxylin
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.optics import hematoxylin_density, optical_density, unmix

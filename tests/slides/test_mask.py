@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from restain.evaluate.spoiled import PENS
+from restain.evaluation.corruptions import PENS
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.optics import EOSIN, optical_density, transmit

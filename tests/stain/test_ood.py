@@ -10,7 +10,7 @@ from PIL import Image
 from restain.bundle import Bundle
 from restain.data import Pair
 from restain.geometry import Point, Region, Size
-from restain.models.familiarity import Familiarity, fit_familiarity
+from restain.ood.detector import OodDetector, fit_ood_detector
 from restain.recipe import AugmentRecipe
 from restain.slides import open_slide, rasterize, read_geojson
 from restain.stain import Model, StainOptions, stain_slide
@@ -26,7 +26,7 @@ def picture() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def familiarity(write_slide, picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Familiarity:
+def ood(write_slide, picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> OodDetector:
     """Of pieces of the picture as a slide file holds it."""
     folder = tmp_path_factory.mktemp("pieces")
     with open_slide(write_slide(folder / "clean.ome.tiff", picture)) as slide:
@@ -36,7 +36,7 @@ def familiarity(write_slide, picture: np.ndarray, tmp_path_factory: pytest.TempP
         path = folder / f"{number}.png"
         Image.fromarray(clean[top : top + 256, left : left + 256]).save(path)
         pairs.append(Pair(str(number), "train", None, path, path))
-    return fit_familiarity(pairs, AugmentRecipe())
+    return fit_ood_detector(pairs, AugmentRecipe())
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 9))
@@ -56,29 +56,27 @@ def test_the_fullest_piece_lies_inside_and_is_no_emptier_than_the_middle(height:
 
 @pytest.mark.slow
 def test_what_was_judged_before_a_kill_is_not_judged_again(
-    familiarity: Familiarity, picture: np.ndarray, tmp_path: Path
+    ood: OodDetector, picture: np.ndarray, tmp_path: Path
 ) -> None:
     tissue = np.ones((512, 512), np.float32)
     noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3)).astype(np.uint8)
-    first = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
+    first = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     first.look(0, 1, noise, tissue)
     first.look(1, 2, picture[100:612, 100:612], tissue)
     with open(tmp_path / "ood.jsonl", "a") as file:
         file.write("[1, 0, 3.")
-    second = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
+    second = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     np.testing.assert_allclose(second.scores, first.scores, atol=1e-4)
     second.look(0, 1, picture[100:612, 100:612], tissue)
     second.look(1, 0, noise, tissue)
-    third = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
+    third = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     assert third.figures() == second.figures()
     assert third.figures().judged == 3
     assert third.scores[0, 1] == pytest.approx(first.scores[0, 1], abs=1e-4)
 
 
-def test_glass_with_a_rim_of_tissue_is_not_judged(
-    familiarity: Familiarity, picture: np.ndarray, tmp_path: Path
-) -> None:
-    tiles = TileScores(tmp_path / "ood.jsonl", (1, 2), familiarity)
+def test_glass_with_a_rim_of_tissue_is_not_judged(ood: OodDetector, picture: np.ndarray, tmp_path: Path) -> None:
+    tiles = TileScores(tmp_path / "ood.jsonl", (1, 2), ood)
     rim = np.full((512, 512, 3), 238, np.uint8)
     rim[:, 200:240] = picture[:512, 200:240]
     half = rim.copy()
@@ -88,8 +86,8 @@ def test_glass_with_a_rim_of_tissue_is_not_judged(
     assert np.isnan(tiles.scores).tolist() == [[True, False]]
 
 
-def test_outlines_end_at_the_slides_border(familiarity: Familiarity, tmp_path: Path) -> None:
-    tiles = TileScores(tmp_path / "ood.jsonl", (2, 3), familiarity)
+def test_outlines_end_at_the_slides_border(ood: OodDetector, tmp_path: Path) -> None:
+    tiles = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     tiles.scores[:] = [[0.5, 2, np.nan], [0.5, 0.5, 2]]
     low, high = tiles.outlines(512, Size(1500, 1000), 0.5, 0.25)
     assert (low.exterior.min(axis=0).tolist(), low.exterior.max(axis=0).tolist()) == ([1024, 0], [2048, 1024])
@@ -99,12 +97,12 @@ def test_outlines_end_at_the_slides_border(familiarity: Familiarity, tmp_path: P
 
 @pytest.mark.slow
 def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
-    write_slide, familiarity: Familiarity, picture: np.ndarray, bundle: Bundle, tmp_path: Path
+    write_slide, ood: OodDetector, picture: np.ndarray, bundle: Bundle, tmp_path: Path
 ) -> None:
     spoiled = picture.copy()
     brown = np.random.default_rng(1).integers((90, 50, 20), (220, 190, 170), (500, 500, 3)).astype(np.uint8)
     spoiled[518:1018, 1030:1530] = brown
-    knowing = replace(bundle, familiarity=familiarity)
+    knowing = replace(bundle, ood=ood)
     slide = write_slide(tmp_path / "slide.ome.tiff", spoiled)
     made = stain_slide(slide, tmp_path / "out", Model(knowing), StainOptions(tile=512, everywhere=True))
     assert made.ood is not None

@@ -24,7 +24,7 @@ class Cost:
     parameters: int
     """Of the network that stains, the frozen classifier included."""
     train_seconds: float
-    """Computing time of training (:class:`restain.train.clock.Seconds`), both stages."""
+    """Computing time of training (:class:`restain.training.clock.Seconds`), both stages."""
     train_wall_seconds: float
     stain_seconds_per_megapixel: float
     """Computing time of staining one image of ``SIDE`` px, per 10⁶ px."""

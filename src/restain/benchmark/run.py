@@ -20,13 +20,13 @@ from restain.benchmark.budget import Budget
 from restain.benchmark.cost import Cost, read_cost, staining_cost
 from restain.benchmark.table import write_results
 from restain.errors import RestainError
-from restain.evaluate import evaluate_folder, load_summary
-from restain.evaluate.splits import scored_pairs
+from restain.evaluation import evaluate_folder, load_summary
+from restain.evaluation.splits import scored_pairs
 from restain.files import make_folder, whole_file
 from restain.recipe import Recipe, parse_recipe
-from restain.train import train
-from restain.train.pace import steps_within
-from restain.train.prepare import prepare
+from restain.training import train
+from restain.training.pace import steps_within
+from restain.training.prepare import prepare
 
 Say = Callable[[str], None]
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -98,7 +98,7 @@ def benchmark(
     stage_ones: dict[str, Path] = {}
     for entry, recipe in zip(entries, planned, strict=True):
         _share_stage_one(entry, recipe, stage_ones)
-        train(recipe, data, entry.run, accelerator=accelerator, learn_familiarity=False)
+        train(recipe, data, entry.run, accelerator=accelerator, fit_ood=False)
         stage_ones.setdefault(_stage_one_key(recipe), entry.run / "expression.ckpt")
         say(f"{entry.name}: trained, {recipe.train.steps} steps of stage two")
 
@@ -107,7 +107,7 @@ def benchmark(
         with bar(f"{entry.name}: measuring the cost"):
             costs[entry.name] = _cost(entry)
         if not (entry.evaluation / "metrics.json").is_file():
-            # The trivial answers are the same for all; they are scored beside the first.
+            # The baselines are the same for all; they are scored beside the first.
             with bar(f"{entry.name}: scoring") as progress:
                 evaluate_folder(
                     data,
@@ -115,7 +115,7 @@ def benchmark(
                     model=entry.bundle,
                     split=split,
                     swap=recipes[0].data.swap,
-                    trivial=number == 0,
+                    baselines=number == 0,
                     align=False,
                     command=command,
                     progress=progress,

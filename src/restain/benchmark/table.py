@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 import restain
 from restain.benchmark.cost import Cost
-from restain.evaluate import EvaluationSummary
-from restain.evaluate.catalogue import BY_KEY
-from restain.evaluate.compare import compare_runs
-from restain.evaluate.figures import save_figure
-from restain.evaluate.pages import environment
+from restain.evaluation import EvaluationSummary
+from restain.evaluation.catalogue import BY_KEY
+from restain.evaluation.compare import compare_runs
+from restain.evaluation.figures import save_figure
+from restain.evaluation.pages import environment
 from restain.files import whole_file
 from restain.recipe import Recipe
 from restain.slides import read_image
@@ -78,7 +78,7 @@ class Line:
 
     name: str
     kind: str
-    """``recipe``, ``trivial`` or ``ceiling``."""
+    """``recipe``, ``baseline`` or ``ceiling``."""
     cells: Mapping[str, Cell]
     cost: Cost | None = None
     steps: int | None = None
@@ -103,7 +103,7 @@ def write_results(
 
     Args:
         out: folder of the results.
-        evaluations: by recipe; the trivial rows are taken from the first.
+        evaluations: by recipe; the baseline rows are taken from the first.
         recipes: as they were trained.
         costs: by recipe.
         budget: in words.
@@ -126,7 +126,7 @@ def write_results(
     ]
     first = evaluations[names[0]].metrics
     lines += [
-        Line(method, "trivial", _cells(first, method, {}))
+        Line(method, "baseline", _cells(first, method, {}))
         for method in first["overall"]
         if method not in ("model", "real")
     ]
@@ -139,7 +139,7 @@ def write_results(
         "crop and batch": f"{recipes[names[0]].data.crop} px, {recipes[names[0]].data.batch}",
         "seed": str(recipes[names[0]].seed),
         "interval": first["definitions"]["interval"],
-        "HER2 reader": str((first.get("reading") or {}).get("label", "none")),
+        "HER2 classifier": str((first.get("reading") or {}).get("label", "none")),
         "command": command,
         "machine": f"{platform.platform()}, {costs[names[0]].threads} thread(s), {costs[names[0]].device}",
         "restain": restain.__version__,

@@ -32,11 +32,11 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     fit_on: Annotated[
-        list[Path] | None, typer.Option(help="Data whose training split the trivial answers are fitted on.")
+        list[Path] | None, typer.Option(help="Data whose training split the baselines are fitted on.")
     ] = None,
     mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the data where it is not the model's.")] = None,
     swap: SwapOption = False,
-    trivial: Annotated[bool, typer.Option(help="Score the trivial answers too.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Score the baselines too.")] = True,
     align: Annotated[bool, typer.Option(help="Measure after alignment too, beside the raw figures.")] = True,
     features: Annotated[
         str,
@@ -45,8 +45,9 @@ def evaluate(
     lpips: Annotated[
         str | None, typer.Option(help="For LPIPS: a TorchScript file (StyleGAN's vgg16.pt); otherwise as --features.")
     ] = None,
-    reader: Annotated[
-        Path | None, typer.Option(help="The reader of HER2 levels (see train-reader) instead of the shipped one.")
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="The classifier of HER2 levels (see train-her2-classifier) instead of the shipped one."),
     ] = None,
     trust: Annotated[
         bool,
@@ -64,15 +65,15 @@ def evaluate(
     ] = False,
     sweep_images: Annotated[int, typer.Option(min=1, help="Most pairs for --stain-sweep, the first by name.")] = 12,
 ) -> None:
-    """Measure virtual against real images, with trivial answers beside every figure; writes OUT/report.html."""
-    from restain.evaluate import evaluate_folder
+    """Measure virtual against real images, with baselines beside every figure; writes OUT/report.html."""
+    from restain.evaluation import evaluate_folder
 
     if model is not None and images is not None:
         raise RestainError("--model and --images exclude one another: score a model, or pictures made elsewhere.")
     if images is not None and (trust or stain_sweep):
         raise RestainError("--trust and --stain-sweep restain images again, so they need a model and not --images.")
     if trust:
-        from restain.evaluate.checks import trust_folder
+        from restain.evaluation.checks import trust_folder
 
         with progress_bar("trust") as progress:
             trust_folder(
@@ -80,7 +81,7 @@ def evaluate(
                 out,
                 model=model,
                 ensemble=ensemble or (),
-                reader=reader,
+                classifier=classifier,
                 split=split,
                 fit_on=fit_on or (),
                 foreign=foreign or (),
@@ -92,14 +93,14 @@ def evaluate(
             )
         out_console.print(f"trust: {plain(str(out / 'trust.html'))}")
     if stain_sweep:
-        from restain.evaluate.checks import sweep_folder
+        from restain.evaluation.checks import sweep_folder
 
         with progress_bar("stain sweep") as progress:
             sweep_folder(
                 data,
                 out,
                 model=model,
-                reader=reader,
+                classifier=classifier,
                 split=split,
                 fit_on=fit_on or (),
                 images=sweep_images,
@@ -120,11 +121,11 @@ def evaluate(
             mpp=mpp,
             swap=swap,
             command=command_line(),
-            trivial=trivial,
+            baselines=baselines,
             align=align,
             features=None if features == "none" else features,
             lpips=lpips,
-            reader=reader,
+            classifier=classifier,
             progress=progress,
         )
     out_console.print(plain(summary.describe()))
@@ -138,35 +139,39 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option(help="Compare this figure only (a column of per_image.csv); may be repeated.")
     ] = None,
-    trivial: Annotated[
-        bool, typer.Option("--trivial", help="Compare the trivial answers of the first evaluation too.")
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Compare the baselines of the first evaluation too.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Test paired differences between evaluations of the same pairs, and draw them; writes OUT/compare.html."""
-    from restain.evaluate.compare import compare_runs
+    from restain.evaluation.compare import compare_runs
 
     with progress_bar("comparing"):
-        comparison = compare_runs(runs, out, metrics=metric or (), trivial=trivial, seed=seed, command=command_line())
+        comparison = compare_runs(
+            runs, out, metrics=metric or (), baselines=baselines, seed=seed, command=command_line()
+        )
     out_console.print(plain(comparison.describe()))
     out_console.print(f"report: {plain(str(comparison.report))}")
 
 
-@app.command(name="train-reader", epilog="Example: restain train-reader --data BCI_dataset -o runs/reader")
-def train_reader(
+@app.command(
+    name="train-her2-classifier", epilog="Example: restain train-her2-classifier --data BCI_dataset -o runs/classifier"
+)
+def train_her2_classifier(
     data: DataOption,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The reader's folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The classifier's folder.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same reader.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same classifier.")] = 0,
     mpp: Annotated[float, typer.Option(min=0.05, help="Micrometres per pixel of the data.")] = 0.46,
     swap: SwapOption = False,
     tile: Annotated[int, typer.Option(min=64, help="Side of the crops and of the tiles that vote, in px.")] = 256,
     describe: Annotated[str, typer.Option(help="What the data is, in words.")] = "",
 ) -> None:
-    """Train the network that reads HER2 levels from real IHC images of the training split, for 'evaluate --reader'."""
-    from restain.train.reader import train_reader as train
+    """Train the network that reads HER2 levels from real IHC images of the training split, for 'evaluate --her2-classifier'."""
+    from restain.training.her2_classifier import train_her2_classifier as train
 
-    with progress_bar("reader") as progress:
+    with progress_bar("classifier") as progress:
         facts = train(
             data,
             out,
@@ -179,7 +184,7 @@ def train_reader(
             progress=progress,
         )
     told = f"{facts.accuracy:.0%} of {facts.images}" if facts.accuracy is not None else "no"
-    out_console.print(f"reader: {plain(str(out))}; {told} real validation images read right")
+    out_console.print(f"classifier: {plain(str(out))}; {told} real validation images read right")
 
 
 @app.command("compare-slides", epilog="Example: restain compare-slides virtual/a.ome.tiff ihc/a.svs -o comparison")
@@ -188,7 +193,7 @@ def compare_slides(
     real: Annotated[Path, typer.Argument(help="Real IHC slide.")],
     out: OutOption,
     he: Annotated[
-        Path | None, typer.Option("--he", help="The H&E slide beneath the virtual one, for the trivial answer.")
+        Path | None, typer.Option("--he", help="The H&E slide beneath the virtual one, for the baseline.")
     ] = None,
     mpp: Annotated[
         float | None, typer.Option(min=0.01, help="Micrometres per pixel of the real slide, where it does not say.")
@@ -201,7 +206,7 @@ def compare_slides(
     field: Annotated[float, typer.Option(min=100, max=5000, help="Side of a field in µm.")] = 250.0,
 ) -> None:
     """Bring a virtual and a real slide into register, score every field, and draw heat maps."""
-    from restain.evaluate.slide_pair import compare_slides as compare
+    from restain.evaluation.slide_pair import compare_slides as compare
 
     with progress_bar("comparing") as progress:
         page = compare(

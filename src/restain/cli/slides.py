@@ -34,18 +34,18 @@ def cohort(
     mpp: MppOption = None,
     override_mpp: OverrideMppOption = False,
     field: Annotated[float, typer.Option(min=250, max=5000, help="Side of a field in µm.")] = 1000.0,
-    reader: Annotated[
+    classifier: Annotated[
         Path | None,
-        typer.Option(help="Reader for a second opinion; without it the shipped one, which knows the phantom."),
+        typer.Option(help="Her2Classifier for a second opinion; without it the shipped one, which knows the phantom."),
     ] = None,
-    rule_only: Annotated[bool, typer.Option("--rule-only", help="Ask no reader.")] = False,
+    rule_only: Annotated[bool, typer.Option("--rule-only", help="Ask no classifier.")] = False,
     tile: TileOption = None,
     engine: EngineOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Stain the slides of patients, read HER2 per field, slide and patient, and write one page."""
     from restain.cohort import run_cohort
-    from restain.evaluate.reading import load_reader
+    from restain.evaluation.her2_classifier import load_her2_classifier
     from restain.stain import StainOptions, load
 
     stains = load(model, device=device, options=StainOptions().having(**given(tile=tile, engine=engine)))
@@ -54,7 +54,7 @@ def cohort(
             table,
             out,
             model=stains,
-            reader=None if rule_only else load_reader(reader),
+            classifier=None if rule_only else load_her2_classifier(classifier),
             mpp=mpp,
             override_mpp=override_mpp,
             side_um=field,

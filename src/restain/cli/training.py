@@ -24,7 +24,7 @@ def train(
     from restain.recipe import find_recipe, load_recipe
 
     chosen = load_recipe(find_recipe(recipe), set_)
-    from restain.train import train as train_job
+    from restain.training import train as train_job
 
     bundle = train_job(
         chosen,

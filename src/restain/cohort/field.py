@@ -1,7 +1,7 @@
 """A stained slide read field by field: squares of 1 mm², each with its cells' patterns, its DAB and its doubt.
 
 HER2 is uneven within a tumour, so one level for a slide hides what its parts say. Cells are found and judged as in
-:mod:`restain.evaluate.reading`; every cell counts in the field in which its nucleus lies, so that the counts of fields add
+:mod:`restain.evaluation.her2_classifier`; every cell counts in the field in which its nucleus lies, so that the counts of fields add
 up to the slide's, whatever the size of fields.
 
 What is tumour, nobody has told: no network here tells tumour cells from others, and neither does the rule, so *all nuclei
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from restain.evaluate.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
-from restain.evaluate.reading import STAINED_OD, Reader, level_probabilities, pattern_counts
+from restain.evaluation.her2_classifier import STAINED_OD, Her2Classifier, level_probabilities, pattern_counts
+from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.her2 import CELL_SHARE, FAINT_OD, Her2Level, level_of_counts
-from restain.models.familiarity import Familiarity
+from restain.ood.detector import OodDetector
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unmix
 from restain.slides import DensitySlide, Slide, TissueMask
 
@@ -68,8 +68,8 @@ class FieldReading:
     mean_od: float
     """Mean DAB density over the tissue in OD."""
     classifier: Her2Level | None = None
-    """The level by the reader's network; None where none was asked."""
-    familiar: bool | None = None
+    """The level by the classifier's network; None where none was asked."""
+    in_distribution: bool | None = None
     """Whether the H&E here is like the model's training images; None where the bundle does not know."""
 
     @property
@@ -96,7 +96,7 @@ class FieldReading:
             found.append("close to another level")
         if self.classifier is not None and self.classifier != self.level:
             found.append(f"the classifier reads {self.classifier.text}")
-        if self.familiar is False:
+        if self.in_distribution is False:
             found.append("the H&E is unlike the training images")
         return tuple(found)
 
@@ -146,7 +146,7 @@ def doubt(cells: Counts) -> float:
     """The chance that as many cells of the same tissue would be read as another level, in [0, 0.5].
 
     The normal tail of :func:`margin` over the standard error of a share of 10 %, so cells are taken to be independent. It
-    speaks of the number of cells alone: not of whether the stain is right, which ``familiar`` and the classifier hint at.
+    speaks of the number of cells alone: not of whether the stain is right, which ``in_distribution`` and the classifier hint at.
     """
     total = sum(cells)
     if not total:
@@ -188,8 +188,8 @@ def read_fields(
     dab: DensitySlide | None = None,
     white: ArrayLike | None = None,
     he: Slide | None = None,
-    familiarity: Familiarity | None = None,
-    reader: Reader | None = None,
+    ood: OodDetector | None = None,
+    classifier: Her2Classifier | None = None,
     side_um: float = FIELD_UM,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FieldReading]:
@@ -200,9 +200,9 @@ def read_fields(
         tissue: of the slide; its pixel 0 is at the slide's corner.
         dab: its DAB densities, on the same grid; None for colour deconvolution.
         white: ``(3,)`` RGB of the IHC's glass in [1, 255]; None for ``tissue.glass``.
-        he: the H&E slide that it was made from, at whose places ``familiarity`` is asked; on the same grid at ``ihc.mpp``.
-        familiarity: what the model knows of its training images.
-        reader: asked for the classifier's level, where it is given.
+        he: the H&E slide that it was made from, at whose places ``ood`` is asked; on the same grid at ``ihc.mpp``.
+        ood: what the model knows of its training images.
+        classifier: asked for the classifier's level, where it is given.
         side_um: side of a field.
         progress: called with fields done and in all.
 
@@ -227,14 +227,14 @@ def read_fields(
         place = (round(box.origin.y * mpp / side_um), round(box.origin.x * mpp / side_um))
         inside = _tissue_px(tissue, box, mpp)
         cells, own = _stain(ihc, dab, box, mpp, glass, inside)
-        rgb = None if reader is None else ihc.read(box, mpp)
+        rgb = None if classifier is None else ihc.read(box, mpp)
         vote = None
-        if reader is not None and rgb is not None:
-            scale = mpp / reader.facts.mpp
-            vote = Her2Level(int(level_probabilities(reader.network, rgb, scale, reader.facts.tile).argmax()))
+        if classifier is not None and rgb is not None:
+            scale = mpp / classifier.facts.mpp
+            vote = Her2Level(int(level_probabilities(classifier.network, rgb, scale, classifier.facts.tile).argmax()))
         judged = None
-        if he is not None and familiarity is not None:
-            judged = familiarity.judge(he.read(_fullest(inside, box), mpp)).familiar
+        if he is not None and ood is not None:
+            judged = ood.judge(he.read(_fullest(inside, box), mpp)).in_distribution
         stained = own[inside]
         found.append(
             FieldReading(
@@ -245,7 +245,7 @@ def read_fields(
                 stained_share=float(np.mean(stained >= FAINT_OD)) if stained.size else 0.0,
                 mean_od=float(stained.mean(dtype=np.float64)) if stained.size else 0.0,
                 classifier=vote,
-                familiar=judged,
+                in_distribution=judged,
             )
         )
     if progress is not None:

@@ -10,8 +10,8 @@ from markupsafe import Markup, escape
 import restain
 from restain.cohort.field import FIELD_UM, LEAST_TISSUE, SQUARE_UM, FieldReading
 from restain.cohort.patient import PatientReading, SlideReading
-from restain.evaluate import figures
-from restain.evaluate.pages import environment
+from restain.evaluation import figures
+from restain.evaluation.pages import environment
 from restain.her2 import Her2Level
 
 PICTURES = (("he", "H&E"), ("virtual", "virtual HER2 IHC"), ("dab", "DAB density"))
@@ -139,7 +139,7 @@ def change_words(patient: PatientReading) -> str:
 
 
 def _strange(reading: FieldReading) -> bool:
-    return reading.familiar is False or (reading.classifier is not None and reading.classifier != reading.level)
+    return reading.in_distribution is False or (reading.classifier is not None and reading.classifier != reading.level)
 
 
 def _patient(patient: PatientReading) -> dict[str, Any]:

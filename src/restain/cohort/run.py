@@ -19,8 +19,8 @@ from restain.cohort.page import cohort_page
 from restain.cohort.patient import PatientReading, SlideReading
 from restain.cohort.table import Row, read_table
 from restain.errors import RestainError
-from restain.evaluate import figures
-from restain.evaluate.reading import Reader
+from restain.evaluation import figures
+from restain.evaluation.her2_classifier import Her2Classifier
 from restain.files import make_folder, whole_file
 from restain.optics import dab_density
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
@@ -41,7 +41,7 @@ def run_cohort(
     out: Path,
     *,
     model: Model,
-    reader: Reader | None = None,
+    classifier: Her2Classifier | None = None,
     mpp: float | None = None,
     override_mpp: bool = False,
     side_um: float = FIELD_UM,
@@ -59,7 +59,7 @@ def run_cohort(
         table: see :func:`restain.cohort.read_table`.
         out: folder of the results, made where needed.
         model: what stains. Without a stain head DAB is unmixed from its colours.
-        reader: gives the classifier's level of each field where it is given.
+        classifier: gives the classifier's level of each field where it is given.
         mpp: micrometres per pixel of slides that do not say.
         override_mpp: take ``mpp``, or the table's, also where a slide states another.
         side_um: side of a field.
@@ -74,7 +74,7 @@ def run_cohort(
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]
     _check_names(table, rows)
-    job = _Job(out, model, reader, side_um, override_mpp, warn)
+    job = _Job(out, model, classifier, side_um, override_mpp, warn)
     done: list[SlideReading] = []
     failed: list[tuple[str, str]] = []
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
@@ -96,7 +96,7 @@ def run_cohort(
         "Table": f"{table.name}, {len(rows)} slides",
         "Model": model.label,
         "Trained on": model.bundle.card.data,
-        "Classifier": "not asked" if reader is None else f"{reader.label}, trained on {reader.facts.data}",
+        "Classifier": "not asked" if classifier is None else f"{classifier.label}, trained on {classifier.facts.data}",
         "Command": command,
         "restain": restain.__version__,
         "Date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,14 +116,14 @@ class _Job:
 
     out: Path
     model: Model
-    reader: Reader | None
+    classifier: Her2Classifier | None
     side_um: float
     override_mpp: bool
     warn: Callable[[str], None]
 
 
 def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Progress) -> SlideReading:
-    model, reader, side_um = job.model, job.reader, job.side_um
+    model, classifier, side_um = job.model, job.classifier, job.side_um
     options = replace(model.options, mpp=mpp, override_mpp=job.override_mpp, dab=model.has_dab, format="ome-tiff")
     stained = stain_slide(
         row.slide, folder, model, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
@@ -132,7 +132,12 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
     assert figures is not None
     assert stained.tissue is not None
     text = stained.provenance.identity
-    key = {"format": FORMAT, "side_um": side_um, "reader": None if reader is None else reader.facts.hash, "stain": text}
+    key = {
+        "format": FORMAT,
+        "side_um": side_um,
+        "classifier": None if classifier is None else classifier.facts.hash,
+        "stain": text,
+    }
     kept = folder / f"{slide_name(row.slide)}.fields.json"
     pictures = job.out / "pictures" / folder.name
     with open_slide(row.slide, mpp, override_mpp=job.override_mpp) as he, open_slide(stained.path) as ihc:
@@ -147,8 +152,8 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
                     dab=density,
                     white=model.own_white if options.white is None else options.white,
                     he=he,
-                    familiarity=model.bundle.familiarity,
-                    reader=reader,
+                    ood=model.bundle.ood,
+                    classifier=classifier,
                     side_um=side_um,
                     progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
                 )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from restain.evaluate.background import background_db, background_de
-from restain.evaluate.stain import background_mask, dab_r16
+from restain.evaluation.background import background_db, background_de
+from restain.evaluation.stain import background_mask, dab_r16
 from restain.geometry import um_to_px
 from restain.optics import dab_density, glass_white, hematoxylin_density
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from restain.evaluate.trivial import DESCRIPTIONS
+from restain.evaluation.baselines import DESCRIPTIONS
 from restain.files import whole_file
 
 COLUMNS = {

@@ -17,17 +17,17 @@ from restain.crossval.limits import DESCRIPTIONS, limits
 from restain.crossval.report import write_page
 from restain.data import Pair, open_pairs
 from restain.errors import RestainError
-from restain.evaluate import evaluate_folder, load_summary
-from restain.evaluate.figures import save_figure
-from restain.evaluate.summary import finite, mean_interval
+from restain.evaluation import evaluate_folder, load_summary
+from restain.evaluation.figures import save_figure
+from restain.evaluation.summary import finite, mean_interval
 from restain.files import make_folder, whole_file
 from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
 from restain.slides import read_image
 from restain.stain import Model, StainOptions
-from restain.train import train
-from restain.train.prepare import prepare
+from restain.training import train
+from restain.training.prepare import prepare
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Row = dict[str, Any]

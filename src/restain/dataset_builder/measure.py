@@ -23,7 +23,7 @@ from restain.register.structure import channels
 FOCUS_UM = (0.5, 2.0)
 """Standard deviations of the Gaussians whose differences are the fine and the middle scale of :func:`focus`."""
 POSITIVE_OD = 0.10
-"""DAB density, smoothed by one pixel, from which a pixel is stained, as in :mod:`restain.evaluate.stain`."""
+"""DAB density, smoothed by one pixel, from which a pixel is stained, as in :mod:`restain.evaluation.stain`."""
 MATCHING = 0.2
 """A block correlates at least so much where it shows the same tissue. See docs/build.md for what it was set on."""
 FAR_OFF = 90.0

@@ -16,7 +16,7 @@ from restain.dataset_builder.cut import PairReader, Patch
 from restain.dataset_builder.rules import BALANCE, RULES, UNREADABLE
 from restain.dataset_builder.survey import Survey
 from restain.errors import RestainError
-from restain.evaluate.pages import environment
+from restain.evaluation.pages import environment
 from restain.files import make_folder, whole_file
 from restain.her2 import Her2Level
 from restain.images import Rgb

@@ -100,7 +100,7 @@ def check_phantom(
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckSummary:
-    """Measure attribution and attention against the phantom's known causes, beside trivial maps.
+    """Measure attribution and attention against the phantom's known causes, beside baseline maps.
 
     Writes ``explain.html``, ``explain.json`` and overlays of the first images. Each image's level is explained on its
     middle window, and the DAB of one place: a tumour cell drawn by ``seed`` among those to whose disc the model gives at
@@ -285,17 +285,17 @@ def _measured(
     steps: int,
     more: Mapping[str, Floats] | None = None,
 ) -> dict[str, Any]:
-    """Every measure of every map and of the trivial ones. The curves are heights of the target over its whole value
+    """Every measure of every map and of the baselines. The curves are heights of the target over its whole value
     (DAB), or of the level's probability."""
     seed = case.seed * 100_003 + case.number
     shape = (he.shape[0], he.shape[1])
-    trivial = {"random": random_map(shape, seed), "edge": edge_map(he, case.mpp), **(more or {})}
+    baselines = {"random": random_map(shape, seed), "edge": edge_map(he, case.mpp), **(more or {})}
     target = case.calls.counted(target)
     with torch.inference_mode():
         whole, bare = (float(target(batch_of(x)).item()) for x in (he.astype(np.float32), baseline))
     scale = whole if more is not None else 1.0
     measures: dict[str, dict[str, float]] = {}
-    for name, values in {**maps, **trivial}.items():
+    for name, values in {**maps, **baselines}.items():
         areas = {
             key: area_under(
                 curve(target, he, baseline, values, insert=insert, steps=steps, seed=seed, ends=(whole, bare))

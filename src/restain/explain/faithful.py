@@ -1,7 +1,7 @@
 """Does a map say what drives the target? Where it lies against a known cause, and what happens when the image is taken
 away or given back in its order.
 
-Every map, also the trivial ones, is smoothed by the same Gaussian and ordered on the same grid of patches, so that none
+Every map, also the baselines, is smoothed by the same Gaussian and ordered on the same grid of patches, so that none
 wins by being finer than another.
 """
 
@@ -112,19 +112,19 @@ def area_under(values: Floats) -> float:
 
 
 def random_map(shape: tuple[int, int], seed: int) -> Floats:
-    """Trivial answer: even noise in [0, 1), one draw per patch."""
+    """Baseline: even noise in [0, 1), one draw per patch."""
     height, width = shape
     drawn = np.random.default_rng([seed]).random((-(-height // PATCH), -(-width // PATCH)))
     return np.kron(drawn, np.ones((PATCH, PATCH)))[:height, :width].astype(np.float32)
 
 
 def edge_map(he: NDArray[np.uint8], mpp: float) -> Floats:
-    """Trivial answer: gradient magnitude of the H&E's brightness at 0.5 µm; knows nothing of the model."""
+    """Baseline: gradient magnitude of the H&E's brightness at 0.5 µm; knows nothing of the model."""
     grey = he.astype(np.float32).mean(axis=-1)
     return np.asarray(ndimage.gaussian_gradient_magnitude(grey, 0.5 / mpp, mode="reflect"), np.float32)
 
 
 def nearness_map(shape: tuple[int, int], point: Point, mpp: float) -> Floats:
-    """Trivial answer for a place: a Gaussian of 8 µm around it; says only where the question was asked."""
+    """Baseline for a place: a Gaussian of 8 µm around it; says only where the question was asked."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     return np.exp(-0.5 * (np.hypot(y - point.y, x - point.x) * mpp / 8.0) ** 2).astype(np.float32)

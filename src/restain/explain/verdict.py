@@ -19,9 +19,9 @@ MEASURES = {
 """Key, title, and whether more is better."""
 
 DECISIVE = ("inside", "gap")
-"""What a map must lead both trivial maps in to be called informative: where it lies, and what happens without it."""
+"""What a map must lead both baseline maps in to be called informative: where it lies, and what happens without it."""
 
-TRIVIAL = ("random", "edge")
+BASELINES = ("random", "edge")
 RESAMPLES = 2000
 
 
@@ -57,16 +57,16 @@ def figures_of(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, dict[str,
 
 
 def verdicts(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """What each of the model's maps is worth against the trivial ones, image by image.
+    """What each of the model's maps is worth against the baselines, image by image.
 
-    Per map ``gains``, ``{measure: {trivial map: Figure}}``, how much better it is (more where more is better, less where
-    less); ``informative``; and a sentence. Informative needs, in both ``DECISIVE`` measures and against both trivial maps,
+    Per map ``gains``, ``{measure: {baseline map: Figure}}``, how much better it is (more where more is better, less where
+    less); ``informative``; and a sentence. Informative needs, in both ``DECISIVE`` measures and against both baseline maps,
     an interval of the paired gain that lies above 0.
     """
     found = []
     maps = list(rows[0]["measures"])
     for name in maps:
-        if name in (*TRIVIAL, "nearness"):
+        if name in (*BASELINES, "nearness"):
             continue
         gains = {
             key: {
@@ -75,11 +75,11 @@ def verdicts(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
                     seed,
                 )
                 for other in maps
-                if other in (*TRIVIAL, "nearness")
+                if other in (*BASELINES, "nearness")
             }
             for key, (_, more) in MEASURES.items()
         }
-        failed = [(key, other) for key in DECISIVE for other in TRIVIAL if not gains[key][other].low > 0]
+        failed = [(key, other) for key in DECISIVE for other in BASELINES if not gains[key][other].low > 0]
         found.append(
             {
                 "map": name,
@@ -100,9 +100,9 @@ def _sentence(name: str, gains: dict[str, dict[str, Figure]], failed: list[tuple
     title = name.replace("_", " ")
     if failed:
         words = "; ".join(shown(*f) for f in failed)
-        text = f"{title} is uninformative on these {images} images: it does not beat the trivial maps in {words}."
+        text = f"{title} is uninformative on these {images} images: it does not beat the baseline maps in {words}."
     else:
-        words = "; ".join(shown(key, other) for key in DECISIVE for other in TRIVIAL)
+        words = "; ".join(shown(key, other) for key in DECISIVE for other in BASELINES)
         text = f"{title} is informative on these {images} images: {words}."
     if "nearness" in gains["inside"]:
         lost = [key for key in DECISIVE if not gains[key]["nearness"].low > 0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from restain.evaluate.agreement import share
+from restain.evaluation.agreement import share
 from restain.review import mrmc
 from restain.review.definition import CHOICES, Kind, Modality, StudyDefinition
 from restain.review.mrmc import MISSING, Interval, Ints

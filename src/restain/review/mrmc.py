@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from restain.evaluate.agreement import LEVELS, RESAMPLES, quadratic_kappa
+from restain.evaluation.agreement import LEVELS, RESAMPLES, quadratic_kappa
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

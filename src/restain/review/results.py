@@ -11,7 +11,7 @@ from typing import Any
 
 import restain
 from restain.errors import RestainError
-from restain.evaluate.pages import environment
+from restain.evaluation.pages import environment
 from restain.files import whole_file
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.export import export_answers

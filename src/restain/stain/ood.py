@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.images import Rgb
-from restain.models.appearance import GLASS_OD
-from restain.models.appearance import TILE as SEEN
-from restain.models.familiarity import Familiarity
+from restain.ood.detector import OodDetector
+from restain.ood.features import GLASS_OD
+from restain.ood.features import TILE as SEEN
 from restain.optics import optical_density
 from restain.slides import Polygon, to_polygons
 from restain.stain.figures import OodTiles
@@ -29,7 +29,7 @@ _FINER = 8
 
 
 class TileScores:
-    """Scores of a slide's tiles (see :mod:`restain.models.familiarity`; above 1 is unlike), as lines of a file that grows.
+    """Scores of a slide's tiles (see :mod:`restain.ood.detector`; above 1 is unlike), as lines of a file that grows.
 
     Of each tile its fullest piece of 256 px is looked at, since more costs more than it tells. What was written before a kill is
     read again; safe from many threads.
@@ -37,14 +37,14 @@ class TileScores:
     Args:
         path: of the lines; made where there is none.
         grid: rows and columns of tiles.
-        familiarity: the model's.
+        ood: the model's.
 
     Raises:
         RestainError: if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, grid: tuple[int, int], familiarity: Familiarity) -> None:
-        self.path, self.familiarity = path, familiarity
+    def __init__(self, path: Path, grid: tuple[int, int], ood: OodDetector) -> None:
+        self.path, self.ood = path, ood
         self.scores = np.full(grid, np.nan, np.float32)
         self._lock = threading.Lock()
         try:
@@ -71,7 +71,7 @@ class TileScores:
             # The margin round tissue counts as tissue, but glass with a rim of tissue is like no training image.
             return
         # Rounded as in the file, so that it does not matter which tiles were judged before a kill.
-        score = round(self.familiarity.judge(he[piece]).score, 4)
+        score = round(self.ood.judge(he[piece]).score, 4)
         with self._lock:
             self.scores[row, column] = score
             try:

@@ -231,8 +231,8 @@ def judge(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> Ood | None:
         images: ``(H, W, 3)`` uint8 RGB at the model's mpp: places of the source, of which the one in the middle of their
             scores speaks for all.
     """
-    if bundle.familiarity is None or not images:
+    if bundle.ood is None or not images:
         return None
-    verdicts = sorted((bundle.familiarity.judge(he) for he in images), key=lambda verdict: verdict.score)
+    verdicts = sorted((bundle.ood.judge(he) for he in images), key=lambda verdict: verdict.score)
     verdict = verdicts[(len(verdicts) - 1) // 2]
     return Ood(verdict.score, verdict.reason)

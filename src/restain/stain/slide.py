@@ -138,7 +138,7 @@ def _stain_to_slide(
     slide, source, out = given.slide, given.source, target.parent
     name = slide_name(source)
     tissue, report = out / f"{name}.tissue.geojson", out / f"{name}.stain.json"
-    ood = None if model.bundle.familiarity is None else out / f"{name}.ood.geojson"
+    ood = None if model.bundle.ood is None else out / f"{name}.ood.geojson"
     dab = out / f"{name}.dab.ome.tiff" if options.dab else None
     steps, began = Steps(progress), time.perf_counter()
     made = provenance_of(given, model, options, quality, steps.part(LOOKED // 2))
@@ -160,8 +160,8 @@ def _stain_to_slide(
         folder = stores[0].folder
         survey = kept_survey(folder, made.identity, slide, model, looked.survey, looked.windows, share)
         scores = None
-        if model.bundle.familiarity is not None:
-            scores = TileScores(folder / "ood.jsonl", stores[0].grid, model.bundle.familiarity)
+        if model.bundle.ood is not None:
+            scores = TileScores(folder / "ood.jsonl", stores[0].grid, model.bundle.ood)
         glass = glass_of(slide, model, options, looked.tissue, quality)
         stainer = BlockStainer(slide, model, options, looked.area, glass, survey.context, stores, scores)
         stainer.seconds.survey = time.perf_counter() - looking

@@ -77,7 +77,7 @@ def survey_slide(
         judged: whether they are held against the training images.
     """
     some: set[int] = set()
-    if judged and model.bundle.familiarity is not None:
+    if judged and model.bundle.ood is not None:
         some = set(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int))
     surveys = survey is not None and model.generator.surveys
     looks = survey.looks(model.generator) if survey is not None and surveys else 1

@@ -1,0 +1,183 @@
+"""How well HER2 levels that were read from images agree with the levels that are known.
+
+Every figure comes as ``{"mean", "low", "high", "n"}``: its value, the ends of its 95 % interval and the number of images
+or slides behind it, ``None`` where it is undefined. Shares (accuracy, sensitivity, specificity) have Wilson's interval
+(*J Am Stat Assoc* 22:209, 1927), which does not shrink to nothing at 100 %; kappa has a percentile bootstrap interval
+that draws slides whole where slides are known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from restain.her2 import Her2Level
+
+Counts = NDArray[np.float64]
+
+LEVELS = len(Her2Level)
+RESAMPLES = 2000
+"""Bootstrap samples behind kappa's interval."""
+
+READINGS = {
+    "classifier": "a network trained on real IHC images",
+    "rule": "the ASCO/CAP definition on the DAB map",
+}
+"""The two ways in which a level is read, in words."""
+
+GROUPS: Mapping[str, tuple[Her2Level, ...]] = {
+    "0": (Her2Level.ZERO,),
+    "low": (Her2Level.ONE, Her2Level.TWO),
+    "3+": (Her2Level.THREE,),
+}
+"""What treatment tells apart: no HER2, HER2-low, and positive. (Whether 2+ is low is decided by in-situ hybridisation,
+which an image does not show.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingRow:
+    """What was read from one method's image of one pair, and the level that is known."""
+
+    name: str
+    slide: str | None
+    """The slide that the patch was cut from, where it is known."""
+    level: Her2Level | None
+    """The slide's level; rows without one do not count."""
+    method: str
+    """``model``, a baseline, or ``real`` for the real IHC image: the ceiling of any reading."""
+    classifier: Her2Level
+    rule: Her2Level
+
+
+def agreement(rows: Sequence[ReadingRow], seed: int = 0) -> dict[str, Any]:
+    """Agreement with the known level, by method and reading, per patch and per slide.
+
+    Args:
+        rows: one per image and method; those without a known level are left out.
+        seed: of the bootstrap.
+
+    Returns:
+        ``{method: {reading: {"patch": figures, "slide": figures | None}}}``, ready for JSON. Figures are ``n``,
+        ``accuracy``, ``kappa`` (quadratic weights), ``confusion`` (4 lists of 4 counts: a row per known level, a column
+        per read one) and ``groups``: ``{"0" | "low" | "3+": {"sensitivity", "specificity"}}``. ``slide`` is ``None``
+        where a row's slide is not known; a slide is read as the level of most of its patches (of two equally frequent
+        ones, the higher: a missed positive costs the patient more).
+    """
+    known = [row for row in rows if row.level is not None]
+    result: dict[str, Any] = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in known if row.method == method]
+        slides = [row.slide for row in own if row.slide is not None]
+        result[method] = {}
+        for reading in READINGS:
+            truth = [int(row.level) for row in own if row.level is not None]
+            read = [int(getattr(row, reading)) for row in own]
+            whole = slides if own and len(slides) == len(own) else None
+            result[method][reading] = {
+                "patch": figures(truth, read, whole, seed),
+                "slide": None if whole is None else figures(*_per_slide(truth, read, whole), None, seed),
+            }
+    return result
+
+
+def figures(
+    truth: Sequence[int], read: Sequence[int], slides: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """The figures of :func:`agreement` of two equally long sequences of class indices 0 to 3.
+
+    Args:
+        truth: known levels.
+        read: levels read.
+        slides: the slide of each, which the bootstrap draws whole; ``None`` draws one by one.
+        seed: of the bootstrap.
+    """
+    table = confusion(truth, read)
+    right, n = int(np.trace(table)), int(table.sum())
+    groups = {}
+    for name, levels in GROUPS.items():
+        inside = np.isin(np.arange(LEVELS), [int(level) for level in levels])
+        found, others = table[np.ix_(inside, inside)].sum(), table[np.ix_(~inside, ~inside)].sum()
+        groups[name] = {
+            "sensitivity": share(int(found), int(table[inside].sum())),
+            "specificity": share(int(others), int(table[~inside].sum())),
+        }
+    return {
+        "n": n,
+        "accuracy": share(right, n),
+        "kappa": _kappa_interval(truth, read, slides, seed),
+        "confusion": table.astype(int).tolist(),
+        "groups": groups,
+    }
+
+
+def confusion(truth: Sequence[int], read: Sequence[int]) -> Counts:
+    """Counts ``(4, 4)``: a row per known level, a column per level read."""
+    table = np.zeros((LEVELS, LEVELS))
+    np.add.at(table, (np.asarray(truth, dtype=int), np.asarray(read, dtype=int)), 1)
+    return table
+
+
+def quadratic_kappa(table: Counts) -> Counts:
+    """Cohen's kappa with quadratic weights (Cohen, *Psychol Bull* 70:213, 1968) of ``(..., 4, 4)`` counts: ``(...)``.
+
+    1 is full agreement, 0 that of chance with the same margins. NaN where chance alone cannot disagree: everything is,
+    and was read as, one level.
+    """
+    level = np.arange(LEVELS)
+    weight = (level[:, None] - level) ** 2
+    n = np.maximum(table.sum(axis=(-2, -1)), 1)
+    chance = table.sum(axis=-1)[..., :, None] * table.sum(axis=-2)[..., None, :] / n[..., None, None]
+    observed, expected = (weight * table).sum(axis=(-2, -1)), (weight * chance).sum(axis=(-2, -1))
+    ratio = np.divide(observed, expected, out=np.full(np.shape(observed), np.nan), where=expected > 0)
+    return np.asarray(1 - ratio)
+
+
+def share(hits: int, n: int) -> dict[str, float | int | None]:
+    """A share of ``n`` with Wilson's 95 % interval."""
+    if n == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return {"mean": hits / n, "low": float(ends.low), "high": float(ends.high), "n": n}
+
+
+def _kappa_interval(
+    truth: Sequence[int], read: Sequence[int], slides: Sequence[str] | None, seed: int
+) -> dict[str, float | int | None]:
+    value = float(quadratic_kappa(confusion(truth, read)))
+    if math.isnan(value):
+        return {"mean": None, "low": None, "high": None, "n": len(truth)}
+    whole = range(len(truth)) if slides is None else slides
+    units = {unit: number for number, unit in enumerate(dict.fromkeys(whole))}
+    tables = np.zeros((len(units), LEVELS, LEVELS))
+    np.add.at(tables, ([units[unit] for unit in whole], list(truth), list(read)), 1)
+    drawn = np.random.default_rng([seed, len(units)]).multinomial(
+        len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES
+    )
+    samples = quadratic_kappa(np.tensordot(drawn.astype(np.float64), tables, axes=1))
+    samples = samples[np.isfinite(samples)]
+    if len(units) < 2 or samples.size == 0:
+        return {"mean": value, "low": None, "high": None, "n": len(truth)}
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return {"mean": value, "low": float(low), "high": float(high), "n": len(truth)}
+
+
+def _per_slide(truth: Sequence[int], read: Sequence[int], slides: Sequence[str]) -> tuple[list[int], list[int]]:
+    patches: dict[str, list[tuple[int, int]]] = {}
+    for slide, known, found in zip(slides, truth, read, strict=True):
+        patches.setdefault(slide, []).append((known, found))
+    return (
+        [_most([known for known, _ in votes]) for votes in patches.values()],
+        [_most([found for _, found in votes]) for votes in patches.values()],
+    )
+
+
+def _most(levels: Sequence[int]) -> int:
+    counts = Counter(levels)
+    return max(counts, key=lambda level: (counts[level], level))

@@ -1,0 +1,327 @@
+"""Finished evaluations of the same pairs against one another: paired differences with intervals and corrected tests.
+
+Two methods that were scored on the same images are compared image by image, since images differ far more than methods
+do. Every difference is told as a *gain*: how much better a method is than the baseline, positive where it is better, in
+the figure's own unit (of the distance from zero where zero is best, of the logarithm where a ratio of one is best).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wilcoxon
+
+import restain
+from restain.errors import RestainError
+from restain.evaluation.agreement import READINGS
+from restain.evaluation.catalogue import METRICS, Better, merit
+from restain.evaluation.compare_page import render_comparison
+from restain.evaluation.summary import EvaluationSummary, finite, load_summary
+from restain.files import whole_file
+
+Floats = NDArray[np.float64]
+Row = Mapping[str, Any]
+
+RESAMPLES = 2000
+"""Bootstrap samples behind an interval."""
+
+SIGNIFICANT = 0.05
+"""A corrected p below this is told as a difference."""
+
+FIGURES: Mapping[str, tuple[str, str, int, Better]] = {
+    m.key: (m.title, m.unit, m.digits, m.better) for m in METRICS if m.better is not None
+} | {f"reading_{name}": (f"HER2 level right, by the {name}", "", 3, "higher") for name in READINGS}
+"""What can be compared: title, unit, digits and better side, in the order of the tables."""
+
+
+_COLUMNS = (
+    *("metric", "title", "unit", "better", "run", "n", "units", "mean_baseline", "mean_run"),
+    *("gain", "low", "high", "better_on", "p", "p_holm", "verdict"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One method against the baseline in one figure."""
+
+    metric: str
+    title: str
+    unit: str
+    digits: int
+    better: Better
+    run: str
+    n: int
+    """Images on which both are defined."""
+    units: int
+    """What is drawn and ranked: slides where all are known, else images."""
+    mean_baseline: float
+    mean_run: float
+    gain: float
+    """Mean over images; positive where the run is better."""
+    low: float
+    high: float
+    """Ends of the gain's 95 % interval; NaN with a single unit."""
+    better_on: int
+    """Images on which the run is better."""
+    p: float
+    """Wilcoxon's, NaN with a single unit."""
+    p_holm: float = math.nan
+    """Corrected for all tests of the comparison."""
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``no difference shown``."""
+        if not self.p_holm < SIGNIFICANT or self.gain == 0:
+            return "no difference shown"
+        return "better" if self.gain > 0 else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A finished comparison: its folder and what ``compare.json`` there holds."""
+
+    out: Path
+    result: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.out / "compare.html"
+
+    def describe(self) -> str:
+        """The differences that stand after the correction, in a few lines."""
+        result = self.result
+        lines = [f"{result['images']} images{_slides(result['slides'])}; baseline: {result['baseline']}"]
+        for run in result["runs"][1:]:
+            own = [line for line in result["differences"] if line["run"] == run["label"]]
+            told = [
+                f"{verdict} in {', '.join(found)}"
+                for verdict in ("better", "worse")
+                if (found := [line["title"] for line in own if line["verdict"] == verdict])
+            ]
+            lines.append(f"{run['label']}: {'; '.join(told) or 'no difference shown'} ({len(own)} figures)")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    label: str
+    folder: Path
+    method: str
+    rows: Mapping[str, Row]
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    metrics: Sequence[str] = (),
+    baselines: bool = False,
+    seed: int = 0,
+    command: str = "",
+) -> Comparison:
+    """Test each evaluation against the first; write ``compare.json``, ``compare.csv`` and ``compare.html``.
+
+    The interval of a mean gain is a paired percentile bootstrap over images, or over whole slides where the slide of
+    every image is known. The p-value is Wilcoxon's signed-rank test (*Biometrics Bulletin* 1:80, 1945) of the gains of
+    images, or of the mean gains of slides, corrected for all tests of the page by Holm (*Scand J Stat* 6:65, 1979).
+
+    Args:
+        folders: finished evaluations of the same pairs; the first is the baseline.
+        out: folder of the results; made where needed.
+        metrics: keys of the figures to compare; all that the evaluations have by default.
+        baselines: compare the baselines of the first evaluation too.
+        seed: of the bootstrap.
+        command: the command line, for the report.
+
+    Raises:
+        RestainError: if there is nothing to compare, a folder holds no evaluation, the evaluations are of different
+            images, a metric is unknown, or a file cannot be written.
+    """
+    for key in metrics:
+        if key not in FIGURES:
+            raise RestainError(f"'{key}' is not a figure with a better side; those are {', '.join(FIGURES)}.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RestainError(f"An evaluation is given twice ({', '.join(map(str, folders))}).")
+    runs = _runs([load_summary(folder) for folder in folders], baselines)
+    if len(runs) < 2:
+        raise RestainError("A comparison needs at least two evaluations, or --baselines beside a single one.")
+    baseline = runs[0]
+    chosen = [key for key in FIGURES if not metrics or key in metrics]
+    found = [d for key in chosen for run in runs[1:] if (d := _difference(key, baseline, run, seed)) is not None]
+    corrected = holm([d.p for d in found])
+    differences = [replace(d, p_holm=p) for d, p in zip(found, corrected, strict=True)]
+    compared = {d.metric for d in differences}
+    slides = _slides_of(baseline)
+    comparison = Comparison(
+        out,
+        finite(
+            {
+                "notice": restain.NOTICE,
+                "baseline": baseline.label,
+                "runs": [{"label": r.label, "folder": str(r.folder), "method": r.method} for r in runs],
+                "images": len(baseline.rows),
+                "slides": None if slides is None else len(set(slides.values())),
+                "differences": [asdict(d) | {"verdict": d.verdict} for d in differences],
+                "absent": [FIGURES[key][0] for key in chosen if key not in compared],
+                "tests": sum(not math.isnan(d.p) for d in differences),
+                "definitions": {"resamples": RESAMPLES, "seed": seed, "significant": SIGNIFICANT},
+                "command": command,
+                "restain": restain.__version__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        ),
+    )
+    _write(comparison)
+    return comparison
+
+
+def paired_interval(gain: Floats, unit: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``gain`` (one per image); units are drawn whole.
+
+    NaN at both ends where there is a single unit.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(unit))}
+    if len(names) < 2:
+        return math.nan, math.nan
+    member = [names[name] for name in unit]
+    sums, counts = np.bincount(member, gain), np.bincount(member)
+    drawn = np.random.default_rng([seed, len(names)]).integers(0, len(names), (RESAMPLES, len(names)))
+    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def signed_rank(gain: Floats) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test that ``gain`` is symmetric about zero.
+
+    Exact up to 50 units without ties or zeros, else by the normal approximation; zeros are left out, and 1 if nothing
+    remains. NaN with fewer than two units.
+    """
+    if len(gain) < 2:
+        return math.nan
+    # Equal sums of unequal numbers differ in the last bits, which would be a zero with a rank.
+    rounded = np.round(gain, 12)
+    return 1.0 if not rounded.any() else float(wilcoxon(rounded[rounded != 0]).pvalue)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values; NaN stay NaN and are not counted as tests."""
+    order = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
+    corrected, floor = [math.nan] * len(p), 0.0
+    for rank, (value, index) in enumerate(order):
+        floor = max(floor, min(1.0, value * (len(order) - rank)))
+        corrected[index] = floor
+    return corrected
+
+
+def _runs(summaries: Sequence[EvaluationSummary], baselines: bool) -> list[_Run]:
+    models = [_run(summary, "model") for summary in summaries]
+    for run in models[1:]:
+        _require_same_pairs(models[0], run)
+    uses = Counter(run.label for run in models)
+    runs = [run if uses[run.label] == 1 else replace(run, label=f"{run.label} in {run.folder}") for run in models]
+    if baselines and summaries:
+        methods = dict.fromkeys(row["method"] for row in summaries[0].metrics["per_image"])
+        runs += [_run(summaries[0], method) for method in methods if method not in ("model", "real")]
+    return runs
+
+
+def _run(summary: EvaluationSummary, method: str) -> _Run:
+    try:
+        rows = {row["name"]: row for row in summary.metrics["per_image"] if row["method"] == method}
+        label = str(summary.metrics["model"]["label"]) if method == "model" else method
+    except (KeyError, TypeError):
+        raise RestainError(f"{summary.out / 'metrics.json'} is not the result of an evaluation.") from None
+    return _Run(label, summary.out, method, rows)
+
+
+def _require_same_pairs(one: _Run, other: _Run) -> None:
+    strange = sorted(one.rows.keys() ^ other.rows.keys())
+    if strange:
+        raise RestainError(
+            f"{one.folder} and {other.folder} are not of the same pairs: {strange[0]} is in one of them only"
+            f"{f' (and {len(strange) - 1} more)' if len(strange) > 1 else ''}."
+        )
+    for name, row in one.rows.items():
+        a, b = (r.get("dab_mean_real") for r in (row, other.rows[name]))
+        if a is not None and b is not None and abs(a - b) > 1e-4:
+            raise RestainError(
+                f"{one.folder} and {other.folder} are not of the same pairs: the real image of {name} differs."
+            )
+
+
+def _slides_of(run: _Run) -> dict[str, str] | None:
+    slides = {name: row.get("slide") for name, row in run.rows.items()}
+    return {name: str(slide) for name, slide in slides.items()} if all(slides.values()) else None
+
+
+def _slides(count: int | None) -> str:
+    return "" if count is None else f" of {count} slide{'' if count == 1 else 's'}"
+
+
+def _value(key: str, row: Row) -> float:
+    if key.startswith("reading_"):
+        read, level = row.get(key), row.get("level")
+        return float(read == level) if read and level else math.nan
+    value = row.get(key)
+    return math.nan if value is None else float(value)
+
+
+def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | None:
+    title, unit, digits, better = FIGURES[key]
+    slides = _slides_of(baseline)
+    names = list(baseline.rows)
+    both = np.array([(_value(key, baseline.rows[k]), _value(key, run.rows[k])) for k in names]).reshape(-1, 2)
+    there = np.isfinite(both).all(axis=1)
+    if not there.any():
+        return None
+    both, kept = both[there], [name for name, is_there in zip(names, there, strict=True) if is_there]
+    turned = merit(both, better)
+    gain = turned[:, 1] - turned[:, 0]
+    clusters = kept if slides is None else [slides[name] for name in kept]
+    units = np.array([gain[np.array(clusters) == cluster].mean() for cluster in dict.fromkeys(clusters)])
+    low, high = paired_interval(gain, clusters, seed)
+    return Difference(
+        metric=key,
+        title=title,
+        unit=unit,
+        digits=digits,
+        better=better,
+        run=run.label,
+        n=len(kept),
+        units=len(units),
+        mean_baseline=float(both[:, 0].mean()),
+        mean_run=float(both[:, 1].mean()),
+        gain=float(gain.mean()),
+        low=low,
+        high=high,
+        better_on=int((gain > 0).sum()),
+        p=signed_rank(units),
+    )
+
+
+def _write(comparison: Comparison) -> None:
+    out, result = comparison.out, comparison.result
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise RestainError(f"{out}: the folder cannot be made ({fault.strerror}).") from None
+    with whole_file(out / "compare.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(result["differences"])
+    with whole_file(comparison.report) as partial:
+        partial.write_text(render_comparison(result), encoding="utf-8")
+    with whole_file(out / "compare.json") as partial:
+        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,311 @@
+"""A virtual slide against the real one: brought into register, measured field by field, shown as heat maps."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import restain
+from restain.errors import RestainError
+from restain.evaluation import stain
+from restain.evaluation.catalogue import METRICS, POOLED, POOLED_WIDE
+from restain.evaluation.reference import deconvolved
+from restain.evaluation.score import Scorer
+from restain.evaluation.stain import Moments
+from restain.evaluation.summary import finite, pooled_interval
+from restain.files import make_folder, whole_file
+from restain.geometry import Point, Region, Size, um_to_px
+from restain.images import Rgb, write_png
+from restain.optics import hematoxylin_density
+from restain.prediction import Prediction
+from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
+from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
+from restain.slides.find import split_number
+
+Progress = Callable[[int, int], None]
+
+FIELD_UM = 250.0
+"""Side of a field: large enough for a correlation over two hundred cells of 16 µm."""
+LEAST_TISSUE = 0.25
+"""Fields with a smaller share of tissue, on either slide, are left out."""
+PICTURE_PX = 900
+"""Longer side of the overviews."""
+
+SHOWN = tuple(m for m in METRICS if m.group in ("where", "amount", "white"))
+"""The figures of a field: all that say something of the stain. PSNR and the like are left to pairs that match."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: its place in px of the virtual slide, its figures by the keys of ``SHOWN``, its sums over cells."""
+
+    region: Region
+    values: dict[str, float]
+    moments: dict[str, Moments]
+
+
+def compare_slides(
+    virtual: Path,
+    real: Path,
+    out: Path,
+    *,
+    he: Path | None = None,
+    mpp: float | None = None,
+    override_mpp: bool = False,
+    transform: Path | None = None,
+    side_um: float = FIELD_UM,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Path:
+    """Compare a virtual IHC slide with a real one; returns the page ``out/slides.html``.
+
+    The real slide is laid on the virtual one (:func:`restain.register.register_slides`, or ``transform``) and read on its
+    grid. Every field with tissue on both is scored as the evaluation scores an image (:class:`restain.evaluation.score.Scorer`).
+    The virtual slide's DAB is its own map where ``NAME.dab.ome.tiff`` lies beside it, else deconvolved like the real
+    one's. Beside the page: ``slides.json``, ``fields.csv``, ``pictures/``, ``transform/``. Called again after a kill, it
+    goes on with the next field.
+
+    Args:
+        virtual: what :func:`restain.stain.stain_slide` wrote, or another virtual slide.
+        real: the chemically stained slide, of the same section or a neighbouring one.
+        out: folder of the results, made where needed.
+        he: the H&E slide that the virtual one was made from; adds the baseline, its hematoxylin.
+        mpp: micrometres per pixel of the real slide, where it does not say.
+        override_mpp: take ``mpp`` also where the real slide states another.
+        transform: a file as :func:`restain.register.read_transform` takes it, from the virtual slide to the real one.
+        side_um: side of a field.
+        command: the command line, for the page.
+        progress: called with thousandths done and 1000.
+
+    Raises:
+        RestainError: if a slide cannot be read or has no mpp, the two do not show the same tissue, no field has tissue on
+            both, or the results cannot be written.
+    """
+    from restain.evaluation.slide_pair_page import write_page
+
+    make_folder(out)
+    make_folder(out / "pictures")
+
+    def tell(start: int, end: int) -> Progress:
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress(start + (end - start) * done // max(total, 1), 1000)
+
+        return report
+
+    with open_slide(virtual) as ours, open_slide(real, mpp, override_mpp=override_mpp) as theirs:
+        found = _registered(ours, theirs, out / "transform", transform, tell(0, 300))
+        masks = tissue_mask(ours), tissue_mask(theirs)
+        pair = _Pair(ours, theirs, found, masks, virtual.parent / _dab_name(virtual), he)
+        regions = list(pair.regions(side_um))
+        if not regions:
+            raise RestainError(f"{virtual} and {real}: no field has tissue on both slides.")
+        fields = list(_measured(pair, regions, out / "fields.part.jsonl", tell(300, 980)))
+        pictures = _pictures(pair, out / "pictures")
+        result = _result(pair, fields, side_um, command, transform)
+    with whole_file(out / "slides.json") as partial:
+        partial.write_text(json.dumps(finite(result), indent=1), encoding="utf-8")
+    _write_fields(out / "fields.csv", fields)
+    page = write_page(out / "slides.html", result, fields, pictures)
+    (out / "fields.part.jsonl").unlink(missing_ok=True)
+    return page
+
+
+class _Pair:
+    def __init__(
+        self,
+        virtual: Slide,
+        real: Slide,
+        transform: Transform,
+        masks: tuple[TissueMask, TissueMask],
+        dab: Path,
+        he: Path | None,
+    ) -> None:
+        self.virtual, self.real, self.transform = virtual, real, transform
+        self.tissue, self.real_tissue = masks
+        self.mpp = virtual.mpp
+        self.white = self.real_tissue.glass
+        self.dab = DensitySlide(dab) if dab.is_file() else None
+        if self.dab is not None and self.dab.size != virtual.size:
+            raise RestainError(f"{dab} is of another size than {virtual.path}.")
+        self.he = None if he is None else open_slide(he)
+        self.he_glass = None if self.he is None else tissue_mask(self.he).glass
+
+    def regions(self, side_um: float) -> Iterator[Region]:
+        """Fields with tissue on both slides, row by row."""
+        side, size = um_to_px(side_um, self.mpp), self.virtual.size
+        for y in range(0, size.height - side // 2, side):
+            for x in range(0, size.width - side // 2, side):
+                region = Region(Point(x, y), Size(min(side, size.width - x), min(side, size.height - y)))
+                shared = self.tissue.covers(region, self.mpp) >= LEAST_TISSUE
+                if shared and self._really(region) >= LEAST_TISSUE:
+                    yield region
+
+    def _really(self, region: Region) -> float:
+        """The share of a field that is tissue on the real slide, by a grid of points."""
+        steps = (np.arange(16) + 0.5) / 16
+        across, down = np.meshgrid(
+            region.origin.x + steps * region.size.width, region.origin.y + steps * region.size.height
+        )
+        there = self.transform.forward(np.column_stack([across.ravel(), down.ravel()]))
+        columns, rows = np.floor(there * self.real.mpp / self.real_tissue.mpp).astype(int).T
+        height, width = self.real_tissue.mask.shape
+        inside = (rows >= 0) & (columns >= 0) & (rows < height) & (columns < width)
+        return float(self.real_tissue.mask[rows[inside], columns[inside]].sum() / len(there))
+
+    def warped(self, region: Region, mpp: float) -> Rgb:
+        red, green, blue = (int(v) for v in np.rint(self.white))
+        return warp_region(self.real, self.transform, region, mpp, outside=(red, green, blue))
+
+    def measure(self, region: Region) -> Field:
+        scorer = Scorer(deconvolved(self.warped(region, self.mpp), self.white), self.mpp)
+        dab = None if self.dab is None else self.dab.read(region)
+        values, moments = scorer(Prediction(self.virtual.read(region, self.mpp), dab))
+        kept = {key: moments[key] for key in (POOLED.key, POOLED_WIDE.key)}
+        if self.he is not None:
+            assert self.he_glass is not None
+            nuclei = hematoxylin_density(self.he.read(region, self.mpp), self.he_glass)
+            reference = scorer.reference.dab
+            kept["he_r16"] = stain.cell_moments(nuclei, reference, self.mpp)
+            kept["he_r64"] = stain.cell_moments(nuclei, reference, self.mpp, stain.WIDE_CELL_UM)
+        return Field(region, {metric.key: values[metric.key] for metric in SHOWN}, kept)
+
+
+def _dab_name(virtual: Path) -> str:
+    from restain.stain import slide_name
+
+    return f"{slide_name(virtual)}.dab.ome.tiff"
+
+
+def _registered(virtual: Slide, real: Slide, folder: Path, given: Path | None, progress: Progress) -> Transform:
+    if given is not None:
+        # A bare matrix does not say its slides' mpp.
+        return replace(read_transform(given), fixed_mpp=virtual.mpp, moving_mpp=real.mpp)
+    if (folder / "transform.json").is_file():
+        kept = read_transform(folder)
+        if (kept.fixed_size, kept.moving_size) == (virtual.size, real.size):
+            return kept
+    found = register_slides(virtual, real, progress=progress).transform
+    write_transform(folder, found, (virtual.path.name, real.path.name))
+    return found
+
+
+def _measured(pair: _Pair, regions: list[Region], kept: Path, progress: Progress) -> Iterator[Field]:
+    """Fields one by one; each is written down when it is measured, and not measured again."""
+    key = json.dumps(
+        {
+            "slides": [[str(s.path), split_number(s.path)[0].stat().st_mtime_ns] for s in (pair.virtual, pair.real)],
+            "he": None if pair.he is None else str(pair.he.path),
+            "matrix": pair.transform.matrix.tolist(),
+            "side": len(regions),
+            "version": restain.__version__,
+        }
+    )
+    before: dict[Region, Field] = {}
+    try:
+        lines = kept.read_text(encoding="utf-8").splitlines()
+        if lines[:1] == [key]:
+            before = {field.region: field for line in lines[1:] if (field := _parsed(line)) is not None}
+    except OSError:
+        pass
+    with whole_file(kept) as partial:
+        lines = [key, *(json.dumps(_line(field)) for field in before.values())]
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with open(kept, "a", encoding="utf-8") as file:
+        for number, region in enumerate(regions):
+            progress(number, len(regions))
+            field = before.get(region)
+            if field is None:
+                field = pair.measure(region)
+                file.write(json.dumps(_line(field)) + "\n")
+                file.flush()
+            yield field
+
+
+def _line(field: Field) -> dict[str, Any]:
+    box = field.region
+    return {
+        "region": [box.origin.x, box.origin.y, box.size.width, box.size.height],
+        "values": field.values,
+        "moments": {key: astuple(value) for key, value in field.moments.items()},
+    }
+
+
+def _parsed(line: str) -> Field | None:
+    """A kept line; None for one that was cut off."""
+    try:
+        kept = json.loads(line)
+        x, y, width, height = kept["region"]
+        moments = {key: Moments(*values) for key, values in kept["moments"].items()}
+        return Field(Region(Point(x, y), Size(width, height)), kept["values"], moments)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _result(pair: _Pair, fields: list[Field], side_um: float, command: str, transform: Path | None) -> dict[str, Any]:
+    def pooled(key: str) -> dict[str, float] | None:
+        moments = [field.moments[key] for field in fields if key in field.moments]
+        if not moments:
+            return None
+        found = pooled_interval(moments)
+        return {"value": found.mean, "low": found.low, "high": found.high}
+
+    area = np.array([field.region.size.width * field.region.size.height for field in fields], float)
+
+    def mean(key: str) -> float:
+        values = np.array([field.values[key] for field in fields])
+        known = np.isfinite(values)
+        return float(np.average(values[known], weights=area[known])) if known.any() else float("nan")
+
+    return {
+        "notice": restain.NOTICE,
+        "version": restain.__version__,
+        "command": command,
+        "virtual": pair.virtual.path.name,
+        "real": pair.real.path.name,
+        "he": None if pair.he is None else pair.he.path.name,
+        "registration": "restain" if transform is None else transform.name,
+        "virtual_dab": "its own map" if pair.dab is not None else "deconvolution",
+        "mpp": pair.mpp,
+        "side_um": side_um,
+        "size_px": [pair.virtual.size.width, pair.virtual.size.height],
+        "white": [float(v) for v in pair.white],
+        "fields": len(fields),
+        "area_mm2": float(area.sum()) * pair.mpp**2 / 1e6,
+        "pooled": {key: pooled(key) for key in (POOLED.key, POOLED_WIDE.key, "he_r16", "he_r64")},
+        "means": {metric.key: mean(metric.key) for metric in SHOWN},
+    }
+
+
+def _write_fields(path: Path, fields: list[Field]) -> None:
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["x", "y", "width", "height", *(metric.key for metric in SHOWN)])
+        for field in fields:
+            box, values = field.region, (field.values[metric.key] for metric in SHOWN)
+            cells = [f"{value:.6g}" if np.isfinite(value) else "" for value in values]
+            table.writerow([box.origin.x, box.origin.y, box.size.width, box.size.height, *cells])
+
+
+def _pictures(pair: _Pair, folder: Path) -> Mapping[str, Path]:
+    """Overviews of both slides on one grid, the virtual one marked."""
+    from PIL import Image
+
+    from restain.evaluation.figures import burn_notice
+
+    step = max(1.0, max(pair.virtual.size.width, pair.virtual.size.height) / PICTURE_PX)
+    mpp = pair.mpp * step
+    whole = Region(Point(0, 0), pair.virtual.size_at(mpp))
+    found = {"virtual": pair.virtual.read(whole, mpp), "real": pair.warped(whole, mpp)}
+    paths = {}
+    for name, rgb in found.items():
+        marked = np.asarray(burn_notice(Image.fromarray(rgb))) if name == "virtual" else rgb
+        paths[name] = folder / f"{name}.png"
+        write_png(paths[name], marked, {"notice": restain.NOTICE} if name == "virtual" else {}, mpp)
+    return paths

@@ -1,8 +1,0 @@
-"""Training: registered pairs in, a model bundle out. Its libraries are the extra ``train``."""
-
-from restain.errors import needs
-
-with needs("train", "Training"):
-    from restain.train.run import train
-
-__all__ = ["train"]

@@ -1,0 +1,285 @@
+"""The training job: both stages, checkpoints, exact resume, the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from rich.console import Console
+
+from restain import NOTICE
+from restain.bundle import add_ood_detector, load_bundle, save_bundle
+from restain.data import Pair, PairSet, pair_weights
+from restain.errors import Interrupted, RestainError
+from restain.files import make_folder, whole_file
+from restain.models.build import build_generator
+from restain.models.generator import Generator
+from restain.models.heads import StainHead
+from restain.models.network import StainingNetwork
+from restain.ood.detector import fit_ood_detector
+from restain.progress import Bar
+from restain.recipe import Recipe, parse_recipe
+from restain.training.batches import Crops, batches
+from restain.training.checkpoint import StopRequest, load_checkpoint, save_checkpoint
+from restain.training.clock import Clock, Seconds
+from restain.training.expression import ExpressionStage
+from restain.training.peers import second_stage
+from restain.training.prepare import prepare, trains_expression
+from restain.training.stage import SecondStage
+from restain.training.validate import validate
+from restain.training.white import typical_white
+
+Stage = ExpressionStage | SecondStage
+
+
+def train(
+    recipe: Recipe,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    accelerator: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
+    fit_ood: bool = True,
+) -> Path:
+    """Train both stages and write the bundle ``out/bundle``.
+
+    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. Called again with
+    the same recipe and data after a kill, it goes on from the last checkpoint, and the result is the one of a run that
+    was never interrupted; called after the end, it changes nothing.
+
+    Args:
+        recipe: the recipe.
+        data: one or more folders of pairs.
+        out: the run's folder.
+        accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
+        devices: number of devices per node, or ``auto``.
+        nodes: number of nodes.
+        fit_ood: put into the bundle what the training's H&E images look like, so that staining can tell an image
+            that is unlike them.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        RestainError: before the first step, if this machine lacks the devices, the data has faults, too few pairs, images
+            smaller than a crop or of another mpp than the recipe's, or exchanged sides; if the folder holds a run of another recipe or other data or
+            cannot be written, or a loss stops being a finite number.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    prepared = prepare(recipe, data, accelerator=accelerator, devices=devices, nodes=nodes)
+    make_folder(out)
+    pairs = prepared.pairs
+    # Fabric tells on standard error which precision it takes; the run's recipe and bundle say that.
+    for package in ("fabric", "pytorch"):
+        logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
+    board = TensorBoardLogger(out, name="logs", version="")
+    fabric = prepared.devices.fabric(recipe.train, board)
+    fabric.launch()
+    if fabric.is_global_zero:
+        _claim(out, recipe, pairs)
+    fabric.barrier()
+
+    torch.manual_seed(recipe.seed)
+    generator = build_generator(recipe)
+    known = any(p.level is not None for p in pairs.split("train"))
+    _start_weights(recipe, generator, known, data[0])
+    if isinstance(generator, Generator):
+        _settle(recipe, generator, pairs.split("train"))
+    run = _Run(fabric, board, recipe, pairs, out)
+    if generator.expression is not None and trains_expression(recipe, pairs.split("train")):
+        classifier = ExpressionStage(fabric, recipe, generator.expression)
+        run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
+        generator.expression.requires_grad_(False)
+    # Anew, because the first stage may or may not have drawn from the generator in this process.
+    torch.manual_seed(recipe.seed + 1)
+    run.stage(
+        second_stage(fabric, recipe, generator),
+        recipe.data.crop,
+        recipe.data.batch,
+        every=recipe.train.validate_every,
+    )
+    if fit_ood and fabric.is_global_zero and load_bundle(run.bundle).ood is None:
+        with Bar("reading training images", run.console) as bar:
+            ood = fit_ood_detector(pairs.split("train"), recipe.data.augment, seed=recipe.seed, progress=bar.update)
+        add_ood_detector(run.bundle, ood)
+    fabric.barrier()
+    return run.bundle
+
+
+def _claim(out: Path, recipe: Recipe, pairs: PairSet) -> None:
+    """Write what the run is made of, or see that it is what an earlier call wrote."""
+    names = "\n".join(f"{p.split}/{p.name}" for p in pairs.pairs)
+    if recipe.data.weighted:
+        names += f"\n{pair_weights(pairs.roots, pairs.split('train')).tolist()}"
+    made_of: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": hashlib.sha256(names.encode()).hexdigest(),
+    }
+    record = out / "run.json"
+    try:
+        if record.is_file():
+            before = json.loads(record.read_text(encoding="utf-8"))
+            if not _same(before.get("recipe"), recipe):
+                raise RestainError(f"{out}: the folder holds a run of another recipe; choose another one.")
+            if before.get("data") != made_of["data"]:
+                raise RestainError(f"{out}: the folder holds a run of other data; choose another one.")
+            return
+        with whole_file(record) as partial:
+            partial.write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
+        (out / "recipe.yaml").write_text(yaml.safe_dump(made_of["recipe"], sort_keys=False), encoding="utf-8")
+    except OSError as fault:
+        raise RestainError(f"{out}: the run's folder cannot be written ({fault.strerror}).") from None
+    except ValueError:
+        raise RestainError(f"{record}: the file is damaged; choose another folder.") from None
+
+
+def _same(before: Any, recipe: Recipe) -> bool:
+    """Whether a run's recipe is this one; a key that an older restain did not know counts as its default."""
+    try:
+        return isinstance(before, dict) and parse_recipe(before, "run.json") == recipe
+    except RestainError:
+        return False
+
+
+def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> None:
+    """What of the generator is not learned: the measured white, the frozen encoder."""
+    if recipe.generator.white == "measured" and isinstance(generator.head, StainHead):
+        generator.head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
+    if recipe.train.frozen != "none":
+        generator.freeze(recipe.train.frozen)
+
+
+def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
+    if recipe.start_from is not None:
+        source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        # A bundle that predicts its white may start a model that does not; nothing else may be missing.
+        own = generator.state_dict()
+        given = source.generator.state_dict()
+        given = {k: v for k, v in given.items() if k in own or not k.startswith("head.white.predict.")}
+        try:
+            generator.load_state_dict(given)
+        except RuntimeError:
+            raise RestainError(
+                f"{source.path}: the bundle's networks are of another shape than the recipe's; "
+                "take over its 'generator' and 'expression' sections."
+            ) from None
+        return
+    if generator.expression is not None and not levels_known:
+        raise RestainError(
+            f"{data}: no pair has a HER2 level, so the expression classifier cannot be trained; "
+            "set generator.label_feature=false, or start_from a bundle."
+        )
+    if generator.expression is not None:
+        generator.expression.load_pretrained()
+
+
+class _Run:
+    """What both stages share: data, checkpoints, progress, logs."""
+
+    def __init__(self, fabric: Fabric, board: TensorBoardLogger, recipe: Recipe, pairs: PairSet, out: Path) -> None:
+        self.fabric = fabric
+        self.board = board
+        self.recipe = recipe
+        self.pairs = pairs
+        self.out = out
+        self.bundle = out / "bundle"
+        self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
+        self.training = pairs.split("train")
+        self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
+
+    def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
+        """Train one stage to its end, from its checkpoint where there is one."""
+        fabric, data = self.fabric, self.recipe.data
+        path = self.out / f"{stage.name}.ckpt"
+        done, clock = 0, Clock(fabric.device)
+        if (saved := load_checkpoint(path)) is not None:
+            stage.restore(saved["stage"])
+            done = int(saved["step"])
+            clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
+        if done == stage.steps:
+            return
+        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights)
+        feed = batches(
+            crops,
+            start=done,
+            stop=stage.steps,
+            batch=batch,
+            workers=data.workers,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            device=fabric.device,
+        )
+        began, first = time.monotonic(), done
+        with StopRequest() as stop, Bar(stage.name, self.console, done=done, total=stage.steps, keep=True) as bar:
+            for number, crop_batch in enumerate(feed, start=done):
+                terms = stage.step(number, crop_batch)
+                done = number + 1
+                clock.lap()
+                bar.update(done, stage.steps, " ".join(f"{name}={value:.3f}" for name, value in terms.items()))
+                fabric.log_dict({f"{stage.name}/{k}": v for k, v in terms.items()}, step=done)
+                stopping = self._any_process(stop.asked)
+                if stopping or done % every == 0 or done == stage.steps:
+                    self._save(path, stage, done, clock.seconds)
+                    if not stopping or done == stage.steps:
+                        rate = (time.monotonic() - began) / (done - first)
+                        text = f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step"
+                        self.console.print(text, highlight=False, markup=False)
+                        clock.skip()
+                if stopping and done < stage.steps:
+                    raise Interrupted(
+                        f"stopped at step {done} of {stage.steps} of stage '{stage.name}'; "
+                        f"the same command goes on from there ({path})."
+                    )
+
+    def _any_process(self, asked: bool) -> bool:
+        """Whether any process was asked to stop: all must leave the loop at the same step."""
+        if self.fabric.world_size == 1:
+            return asked
+        total = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum")
+        return float(total) > 0  # type: ignore[arg-type]
+
+    def _save(self, path: Path, stage: Stage, done: int, seconds: Seconds) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(path, {"step": done, "stage": stage.state(), "seconds": asdict(seconds)})
+        self.fabric.barrier()
+
+    def _look(self, stage: Stage, done: int) -> str:
+        """Validate, log figures and pictures, write the bundle; returns the figures as text."""
+        text = ""
+        if self.fabric.is_global_zero:
+            pairs = self.pairs.split("val")
+            pairs = pairs[: self.recipe.train.validate_pairs or None]
+            if isinstance(stage, ExpressionStage):
+                figures: dict[str, float | None] = stage.validate(pairs)
+            else:
+                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp)
+                for number, panel in enumerate(panels):
+                    self.board.experiment.add_image(
+                        f"HE | virtual, {NOTICE} | real/{number}", panel, done, dataformats="HWC"
+                    )
+                save_bundle(
+                    self.bundle,
+                    stage.averaged_generator,
+                    self.recipe,
+                    step=done,
+                    data=" ".join(filter(None, (self.recipe.data.description, self.pairs.describe()))),
+                    figures=figures,
+                )
+            known = {k: v for k, v in figures.items() if v is not None}
+            self.fabric.log_dict({f"{stage.name}/{k}": v for k, v in known.items()}, step=done)
+            text = " ".join(f"{k}={v:.3f}" for k, v in known.items() if k != "val_pairs")
+        self.fabric.barrier()
+        return text

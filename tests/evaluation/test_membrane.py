@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from restain.evaluation.membrane import (
+    cell_membranes,
+    find_nuclei,
+    ihc_hematoxylin,
+    membrane_completeness,
+    membranes_at,
+)
+from restain.her2 import Her2Level
+from restain.optics import DAB, HEMATOXYLIN, glass_white, mix, transmit
+from restain.phantom import make_pair
+
+MPP = 0.5
+PITCH = 32  # px: 16 µm between cells
+
+
+def sheet(stained: float, od: float = 0.4, size: int = 224) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cells on a square lattice: DAB rings of which a share is stained, and round nuclei in hematoxylin."""
+    dab, nuclei = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    y, x = np.mgrid[0:size, 0:size].astype(float)
+    for row in range(PITCH // 2, size, PITCH):
+        for column in range(PITCH // 2, size, PITCH):
+            radius = np.hypot(y - row, x - column)
+            angle = np.mod(np.arctan2(y - row, x - column), 2 * np.pi) / (2 * np.pi)
+            nuclei[radius < 8] = 0.5
+            dab[(np.abs(radius - 11.5) < 1.5) & (angle < stained)] = od
+    return dab, nuclei
+
+
+def test_nuclei_are_found_once_each_and_where_they_are() -> None:
+    _, nuclei = sheet(0)
+    found = find_nuclei(nuclei, MPP)
+    assert len(found) == (224 // PITCH) ** 2
+    off = np.abs((found - PITCH // 2 + PITCH // 2) % PITCH - PITCH // 2)
+    assert off.max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_completeness_is_the_stained_share_of_the_outline(share: float) -> None:
+    dab, nuclei = sheet(share)
+    found = cell_membranes(dab, nuclei, MPP)
+    assert found.completeness.mean() == pytest.approx(share, abs=0.06)
+    assert membrane_completeness(dab, nuclei, MPP) == pytest.approx(found.completeness.mean())
+
+
+def test_density_is_that_of_the_stained_part() -> None:
+    dab, nuclei = sheet(1.0, od=0.6)
+    assert cell_membranes(dab, nuclei, MPP).dab_od.mean() == pytest.approx(0.6, rel=0.2)
+    assert cell_membranes(dab * 0, nuclei, MPP).dab_od.max() == 0
+
+
+def test_the_unit_is_the_micrometre() -> None:
+    dab, nuclei = sheet(0.5)
+    fine = [np.kron(plane, np.ones((2, 2), np.float32)) for plane in (dab, nuclei)]
+    assert membrane_completeness(fine[0], fine[1], MPP / 2) == pytest.approx(
+        membrane_completeness(dab, nuclei, MPP), abs=0.05
+    )
+
+
+def test_faint_noise_is_not_a_membrane() -> None:
+    _, nuclei = sheet(0)
+    noise = np.abs(np.random.default_rng(0).normal(0, 0.02, nuclei.shape)).astype(np.float32)
+    assert membrane_completeness(noise, nuclei, MPP) < 0.02
+
+
+def test_without_hematoxylin_the_middles_of_stained_cells_are_found() -> None:
+    dab, _ = sheet(1.0)
+    assert membrane_completeness(dab, None, MPP) > 0.7
+    assert math.isnan(membrane_completeness(dab * 0, None, MPP))
+
+
+def test_no_cells_no_figure_and_different_shapes_are_refused() -> None:
+    flat = np.zeros((64, 64), np.float32)
+    assert math.isnan(membrane_completeness(flat, flat, MPP))
+    assert len(membranes_at(flat, np.zeros((0, 2), np.intp), MPP).completeness) == 0
+    with pytest.raises(ValueError, match="same shape"):
+        cell_membranes(flat, flat[:5], MPP)
+
+
+def test_hematoxylin_of_an_ihc_image_is_what_went_in() -> None:
+    stains = np.zeros((8, 8, 2), np.float32)
+    stains[..., 0], stains[..., 1] = 0.4, 0.3
+    rgb = transmit(mix(stains, (HEMATOXYLIN, DAB)), 240)
+    assert ihc_hematoxylin(rgb, 240.0) == pytest.approx(np.full((8, 8), 0.4), abs=0.01)
+
+
+def test_on_the_phantom_it_follows_the_truth() -> None:
+    """Of all cells, over tissues of every level: the image's mean, and the order of the levels."""
+    truth, measured = [], []
+    for index, level in enumerate(Her2Level):
+        pair = make_pair(5, index, level, size=256)
+        truth.append(float(pair.cells.completeness.mean()))
+        hematoxylin = ihc_hematoxylin(pair.ihc, glass_white(pair.ihc))
+        measured.append(membrane_completeness(pair.dab, hematoxylin, 0.46))
+    assert np.corrcoef(truth, measured)[0, 1] > 0.95
+    assert np.abs(np.subtract(truth, measured)).max() < 0.2
