@@ -204,7 +204,7 @@ def test_bad_recipes(pairs: Path, tmp_path: Path) -> None:
     fails(restain("train", recipe, *run), "r.yaml", "losses.l1", "-2")
     recipe.write_text("speed: fast")
     fails(restain("train", recipe, *run), "r.yaml", "speed")
-    fails(restain("train", "no-such", *run), "no-such", "seed")
+    fails(restain("train", "no-such", *run), "no-such", "bci")
     assert not (tmp_path / "run").exists()
 
 

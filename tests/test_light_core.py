@@ -181,7 +181,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
 def test_an_extra_beside_another_is_told_too(pairs: Path, tmp_path: Path) -> None:
     crops = ["--set", "data.crop=128", "--set", "expression.crop=128"]
     commands = {
-        "backbone": ["train", "seed", "--data", pairs, "-o", tmp_path / "seed", *crops],
+        "backbone": ["train", "bci", "--data", pairs, "-o", tmp_path / "seed", *crops],
         "peers": ["train", "peers/bridge", "--data", pairs, "-o", tmp_path / "bridge", *crops],
         "postgres": ["accounts", "list", pairs, "--database", "postgresql://u@127.0.0.1:1/d"],
     }

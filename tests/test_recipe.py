@@ -14,7 +14,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_shipped_recipe_loads() -> None:
     shipped = shipped_recipes()
-    assert {"seed", "phantom-small", "few-shot"} <= set(shipped)
+    assert {"bci", "phantom-small", "few-shot"} <= set(shipped)
     for name, path in shipped.items():
         assert load_recipe(path).name == name
 
@@ -63,11 +63,11 @@ def test_bad_overrides_are_told(tmp_path: Path, override: str) -> None:
 
 
 def test_unknown_recipe_lists_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(RestainError, match="seed"):
+    with pytest.raises(RestainError, match="bci"):
         find_recipe("no-such-recipe")
     with pytest.raises(RestainError, match="cannot be read"):
         load_recipe(tmp_path / "absent.yaml")
-    assert isinstance(load_recipe(find_recipe("seed")), Recipe)
+    assert isinstance(load_recipe(find_recipe("bci")), Recipe)
 
 
 def test_a_recipe_takes_over_what_it_extends(tmp_path: Path) -> None:
