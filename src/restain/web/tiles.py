@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
 from restain.images import Rgb
@@ -154,7 +154,7 @@ class Tiles:
             rgb, _ = slide.thumbnail(THUMBNAIL)
         data = as_jpeg(rgb, virtual=image.kind is Kind.VIRTUAL)
         try:
-            self._thumbnails.mkdir(parents=True, exist_ok=True)
+            make_folder(self._thumbnails)
             for old in self._thumbnails.glob(f"{image.id}-*.jpg"):
                 old.unlink(missing_ok=True)
             with whole_file(file) as partial:
