@@ -34,7 +34,7 @@ from restain.phantom.from_he import find_pictures
 from restain.phantom.pair import make_pair, pair_from_picture
 from restain.phantom.scanned import make_scanned_pair
 from restain.phantom.truth import NOTE, read_record, truth_file
-from restain.slides import open_header, open_slide
+from restain.slides import open_slide
 from restain.slides.find import split_number
 
 LEAST_FIELD_UM = 45.0
@@ -145,7 +145,7 @@ def write_phantom(
         raise RestainError(f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.")
     pictures = find_pictures(from_he)
     for one in pictures:
-        open_header(one, from_he_mpp).close()
+        open_slide(one, from_he_mpp, header_only=True).close()
     if pictures and set(levels) != set(Her2Level):
         raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
     n_test = round(pairs * test_share)
