@@ -91,6 +91,7 @@ class WindowLattice:
 
     def __init__(self, size: Size, context: int) -> None:
         overlap = context // OVERLAP
+        self.stride = context - overlap
         self.window = Size(min(context, size.width), min(context, size.height))
         self._rows = _axis(tile_starts(size.height, context, overlap), self.window.height, overlap)
         self._columns = _axis(tile_starts(size.width, context, overlap), self.window.width, overlap)
