@@ -58,7 +58,9 @@ def explain(
         int | None,
         typer.Option(min=64, max=512, help="Side of the windows in px; default: 256 (level) and 192 (DAB)."),
     ] = None,
-    baseline: Annotated[BaselineChoice, typer.Option(help="Image without evidence: glass colour or blurred H&E.")] = BaselineChoice.glass,
+    baseline: Annotated[
+        BaselineChoice, typer.Option(help="Image without evidence: glass colour or blurred H&E.")
+    ] = BaselineChoice.glass,
     data: Annotated[
         Path | None, typer.Option("--data", help="Phantom to measure the maps on, instead of an image.")
     ] = None,

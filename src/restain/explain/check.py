@@ -53,7 +53,7 @@ from restain.explain.targets import DISC_UM, Target, dab_map, disc_mask, level_p
 from restain.files import make_folder
 from restain.geometry import Point, Size
 from restain.models.blocks import channels_last
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.phantom import Tissue, read_truth, regrow
 from restain.statistics import Interval
 

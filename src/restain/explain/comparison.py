@@ -67,9 +67,7 @@ class Comparison:
 
 def mean_figures(rows: Sequence[Mapping[str, Measures]], seed: int) -> dict[str, dict[str, Interval]]:
     """Per map and measure the mean over images; ``rows`` has one ``{map: Measures}`` per image."""
-    return {
-        name: {key: mean_interval([row[name][key] for row in rows], seed) for key in MEASURES} for name in rows[0]
-    }
+    return {name: {key: mean_interval([row[name][key] for row in rows], seed) for key in MEASURES} for name in rows[0]}
 
 
 def comparisons(rows: Sequence[Mapping[str, Measures]], seed: int) -> list[Comparison]:

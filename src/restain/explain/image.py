@@ -36,10 +36,10 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.slides import open_slide
 from restain.slides.find import stem_of
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 
 LEAST_SIDE = 32
 """Least side of an image in px at the model's mpp: one occluding patch, and one step of the larger backbone."""
@@ -261,7 +261,9 @@ def _point_result(found: DabMaps, place: Point, window: Region, mpp: float, out:
         virtual=save(out, f"{name}.virtual", picture(found.virtual, found.point, mpp)),
         maps=_map_results(found.maps, found.he, classes, mpp, out, name, found.point),
         classes_of_dab=class_shares(found.density, classes),
-        attention=[_attention_result(one, found, mpp, out, f"{name}.attention.{one.stride}") for one in found.attention],
+        attention=[
+            _attention_result(one, found, mpp, out, f"{name}.attention.{one.stride}") for one in found.attention
+        ],
     )
 
 

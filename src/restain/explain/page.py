@@ -101,9 +101,7 @@ def overlay(he: NDArray[np.uint8], values: NDArray[np.floating], *, attention: b
     """A map ``(H, W)`` in ``COLOURS`` over the H&E ``(H, W, 3)`` in pale grey."""
     grey = 110 + 0.55 * he.astype(np.float32).mean(axis=-1, keepdims=True)
     alpha = _FULL * np.clip(np.abs(values) / top_of(values), 0, 1)[..., None] ** 0.7
-    above, below = (
-        np.asarray(COLOURS[key], np.float32) for key in ("attention" if attention else "for", "against")
-    )
+    above, below = (np.asarray(COLOURS[key], np.float32) for key in ("attention" if attention else "for", "against"))
     colour = np.where(np.asarray(values)[..., None] >= 0, above, below)
     return np.rint((1 - alpha) * np.minimum(grey, 250) + alpha * colour).astype(np.uint8)
 

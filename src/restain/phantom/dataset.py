@@ -32,7 +32,7 @@ from restain.her2 import Her2Level
 from restain.phantom.from_he import find_images
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
-from restain.slides import open_header, open_slide
+from restain.slides import open_slide
 from restain.slides.find import split_number
 
 LEAST_FIELD_UM = 45.0
@@ -168,7 +168,7 @@ def write_phantom(
         if wrong:
             raise RestainError(sentence)
     for image in images:
-        open_header(image, from_he_mpp).close()
+        open_slide(image, from_he_mpp, header_only=True).close()
     parameters = {
         "restain": __version__,
         "pairs": pairs,

@@ -19,7 +19,7 @@ from restain.register.run import FINEST_UM, Registration, register_slides
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
 from restain.slides.find import split_number
-from restain.slides.reader import Slide, open_slide
+from restain.slides.slide import Slide, open_slide
 
 REPORT = "report.json"
 

@@ -23,7 +23,7 @@ from restain.images import Rgb
 from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
-from restain.slides import DensitySlide, Slide, open_header
+from restain.slides import DensitySlide, Slide, open_slide
 from restain.web.faults import Fault
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -224,7 +224,7 @@ def check_size(slide: Slide | DensitySlide) -> None:
 
 def open_checked(path: Path) -> tuple[Slide, int]:
     """A slide whose size was looked at (:func:`check_size`), and the bytes that it holds while it is open."""
-    slide = open_header(path)
+    slide = open_slide(path, header_only=True)
     try:
         check_size(slide)
         slide.load()
