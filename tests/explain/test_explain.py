@@ -14,10 +14,9 @@ from restain import NOTICE, RestainError
 from restain.bundle import save_bundle
 from restain.cli import app
 from restain.explain.attention import attention_of_point, overall_attention
-from restain.explain.check import check_phantom
+from restain.explain.check import check_phantom, true_classes, tumour_cells, tumour_cells_at
 from restain.explain.classes import CLASSES, class_shares, find_classes
 from restain.explain.image import explain_image
-from restain.explain.phantom_causes import true_classes, tumour_cells, tumour_cells_at
 from restain.geometry import Point
 from restain.her2 import Her2Level
 from restain.images.nuclei import CellKind

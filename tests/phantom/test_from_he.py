@@ -110,7 +110,7 @@ def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> N
         write_phantom(tmp_path / "o1", pairs=1, size=200, test_share=0, from_he=[tmp_path / "glass.png"])
     with pytest.raises(RestainError, match="smaller than"):
         write_phantom(tmp_path / "o2", pairs=1, size=400, test_share=0, from_he=[pictures])
-    with pytest.raises(RestainError, match="only H&E picture"):
+    with pytest.raises(RestainError, match="only H&E image"):
         write_phantom(tmp_path / "o3", pairs=4, size=200, test_share=0.5, from_he=[pictures / "a.png"])
     with pytest.raises(RestainError, match="Levels cannot be chosen"):
         write_phantom(tmp_path / "o4", pairs=2, size=200, levels=[Her2Level.ONE], from_he=[pictures])

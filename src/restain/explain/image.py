@@ -107,7 +107,6 @@ class PointResult:
 class ImageResult:
     """All that the page shows."""
 
-    kind: str
     image: str
     mpp: float
     window_px: tuple[int, int]
@@ -184,9 +183,8 @@ def explain_image(
             f"The image is {size}; only windows of it were explained, {region.size.width}x{region.size.height} px at "
             f"{region.origin.x},{region.origin.y} for the level."
         )
-    result = ImageResult(
-        "image", source.name, scale, (region.size.width, region.size.height), shown_level, shown_points, sentences
-    )
+    side = (region.size.width, region.size.height)
+    result = ImageResult(source.name, scale, side, shown_level, shown_points, sentences)
     facts = [("resolution", f"{scale} µm/px")]
     title = f"What drives the result: {source.name}"
     by = Provenance.of(bundle, baseline, command)
@@ -246,7 +244,7 @@ def _map_results(
 def _level_result(found: LevelMaps, mpp: float, out: Path, name: str) -> LevelResult:
     probabilities = dict(zip([level.text for level in Her2Level], found.probabilities.tolist(), strict=True))
     predicted = Her2Level(int(found.probabilities.argmax())).text
-    maps = _map_results(found.maps, found.he, find_classes(found.he, mpp), mpp, out, name)
+    maps = _map_results(found.attributions, found.he, find_classes(found.he, mpp), mpp, out, name)
     he = save(out, f"{name}.he", picture(found.he))
     return LevelResult(found.level.text, predicted, probabilities, he, maps)
 
@@ -259,7 +257,7 @@ def _point_result(found: DabMaps, place: Point, window: Region, mpp: float, out:
         dab_od=found.dab,
         he=save(out, f"{name}.he", picture(found.he, found.point, mpp)),
         virtual=save(out, f"{name}.virtual", picture(found.virtual, found.point, mpp)),
-        maps=_map_results(found.maps, found.he, classes, mpp, out, name, found.point),
+        maps=_map_results(found.attributions, found.he, classes, mpp, out, name, found.point),
         classes_of_dab=class_shares(found.density, classes),
         attention=[
             _attention_result(one, found, mpp, out, f"{name}.attention.{one.stride}") for one in found.attention

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from restain.explain import targets
 from restain.explain.attention import AttentionMap, attention_of_point
 from restain.explain.attribution import (
     Attribution,
@@ -19,20 +20,11 @@ from restain.explain.attribution import (
     occlusion,
     occlusion_calls,
 )
-from restain.explain.targets import (
-    Target,
-    dab_map,
-    disc_dab,
-    disc_mask,
-    label_gradient,
-    level_logit,
-    level_probabilities,
-)
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.models.expression import ExpressionClassifier
 from restain.models.network import StainingNetwork
-from restain.models.tensors import batch_of
+from restain.models.tensors import batch_of, to_uint8
 
 LEVEL_WINDOW = 256
 DAB_WINDOW = 192
@@ -53,7 +45,9 @@ class Effort:
         """Network calls of the two maps on an image of ``size``."""
         return self.steps + 2 + occlusion_calls((size.height, size.width), self.patch, self.step)
 
-    def maps(self, target: Target, he: NDArray[np.uint8], baseline: Floats, batch: int = 1) -> tuple[Attribution, ...]:
+    def maps(
+        self, target: targets.Target, he: NDArray[np.uint8], baseline: Floats, batch: int = 1
+    ) -> tuple[Attribution, ...]:
         """Integrated gradients and occlusion of ``target``."""
         return (
             integrated_gradients(target, he, baseline, steps=self.steps, batch=batch),
@@ -66,34 +60,39 @@ DAB_EFFORT = Effort(16)
 
 
 @dataclass(frozen=True)
-class LevelMaps:
-    """Attribution of a level: the classifier's ``probabilities`` ``(4,)`` of the window ``he``, the explained level, the
-    maps in logits, and their baseline."""
+class Maps:
+    """Attributions on the window ``he`` ``(H, W, 3)``, and their ``baseline`` image.
 
-    he: NDArray[np.uint8]
-    probabilities: Floats
-    level: Her2Level
-    maps: tuple[Attribution, ...]
-    baseline: Floats
-
-
-@dataclass(frozen=True)
-class DabMaps:
-    """Attribution of the mean ``dab``, in OD, of the disc around ``point``, a pixel of ``he``.
-
-    ``virtual`` ``(H, W, 3)`` and ``density`` ``(H, W)`` are the model's output; the maps are in OD.
+    ``target`` is the function that deletion and insertion curves follow: a level's probability, or the DAB of a disc.
     """
 
     he: NDArray[np.uint8]
+    baseline: Floats
+    target: targets.Target
+    attributions: tuple[Attribution, ...]
+
+
+@dataclass(frozen=True)
+class LevelMaps(Maps):
+    """Attributions of the logit of ``level``, and the classifier's ``probabilities`` ``(4,)``."""
+
+    level: Her2Level
+    probabilities: Floats
+
+
+@dataclass(frozen=True)
+class DabMaps(Maps):
+    """Attributions, in OD, of the mean ``dab`` of the disc around ``point``, a pixel of ``he``.
+
+    ``virtual`` ``(H, W, 3)`` and ``density`` ``(H, W)`` are the model's output.
+    """
+
     point: Point
     disc: NDArray[np.bool_]
     dab: float
     virtual: NDArray[np.uint8]
     density: Floats
-    maps: tuple[Attribution, ...]
     attention: list[AttentionMap]
-    baseline: Floats
-    target: Target
 
 
 def window_around(shape: tuple[int, ...], centre: Point, side: int) -> Region:
@@ -119,11 +118,12 @@ def explain_level(
     level: Her2Level | None = None,
 ) -> LevelMaps:
     """Attribution of the logit of ``level`` (None: the predicted one) on the window ``he`` ``(H, W, 3)`` uint8."""
-    probabilities = level_probabilities(classifier, batch_of(he))[0].numpy()
+    with torch.inference_mode():
+        probabilities = torch.softmax(classifier(batch_of(he)).logits, dim=1)[0].numpy()
     level = Her2Level(int(probabilities.argmax())) if level is None else level
     start = baseline_of(he, baseline, mpp)
-    maps = LEVEL_EFFORT.maps(calls.counted(level_logit(classifier, level)), he, start, batch=8)
-    return LevelMaps(he, probabilities, level, maps, start)
+    found = LEVEL_EFFORT.maps(calls.counted(targets.level_logit(classifier, level)), he, start, batch=8)
+    return LevelMaps(he, start, targets.level_probability(classifier, level), found, level, probabilities)
 
 
 def explain_dab(
@@ -141,14 +141,14 @@ def explain_dab(
     Raises:
         RestainError: if the point lies outside the window.
     """
-    disc = disc_mask((he.shape[0], he.shape[1]), point, mpp)
+    disc = targets.disc_mask((he.shape[0], he.shape[1]), point, mpp)
     with torch.inference_mode():
         stained = network(batch_of(he))
-        density = dab_map(stained)[0].float().numpy()
-        virtual = np.rint(stained.rgb[0].permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
-    start = baseline_of(he, baseline, mpp)
-    target = disc_dab(network, disc)
-    with label_gradient(network):
-        maps = effort.maps(calls.counted(target), he, start)
+        density = targets.dab_map(stained)[0].float().numpy()
+        virtual = to_uint8(stained.rgb[0].permute(1, 2, 0).float().numpy())
+    start, target = baseline_of(he, baseline, mpp), targets.disc_dab(network, disc)
+    with targets.label_gradient(network):
+        found = effort.maps(calls.counted(target), he, start)
     attention = attention_of_point(network, he, point)
-    return DabMaps(he, point, disc, float(density[disc].mean()), virtual, density, maps, attention, start, target)
+    dab = float(density[disc].mean())
+    return DabMaps(he, start, target, found, point, disc, dab, virtual, density, attention)

@@ -29,29 +29,14 @@ DISC_UM = 16.0
 """Diameter of the disc over which DAB is averaged, in µm: about one tumour cell with its membrane."""
 
 
-def level_probabilities(classifier: ExpressionClassifier, he: Tensor) -> Tensor:
-    """The classifier's probability of each HER2 level: ``(N, 4)``. No gradients."""
-    with torch.inference_mode():
-        return torch.softmax(classifier(he).logits, dim=1)
-
-
 def level_logit(classifier: ExpressionClassifier, level: Her2Level) -> Target:
     """The classifier's logit of ``level``."""
-
-    def target(he: Tensor) -> Tensor:
-        logits: Tensor = classifier(he).logits
-        return logits[:, int(level)]
-
-    return target
+    return lambda he: classifier(he).logits[:, int(level)]
 
 
 def level_probability(classifier: ExpressionClassifier, level: Her2Level) -> Target:
     """The classifier's probability of ``level``, in [0, 1]."""
-
-    def target(he: Tensor) -> Tensor:
-        return torch.softmax(classifier(he).logits, dim=1)[:, int(level)]
-
-    return target
+    return lambda he: torch.softmax(classifier(he).logits, dim=1)[:, int(level)]
 
 
 def disc_mask(shape: tuple[int, int], centre: Point, mpp: float) -> NDArray[np.bool_]:
@@ -85,11 +70,7 @@ def dab_map(stained: Stained) -> Tensor:
 def disc_dab(network: StainingNetwork, disc: NDArray[np.bool_]) -> Target:
     """The mean DAB density, in OD units, that ``network`` gives to the pixels of ``disc`` ``(H, W)``."""
     inside = torch.from_numpy(np.flatnonzero(disc))
-
-    def target(he: Tensor) -> Tensor:
-        return dab_map(network(he)).flatten(1)[:, inside].mean(dim=1)
-
-    return target
+    return lambda he: dab_map(network(he)).flatten(1)[:, inside].mean(dim=1)
 
 
 @contextmanager
