@@ -10,8 +10,8 @@ from typing import Any
 
 import restain
 from restain.errors import RestainError
-from restain.evaluation.pages import environment
 from restain.files import make_folder, whole_file, write_json, write_text
+from restain.report import render_page
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.export import export_answers
 from restain.review.measure import Figure, Measured, measure
@@ -66,20 +66,16 @@ def results_page(study: StudyDefinition, measured: Measured, totals: dict[str, i
     """
     rows: list[dict[str, Any]] = [row | {"total": totals[row["reader"]]} for row in measured.readers]
     left = sum(row["total"] - row["read"] for row in rows)
-    return (
-        environment("restain.review")
-        .get_template("results.html.j2")
-        .render(
-            title=f"Blinded review: {study.title}",
-            measured=measured,
-            rows=rows,
-            left=left,
-            asks_origin=any("origin" in row for row in rows),
-            asks_level=any("kappa_within" in row for row in rows),
-            facts=list(facts.items()),
-            notice=restain.NOTICE,
-            version=restain.__version__,
-        )
+    return render_page(
+        "results.html.j2",
+        "restain.review",
+        title=f"Blinded review: {study.title}",
+        measured=measured,
+        rows=rows,
+        left=left,
+        asks_origin=any("origin" in row for row in rows),
+        asks_level=any("kappa_within" in row for row in rows),
+        facts=facts,
     )
 
 
