@@ -89,11 +89,11 @@ def _review_page(request: Request, studies: Studies, identity: str) -> HTMLRespo
 
 def _card(served: ServedStudy, readers: tuple[str, ...]) -> dict[str, Any]:
     with reader_errors():
-        rows = [{"reader": reader, "progress": served.study.progress(reader)} for reader in readers]
+        progress = {reader: served.study.progress(reader) for reader in readers}
     return {
         "id": served.id,
         "title": served.study.definition.title,
-        "rows": [row | {"opens": _time(row["progress"].next_at)} for row in rows],
+        "rows": [{"reader": name, "progress": one, "opens": _time(one.next_at)} for name, one in progress.items()],
         "command": f"restain review results {shlex.join(served.options)} -o results",
     }
 
