@@ -14,7 +14,7 @@ from restain import NOTICE
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.images import read_text
-from restain.slides import open_header, read_metadata
+from restain.slides import open_slide, read_metadata
 from restain.slides.find import split_number
 
 OUTLINES = ("tissue", "ood")
@@ -112,7 +112,7 @@ def image_numbers(path: Path) -> tuple[int, ...]:
     if not (path.is_dir() or path.suffix.lower() in (".tif", ".tiff", ".dcm")):
         return ()
     try:
-        with open_header(path, inspect=True) as slide:
+        with open_slide(path, inspect=True, header_only=True) as slide:
             return tuple(range(len(slide.images)))
     except Exception:
         # Decoders fail on damaged files in many ways; the page of the image says how.
@@ -148,7 +148,7 @@ def bare_name(path: Path) -> str:
 
 def same_size(one: Path, other: Path) -> bool:
     try:
-        with open_header(one) as first, open_header(other) as second:
+        with open_slide(one, header_only=True) as first, open_slide(other, header_only=True) as second:
             return first.size == second.size
     except RestainError:
         return False

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.web.security import host_name
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -68,10 +69,7 @@ class Settings:
         home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "restain"
         own = f"{root.name or 'root'}-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}"
         state = self.state or home / own
-        try:
-            state.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RestainError(f"{state} cannot be made ({error.strerror}).") from None
+        make_folder(state)
         for name, value in (("folder", root), ("state_folder", state.resolve()), ("hosts", hosts), ("public", public)):
             object.__setattr__(self, name, value)
 

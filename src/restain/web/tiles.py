@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
 from restain.images import Rgb
 from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
-from restain.slides import DensitySlide, Slide, open_header
+from restain.slides import DensitySlide, Slide, open_slide
 from restain.web.caches import ByteCache, HandleCache
 from restain.web.errors import RequestError
 from restain.web.grid import Grid
@@ -134,7 +134,7 @@ class Tiles:
         data = encode_jpeg(rgb, virtual=image.kind is ImageKind.VIRTUAL)
         # A full disk costs time, not the picture.
         with suppress(OSError, RestainError):
-            self._thumbnails.mkdir(parents=True, exist_ok=True)
+            make_folder(self._thumbnails)
             for old in self._thumbnails.glob(f"{image.id}-*.jpg"):
                 old.unlink(missing_ok=True)
             with whole_file(file) as partial:
@@ -210,7 +210,7 @@ def check_size(slide: Slide | DensitySlide) -> None:
 
 def open_bounded(path: Path) -> tuple[Slide, int]:
     """A slide that passed :func:`check_size`, and the bytes that it holds while it is open."""
-    slide = open_header(path)
+    slide = open_slide(path, header_only=True)
     try:
         check_size(slide)
         slide.load()

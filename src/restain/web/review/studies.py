@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from restain.errors import RestainError
 from restain.review import Study
 from restain.review.faults import AnsweredSince, ItemClosed, NoAnswer, NoSuchItem
-from restain.slides import open_header
+from restain.slides import open_slide
 from restain.web.accounts.account import Account, Role
 from restain.web.accounts.store import account_key
 from restain.web.errors import RequestError
@@ -127,7 +127,7 @@ def _common_mpp(paths: Sequence[Path]) -> float | None:
     found = []
     for path in paths:
         try:
-            with open_header(path) as slide:
+            with open_slide(path, header_only=True) as slide:
                 if not slide.has_mpp:
                     return None
                 found.append(slide.mpp)

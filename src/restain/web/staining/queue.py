@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from restain.bundle import Card
-from restain.files import whole_file
+from restain.files import lock, make_folder, write_json
 from restain.stain.sources import slide_name
-from restain.stain.steps import STAINED, SURVEYED
+from restain.stain.steps import PREPARED, STAINED
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State
 from restain.web.staining.partial_result import PartialResult
-
-if sys.platform != "win32":
-    import fcntl
 
 SPEC = "job.json"
 """In the folder of a job: the input of the worker."""
@@ -57,7 +54,7 @@ class RunningJob:
     def step(self, done: int, total: int) -> None:
         """Save the progress. Glass and tiles of an earlier run are instant and do not count for the rate."""
         self.done, self.total = done, total
-        if SURVEYED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
+        if PREPARED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
             now = time.monotonic()
             if self.marks and now - self.marks[0][0] < INSTANT_S:
                 self.marks.clear()
@@ -182,17 +179,14 @@ class Queue:
         image = self.library.get(job.source)
         if (model := self.models.get(job.options["model"])) is None:
             raise RequestError(422, "error.job_model")
-        folder = self.folder_of(job)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(self.folder_of(job))
         # Unfinished files of killed workers.
         for unfinished in folder.glob(".*.part"):
             unfinished.unlink(missing_ok=True)
         options = {key: job.options[key] for key in ("mpp", "dab", "everywhere")}
         # ``image`` is for the provenance of the result in the library.
         files = {"image": job.name, "source": str(image.path), "model": str(model[0])}
-        with whole_file(folder / SPEC) as partial:
-            spec = {**files, "region": job.region, **options, "threads": threads}
-            partial.write_text(json.dumps(spec, indent=1), encoding="utf-8")
+        write_json(folder / SPEC, {**files, "region": job.region, **options, "threads": threads})
         return folder / SPEC
 
     def _run_worker(self, job: Job, running: RunningJob) -> tuple[State | None, str]:
@@ -268,10 +262,4 @@ def _kill(worker: subprocess.Popen[bytes]) -> None:
 def _exclusive(path: Path) -> Iterator[bool]:
     """Whether this process got the lock at ``path``; it holds the lock while the block runs."""
     with open(path, "a") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-        yield True
+        yield lock(file)

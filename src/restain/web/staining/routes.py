@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from restain.bundle import read_card
 from restain.database import Database
+from restain.files import make_folder
 from restain.geometry import Size
 from restain.stain.sources import slide_name
 from restain.web.accounts.account import account_of
@@ -84,8 +85,7 @@ class Staining:
         self.jobs = Jobs(database)
         self.uploads = Uploads(settings.state_folder / "uploads", settings.upload_bytes)
         self.uploads.prepare()
-        results = settings.state_folder / "stained"
-        results.mkdir(parents=True, exist_ok=True)
+        results = make_folder(settings.state_folder / "stained")
         self.queue = Queue(self.jobs, results, library, self.models)
 
     def routes(self) -> APIRouter:

@@ -13,10 +13,11 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
 from restain.register.warp import in_pixels
-from restain.slides import open_header
+from restain.slides import open_slide
 from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.errors import RequestError
 from restain.web.tiles import open_bounded, readable
@@ -49,12 +50,8 @@ class Uploads:
 
     def prepare(self) -> None:
         """Make the folder and delete unfinished uploads of a killed server. Raises RestainError if that fails."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in self.folder.glob(".*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
-        except OSError as error:
-            raise RestainError(f"{self.folder} cannot be made ({error.strerror}).") from None
+        for unfinished in make_folder(self.folder).glob(".*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     async def receive(self, name: str, parts: AsyncIterator[bytes], length: int | None) -> Path:
         """Save an upload and give its path; nothing is kept of a refused or interrupted one.
@@ -161,7 +158,7 @@ def check_image(path: Path) -> None:
     Of a file that holds several images, all are checked.
     """
     with readable(path):
-        with open_header(path, inspect=True) as slide:
+        with open_slide(path, inspect=True, header_only=True) as slide:
             count = len(slide.images)
         for end in [f"#{number}" for number in range(count)] or [""]:
             _check_one(path.with_name(path.name + end))

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from restain.errors import RestainError
-
-if sys.platform != "win32":
-    import fcntl
+from restain.files import lock
 
 NICE = 10
 """Priority below that of the viewer."""
@@ -30,10 +28,10 @@ def main(job: Path) -> None:
     sys.stdout = sys.stderr
     threading.Thread(target=_end_with_server, daemon=True).start()
     # The worker of a server that just died can live for a moment more.
-    lock = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
+    file = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
+    lock(file, wait=True)
     if sys.platform != "win32":
         os.nice(NICE)
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
     def report(**what: object) -> None:
         out.write(json.dumps(what) + "\n")
