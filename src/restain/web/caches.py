@@ -1,4 +1,4 @@
-"""Slides kept open between requests: a bounded number, in bounded memory, safe from many threads."""
+"""Bounded caches: open slides, and encoded tiles. Both are safe from many threads."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class _Entry(Generic[T]):
     stale: bool = False
 
 
-class Opened(Generic[T]):
-    """At most ``most`` handles that weigh at most ``heaviest`` together (bytes held), least recently used first to go.
+class HandleCache(Generic[T]):
+    """Open handles: at most ``max_handles`` of at most ``max_bytes`` together; the least recently used are closed.
 
-    A handle in use is never closed: it goes when its last user is done, so both bounds can be passed for that long.
+    A handle in use is closed when its last user is done; until then both bounds can be exceeded.
     """
 
-    def __init__(self, most: int = 24, heaviest: int = 512 << 20) -> None:
-        self._most, self._heaviest = most, heaviest
+    def __init__(self, max_handles: int = 24, max_bytes: int = 512 << 20) -> None:
+        self._max_handles, self._max_bytes = max_handles, max_bytes
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
 
     @contextmanager
     def lease(self, key: str, opener: Callable[[], tuple[T, int]]) -> Iterator[T]:
-        """The handle of ``key``; ``opener`` gives one and its weight where none is open. Its exceptions pass through."""
-        entry = self._taken(key, opener)
+        """The handle of ``key``; ``opener`` gives a handle and its bytes if none is open. Its exceptions pass through."""
+        entry = self._acquire(key, opener)
         try:
             yield entry.handle
         finally:
             with self._lock:
                 entry.users -= 1
-                gone = entry.stale and entry.users == 0
-            if gone:
+                unused = entry.stale and entry.users == 0
+            if unused:
                 entry.handle.close()
 
-    def _taken(self, key: str, opener: Callable[[], tuple[T, int]]) -> _Entry[T]:
+    def _acquire(self, key: str, opener: Callable[[], tuple[T, int]]) -> _Entry[T]:
         with self._lock:
             if (entry := self._known(key)) is not None:
                 return entry
@@ -66,12 +66,12 @@ class Opened(Generic[T]):
                     self._opening.pop(key, None)
                 raise
             entry = _Entry(handle, weight, users=1)
-            # At once: between the two another thread would open a second handle.
+            # One step: between the two, another thread would open a second handle.
             with self._lock:
                 self._opening.pop(key, None)
                 self._entries[key] = entry
-                dropped = self._drop()
-        for one in dropped:
+                unused = self._evict()
+        for one in unused:
             one.handle.close()
         return entry
 
@@ -81,34 +81,32 @@ class Opened(Generic[T]):
             entry.users += 1
         return entry
 
-    def _drop(self) -> list[_Entry[T]]:
-        idle = []
+    def _evict(self, keep: int = 1) -> list[_Entry[T]]:
+        """Drop entries until the bounds hold; those without a user are to be closed."""
+        dropped = []
         weight = sum(entry.weight for entry in self._entries.values())
-        while len(self._entries) > 1 and (len(self._entries) > self._most or weight > self._heaviest):
+        while len(self._entries) > keep and (
+            not keep or len(self._entries) > self._max_handles or weight > self._max_bytes
+        ):
             _, entry = self._entries.popitem(last=False)
             weight -= entry.weight
             entry.stale = True
-            if entry.users == 0:
-                idle.append(entry)
-        return idle
+            dropped.append(entry)
+        return [entry for entry in dropped if entry.users == 0]
 
     def close(self) -> None:
-        """Close what nobody uses; the rest goes with its last user."""
+        """Close all handles that are not in use; the others follow with their last user."""
         with self._lock:
-            entries = list(self._entries.values())
-            self._entries.clear()
-            for entry in entries:
-                entry.stale = True
-            idle = [entry for entry in entries if entry.users == 0]
-        for entry in idle:
+            unused = self._evict(keep=0)
+        for entry in unused:
             entry.handle.close()
 
 
 class ByteCache:
-    """Encoded tiles by key, at most ``heaviest`` bytes of them, least recently used first to go."""
+    """Encoded tiles by key, at most ``max_bytes`` of them; the least recently used are dropped."""
 
-    def __init__(self, heaviest: int = 128 << 20) -> None:
-        self._heaviest, self._weight = heaviest, 0
+    def __init__(self, max_bytes: int = 128 << 20) -> None:
+        self._max_bytes, self._size = max_bytes, 0
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,10 +118,7 @@ class ByteCache:
 
     def put(self, key: tuple[object, ...], data: bytes) -> None:
         with self._lock:
-            if (old := self._kept.pop(key, None)) is not None:
-                self._weight -= len(old)
+            self._size += len(data) - len(self._kept.pop(key, b""))
             self._kept[key] = data
-            self._weight += len(data)
-            while self._weight > self._heaviest:
-                _, gone = self._kept.popitem(last=False)
-                self._weight -= len(gone)
+            while self._size > self._max_bytes:
+                self._size -= len(self._kept.popitem(last=False)[1])

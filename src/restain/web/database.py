@@ -1,9 +1,15 @@
-"""The tables of the server's store. Times are in UTC, ISO 8601, so that they sort as text."""
+"""Tables of the server's database. Times are UTC in ISO 8601, so that they sort as text."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import sqlalchemy as sql
 
+from restain.database import Database
+
+FILE = "restain.sqlite"
 TABLES = sql.MetaData(info={"migrations": "restain.web.migrations"})
 
 ANNOTATIONS = sql.Table(
@@ -18,7 +24,7 @@ ANNOTATIONS = sql.Table(
 ACCOUNTS = sql.Table(
     "accounts",
     TABLES,
-    # The name as it is compared: without case, since tablets begin a name with a capital.
+    # The name in the form that is compared (account_key).
     sql.Column("key", sql.String(240), primary_key=True),
     sql.Column("name", sql.String(80), nullable=False),
     sql.Column("role", sql.String(16), nullable=False),
@@ -29,7 +35,7 @@ ACCOUNTS = sql.Table(
 SESSIONS = sql.Table(
     "sessions",
     TABLES,
-    # SHA-256 of the token that the browser holds.
+    # SHA-256 of the token in the browser's cookie.
     sql.Column("digest", sql.String(64), primary_key=True),
     sql.Column("account", sql.ForeignKey("accounts.key", ondelete="CASCADE"), nullable=False, index=True),
     sql.Column("created", sql.String(32), nullable=False),
@@ -42,7 +48,7 @@ JOBS = sql.Table(
     sql.Column("created", sql.String(32), nullable=False),
     sql.Column("changed", sql.String(32), nullable=False),
     sql.Column("state", sql.String(16), nullable=False, index=True),
-    # The account's name; empty where there are no accounts. Not a reference: a job outlives its account.
+    # The account's name, empty without accounts. No reference: a job outlives its account.
     sql.Column("owner", sql.String(80), nullable=False),
     sql.Column("source", sql.String(64), nullable=False),
     sql.Column("name", sql.Text, nullable=False),
@@ -60,3 +66,16 @@ UPLOADS = sql.Table(
     sql.Column("owner", sql.String(80), nullable=False),
     sql.Column("name", sql.Text, nullable=False),
 )
+
+
+def open_database(state: Path, url: str | None = None) -> Database:
+    """The SQLite file in ``state``, or the database of ``url``.
+
+    Raises:
+        RestainError: if it cannot be opened, or was written by a newer restain.
+    """
+    return Database(state / FILE if url is None else url, TABLES)
+
+
+def utc_now(timespec: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=timespec)

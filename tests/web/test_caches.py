@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restain.web.opened import ByteCache, Opened
+from restain.web.caches import ByteCache, HandleCache
 
 
 class Handle:
@@ -18,14 +18,14 @@ class Handle:
         self.closed = True
 
 
-def opened(pool: Opened[Handle], key: str, weight: int = 1) -> Handle:
+def opened(pool: HandleCache[Handle], key: str, weight: int = 1) -> Handle:
     with pool.lease(key, lambda: (Handle(), weight)) as handle:
         assert not handle.closed
         return handle
 
 
 def test_the_least_recently_used_is_closed():
-    pool: Opened[Handle] = Opened(most=2)
+    pool: HandleCache[Handle] = HandleCache(max_handles=2)
     a, b = opened(pool, "a"), opened(pool, "b")
     assert opened(pool, "a") is a
     opened(pool, "c")
@@ -33,13 +33,13 @@ def test_the_least_recently_used_is_closed():
 
 
 def test_heavy_handles_are_closed_before_there_are_many():
-    pool: Opened[Handle] = Opened(most=9, heaviest=10)
+    pool: HandleCache[Handle] = HandleCache(max_handles=9, max_bytes=10)
     a, b = opened(pool, "a", 6), opened(pool, "b", 6)
     assert (a.closed, b.closed) == (True, False)
 
 
 def test_a_handle_in_use_is_closed_by_its_last_user():
-    pool: Opened[Handle] = Opened(most=1)
+    pool: HandleCache[Handle] = HandleCache(max_handles=1)
     with pool.lease("a", lambda: (Handle(), 1)) as a:
         opened(pool, "b")
         assert not a.closed
@@ -47,7 +47,7 @@ def test_a_handle_in_use_is_closed_by_its_last_user():
 
 
 def test_many_threads_open_a_slide_once():
-    pool: Opened[Handle] = Opened()
+    pool: HandleCache[Handle] = HandleCache()
     made: list[Handle] = []
 
     def opener() -> tuple[Handle, int]:
@@ -68,7 +68,7 @@ def test_many_threads_open_a_slide_once():
 
 
 def test_what_cannot_be_opened_can_be_tried_again():
-    pool: Opened[Handle] = Opened()
+    pool: HandleCache[Handle] = HandleCache()
 
     def broken() -> tuple[Handle, int]:
         raise OSError
@@ -80,7 +80,7 @@ def test_what_cannot_be_opened_can_be_tried_again():
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=40)), max_size=60))
 def test_a_cache_gives_back_what_was_put_last_and_stays_small(entries: list[tuple[int, bytes]]):
-    cache = ByteCache(heaviest=100)
+    cache = ByteCache(max_bytes=100)
     for key, data in entries:
         cache.put((key,), data)
         assert cache.get((key,)) == data

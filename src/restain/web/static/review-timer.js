@@ -1,9 +1,9 @@
-// How long the reader looked at an item: seconds in which the page was in sight.
+// Viewing time of an item: seconds in which the page was visible.
 
-// A tick that comes later than this lay under a closed lid, and only so much of it counts.
+// A later tick means that the computer slept; only so much of it counts.
 const LONGEST_TICK = 2000;
 
-export class Looked {
+export class ViewTimer {
   constructor(prefix) {
     this.prefix = prefix;
     this.token = null;
@@ -14,7 +14,7 @@ export class Looked {
     window.addEventListener("pagehide", () => this.tick(true));
   }
 
-  // An item shown again goes on where it was, also after the page was loaded again.
+  // An item that is shown again, even after a reload of the page, continues its time.
   begin(token) {
     this.tick();
     this.token = token;
@@ -25,10 +25,10 @@ export class Looked {
     }
   }
 
-  // `seen`: the time since the last tick counts although the page is hidden now.
-  tick(seen = document.visibilityState === "visible") {
+  // `visible`: the time since the last tick counts although the page is hidden now.
+  tick(visible = document.visibilityState === "visible") {
     const now = performance.now();
-    if (seen && this.token !== null) {
+    if (visible && this.token !== null) {
       this.sum += Math.min(now - this.last, LONGEST_TICK) / 1000;
       try {
         sessionStorage.setItem(this.prefix + this.token, this.sum.toFixed(1));

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from restain.cli import app as command_line
 from restain.review import Study
 
-from .reading_study import ReviewProcess, ReviewServer, make_study, sign_in
+from .review_study import ReviewProcess, ReviewServer, make_study, sign_in
 from .test_viewer import CHROMIUM, CONTRAST, DESK, TABLET
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -89,16 +89,16 @@ def drawn(page: Any) -> None:
     """Until the image stands there in full."""
     page.wait_for_function(
         """() => {
-            const { state, glass } = window.restainReview ?? {};
+            const { state, reviewImage } = window.restainReview ?? {};
             if (!state?.token || state.moving) return false;
-            const item = glass().viewer.world.getItemAt(0);
+            const item = reviewImage().viewer.world.getItemAt(0);
             return item && item.source.getTileUrl(0, 0, 0).includes(state.token) && item.getFullyLoaded();
         }"""
     )
 
 
 def saved(page: Any) -> None:
-    page.wait_for_function("() => window.restainReview.keeper.empty && !window.restainReview.keeper.busy")
+    page.wait_for_function("() => window.restainReview.queue.empty && !window.restainReview.queue.busy")
 
 
 def onward(page: Any) -> None:
@@ -133,7 +133,7 @@ def test_two_readers_complete_a_review_and_its_results_are_theirs(machine, serve
                     ["0", "1+", "2+", "3+"][int(level)], exact=True
                 ).click()
                 page.locator("[data-question=origin]").get_by_text(
-                    ["Real (chemical)", "Virtual"][int(origin) - 1], exact=True
+                    ["Chemical", "Virtual"][int(origin) - 1], exact=True
                 ).click()
                 page.locator("[data-question=quality]").get_by_text("4", exact=True).click()
             given[name] += [("her2", ["0", "1+", "2+", "3+"][int(level)])]
@@ -163,7 +163,7 @@ def test_a_killed_server_loses_and_doubles_nothing(machine, trial, tmp_path):
         # The reader goes on answering.
         page.keyboard.press("1")
         page.keyboard.press("5")
-        page.get_by_text("The server does not answer").wait_for()
+        page.get_by_text("The server does not respond").wait_for()
         page.get_by_role("button", name="Next").click()
         first = token_of(page)
         running.start()
@@ -190,8 +190,8 @@ def test_without_network_answers_wait_in_the_browser_even_if_the_page_is_closed(
     page.keyboard.press("3")
     page.keyboard.press("0")
     page.keyboard.press("1")
-    page.get_by_text("The server does not answer").wait_for()
-    assert page.locator("[data-question=her2] .kept").inner_text() == "Not sent yet"
+    page.get_by_text("The server does not respond").wait_for()
+    assert page.locator("[data-question=her2] .saved-state").inner_text() == "Not sent yet"
     assert answers_of(trial, "anna") == []
     token = token_of(page)
     page.close()
@@ -212,10 +212,10 @@ def test_whoever_is_signed_out_loses_nothing(machine, served, trial):
     sign_in(context, served.url, "bo")
     # Another reader at the same browser sends nothing of it.
     other = begin(context, served)
-    assert other.evaluate("window.restainReview.keeper.empty")
+    assert other.evaluate("window.restainReview.queue.empty")
     context.clear_cookies()
     sign_in(context, served.url, "anna")
-    page.evaluate("window.restainReview.keeper.flush(true)")
+    page.evaluate("window.restainReview.queue.flush(true)")
     page.wait_for_function("() => window.restainReview.state.counts.her2 === '2+'")
     assert answers_of(trial, "anna") == [("her2", "2+")]
     assert answers_of(trial, "bo") == []
@@ -226,14 +226,14 @@ def test_on_another_machine_the_reader_goes_on_at_the_same_item(machine, served,
     one = begin(machine(served, "anna"), served)
     one.keyboard.press("1")
     one.locator("textarea").fill("membrane faint")
-    saved_text = one.locator("[data-question=remarks] .kept")
+    saved_text = one.locator("[data-question=remarks] .saved-state")
     one.wait_for_function("() => window.restainReview.state.counts.remarks === 'membrane faint'")
     assert saved_text.inner_text() == "Saved"
     other = begin(machine(served, "anna", TABLET), served)
     assert token_of(other) == token_of(one)
     assert other.locator("input[value='1+']").is_checked()
     assert other.locator("textarea").input_value() == "membrane faint"
-    assert other.locator("#left").inner_text() == "2 answers are missing"
+    assert other.locator("#left").inner_text() == "2 answers missing"
 
 
 def test_of_two_machines_the_one_that_was_away_does_not_win(machine, served, trial):
@@ -241,12 +241,12 @@ def test_of_two_machines_the_one_that_was_away_does_not_win(machine, served, tri
     one = begin(away, served)
     away.set_offline(True)
     one.keyboard.press("1")
-    one.get_by_text("The server does not answer").wait_for()
+    one.get_by_text("The server does not respond").wait_for()
     other = begin(machine(served, "anna"), served)
     other.keyboard.press("3")
     saved(other)
     away.set_offline(False)
-    one.get_by_text("answered in another window since").wait_for()
+    one.get_by_text("answered in another window").wait_for()
     assert one.locator("input[value='3+']").is_checked()
     assert answers_of(trial, "anna") == [("her2", "3+")]
     # The browser logs the refusal by itself.
@@ -282,13 +282,13 @@ def test_an_image_that_cannot_be_shown_is_passed_over(machine, served, trial):
     page.goto(f"{served.url}/review/{served.study}")
     page.locator("#begin").click()
     page.get_by_role("alert").get_by_text("tell the person who runs the study").wait_for()
-    page.get_by_role("button", name="Go on without it").click()
+    page.get_by_role("button", name="Skip for now").click()
     page.wait_for_function("(token) => window.restainReview.state.token !== token", arg=item.token)
     drawn(page)
     for key in ("0", "1", "2"):
         page.keyboard.press(key)
     onward(page)
-    assert page.get_by_role("heading", name="Images are left that cannot be shown").is_visible()
+    assert page.get_by_role("heading", name="Some images cannot be shown").is_visible()
     machine.faults[:] = [fault for fault in machine.faults if "422" not in fault]
 
 
@@ -299,9 +299,9 @@ def test_only_time_in_sight_counts(machine, served, trial):
     page.reload()
     page.locator("#begin").click()
     page.wait_for_function("() => window.restainReview.state.token")
-    start = page.evaluate("window.restainReview.looked.seconds")
+    start = page.evaluate("window.restainReview.viewTimer.seconds")
     page.clock.run_for(20_000)
-    seen = page.evaluate("window.restainReview.looked.seconds")
+    seen = page.evaluate("window.restainReview.viewTimer.seconds")
     assert 19 < seen - start < 25
     turn = """(state) => {
         Object.defineProperty(document, "visibilityState", { configurable: true, value: state });
@@ -310,10 +310,10 @@ def test_only_time_in_sight_counts(machine, served, trial):
     page.evaluate(turn, "hidden")
     page.clock.run_for(600_000)
     page.evaluate(turn, "visible")
-    assert page.evaluate("window.restainReview.looked.seconds") - seen < 5
+    assert page.evaluate("window.restainReview.viewTimer.seconds") - seen < 5
     # Under a closed lid nothing ticks, and the page hears nothing of it.
     page.clock.fast_forward(3_600_000)
-    assert page.evaluate("window.restainReview.looked.seconds") - seen < 8
+    assert page.evaluate("window.restainReview.viewTimer.seconds") - seen < 8
     page.keyboard.press("1")
     page.clock.run_for(1000)
     page.wait_for_function("() => window.restainReview.state.counts.her2 === '1+'")
@@ -324,11 +324,11 @@ def test_only_time_in_sight_counts(machine, served, trial):
 def test_the_scale_bar_and_the_magnification_hold(machine, served):
     page = begin(machine(served, "anna"), served)
     page.get_by_role("button", name="20×").click()
-    page.wait_for_function("() => Math.abs(window.restainReview.glass().fineness - 0.5) < 1e-6")
+    page.wait_for_function("() => Math.abs(window.restainReview.reviewImage().unitsPerPx - 0.5) < 1e-6")
     length = float(page.locator("#scale b").inner_text().split()[0])
     assert page.locator("#scale i").bounding_box()["width"] * 0.5 == pytest.approx(length, rel=0.02)
     page.keyboard.press("o")
-    page.wait_for_function("() => window.restainReview.glass().fineness > 0.4")
+    page.wait_for_function("() => window.restainReview.reviewImage().unitsPerPx > 0.4")
 
 
 def test_the_second_part_is_waited_for_on_the_readers_own_clock(machine, tmp_path):
@@ -343,8 +343,8 @@ def test_the_second_part_is_waited_for_on_the_readers_own_clock(machine, tmp_pat
         with Study.open(trial) as study:
             day = study.progress("anna").next_at
         words = f"{day:%-d %B %Y}"
-        assert words in page.locator("#end-words").inner_text()
-        page.get_by_role("link", name="All my reviews").last.click()
+        assert words in page.locator("#end-text").inner_text()
+        page.get_by_role("link", name="All studies").last.click()
         page.get_by_text(words).wait_for()
         assert page.locator("a.main").count() == 0
     finally:
@@ -389,7 +389,7 @@ def test_every_control_has_a_name(machine, served):
             .map((one) => one.outerHTML)"""
     )
     assert nameless == []
-    assert page.get_by_role("group", name="HER2 level?").get_by_role("radio").count() == 4
+    assert page.get_by_role("group", name="HER2 IHC score?").get_by_role("radio").count() == 4
     assert page.get_by_role("status").count() == 1
 
 

@@ -17,12 +17,12 @@ from restain.geometry import Point, Region, Size
 from restain.images import write_png
 from restain.review import Modality, Study, create_study, read_definition
 from restain.slides import open_slide
-from restain.web.reading import Pictures, Studies
-from restain.web.reading.pages import ASKED, CHOSEN
-from restain.web.reading.pictures import _cut
+from restain.web.review import Studies, StudyTiles
+from restain.web.review.pages import CHOICE_TEXTS, QUESTION_TEXTS
+from restain.web.review.tiles import _crop
 
 from .conftest import write_slide
-from .reading_study import MODALITIES, Reader, ReviewServer, make_study
+from .review_study import MODALITIES, Reader, ReviewServer, make_study
 
 GOOD = {"her2": "2+", "origin": "virtual", "quality": "4"}
 
@@ -135,13 +135,13 @@ def test_a_reader_sees_their_own_studies_and_an_owner_how_far_everybody_is(serve
     anna, cleo, owner = served.reader("anna"), served.reader("cleo"), served.reader("olga")
     assert f'href="/review/{served.study}"' in anna.get("/review").text
     assert "bo" not in re.findall(r"\w+", re.sub(r"<[^>]*>", " ", anna.get("/review").text))
-    assert "No study for you" in cleo.get("/review").text
+    assert "No studies for you" in cleo.get("/review").text
     read_all(anna)
     served.reader("bo").next()
-    assert "you have read all images" in anna.get("/review").text
+    assert "you have scored all images" in anna.get("/review").text
     page = owner.get("/review").text
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    assert "anna 6 of 6 Finished bo 0 of 6 Not begun" in text
+    assert "anna 6 of 6 Finished bo 0 of 6 Not started" in text
     assert f"restain review results {trial} -o results" in text
     assert re.search(r"restain accounts add \S+ NAME --role reader", text)
     # What was answered would tell an owner who is beside a reader which image is which.
@@ -225,14 +225,14 @@ def test_the_scale_is_shown_only_where_all_images_have_the_same(tmp_path):
     folder = tmp_path / "mixed"
     trial = make_study(folder)
     studies = Studies([trial])
-    assert studies.scale(studies.all()[0]) == pytest.approx(0.5, rel=1e-3)
+    assert studies.common_mpp(studies.all()[0]) == pytest.approx(0.5, rel=1e-3)
     studies.close()
     with Study.open(trial) as study:
         path = next(one for one in study.paths if one.name.startswith(MODALITIES["virtual"]))
     with Image.open(path) as picture:
         write_png(path, np.asarray(picture.convert("RGB")), mpp=0.25)
     studies = Studies([trial])
-    assert studies.scale(studies.all()[0]) is None
+    assert studies.common_mpp(studies.all()[0]) is None
     studies.close()
 
 
@@ -249,7 +249,7 @@ def test_tiles_are_the_middle_of_the_file_at_every_level(tmp_path):
     (tmp_path / "s.yaml").write_text(
         f"{{title: t, questions: [her2], readers: [anna], washout_days: 0, images: {images}}}"
     )
-    pictures = Pictures()
+    pictures = StudyTiles()
     with create_study(read_definition(tmp_path / "s.yaml"), tmp_path / "study") as study:
         assert study.size == Size(1200, 1000)
         for _ in range(2):
@@ -269,8 +269,8 @@ def test_tiles_are_the_middle_of_the_file_at_every_level(tmp_path):
 def test_sides_that_are_rounded_up_are_filled_from_the_edge(tmp_path):
     write_png(tmp_path / "a.png", np.full((101, 101, 3), 90, np.uint8))
     with open_slide(tmp_path / "a.png") as slide:
-        assert (_cut(slide, Point(0, 0), Region(Point(0, 0), Size(26, 26)), 4) == 90).all()
-        assert (_cut(slide, Point(1, 1), Region(Point(0, 0), Size(26, 26)), 4) == 90).all()
+        assert (_crop(slide, Point(0, 0), Region(Point(0, 0), Size(26, 26)), 4) == 90).all()
+        assert (_crop(slide, Point(1, 1), Region(Point(0, 0), Size(26, 26)), 4) == 90).all()
 
 
 @pytest.mark.parametrize("what", ["gone", "damaged", "exchanged", "huge"])
@@ -288,7 +288,7 @@ def test_an_image_that_cannot_be_shown_is_told_without_its_name_and_can_be_passe
     elif what == "exchanged":
         write_png(path, np.zeros((900, 900, 3), np.uint8))
     else:
-        monkeypatch.setattr("restain.web.tiles.MOST_PX", 1000)
+        monkeypatch.setattr("restain.web.tiles.MAX_PX", 1000)
     for _ in range(2):
         refused = anna.tile(token)
         assert refused.status_code == 422
@@ -314,11 +314,11 @@ def test_built_in_questions_are_asked_in_the_readers_language_and_own_words_as_t
     try:
         page = served.reader("anna").get(f"/review/{served.study}", language="zh").text
         assert "Grade it, please" in page
-        assert all(words in page for words in ("真实（化学）染色还是虚拟染色？", "染色质量", "备注", "虚拟</span>"))
+        assert all(words in page for words in ("化学 IHC 还是虚拟染色？", "染色质量", "备注", "虚拟</span>"))
     finally:
         served.stop()
-    assert len(ASKED) == 4
-    assert set(CHOSEN) == {modality.value for modality in Modality}
+    assert len(QUESTION_TEXTS) == 4
+    assert set(CHOICE_TEXTS) == {modality.value for modality in Modality}
 
 
 def test_hostile_words_of_a_study_stay_words(tmp_path):

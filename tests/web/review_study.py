@@ -16,11 +16,11 @@ import yaml
 
 from restain.images import write_png
 from restain.review import Study, create_study, read_definition
-from restain.web.accounts.roster import Roster
-from restain.web.identity import Role
-from restain.web.store import Store
+from restain.web.accounts.account import Role
+from restain.web.accounts.store import AccountStore
+from restain.web.database import open_database
 
-from .conftest import create_app, httpx, picture, settings, uvicorn
+from .conftest import Settings, create_app, httpx, picture, uvicorn
 
 MODALITIES = {"chemical": "zinnober", "virtual": "quitte"}
 """Parts of file names that stand for a modality."""
@@ -28,7 +28,7 @@ QUESTIONS = ["her2", "origin", "quality", {"kind": "text", "name": "remarks"}]
 
 
 def write_material(folder: Path, cases: int, side: int = 640) -> list[dict[str, Any]]:
-    """Pictures of two modalities: chemical ones larger, with metadata that name them."""
+    """StudyTiles of two modalities: chemical ones larger, with metadata that name them."""
     folder.mkdir(parents=True)
     images = []
     for case in range(cases):
@@ -67,10 +67,10 @@ PASSWORD = "brown membranes all around"
 
 def make_accounts(state: Path) -> None:
     state.mkdir(exist_ok=True)
-    store = Store(state)
+    database = open_database(state)
     for name, role in ACCOUNTS.items():
-        Roster(store.database).add(name, role, PASSWORD)
-    store.close()
+        AccountStore(database).add(name, role, PASSWORD)
+    database.close()
 
 
 def sign_in(context: Any, url: str, name: str) -> None:
@@ -90,7 +90,7 @@ class ReviewServer:
     def __init__(self, folder: Path, studies: list[Path]) -> None:
         (folder / "slides").mkdir(exist_ok=True)
         make_accounts(folder / "state")
-        app = create_app(settings(folder / "slides", folder / "state", studies=studies))
+        app = create_app(Settings(folder / "slides", folder / "state", studies=studies))
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -116,8 +116,8 @@ class Reader:
     def __init__(self, server: ReviewServer, name: str) -> None:
         self._server = server
         self._client = httpx.Client(base_url=server.url, headers={"Origin": server.url}, timeout=30)
-        form = re.search(r'name="form" value="(\w+)"', self._client.get("/account/sign-in").text)
-        given = {"name": name, "password": PASSWORD, "form": form[1] if form else ""}
+        form = re.search(r'name="csrf" value="(\w+)"', self._client.get("/account/sign-in").text)
+        given = {"name": name, "password": PASSWORD, "csrf": form[1] if form else ""}
         assert self._client.post("/account/sign-in", data=given).status_code == 303
         self.heard: list[Any] = []
 

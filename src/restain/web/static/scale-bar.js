@@ -11,7 +11,7 @@ export function lengthText(length, calibrated) {
   return `${Number(length.toPrecision(6))} µm`;
 }
 
-export class Readings {
+export class ScaleBar {
   constructor(data, elements) {
     this.data = data;
     this.elements = elements;
