@@ -20,9 +20,8 @@ from restain.files import whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
 from restain.images import Rgb
-from restain.register import read_transform, warp_region
-from restain.register.transform import Transform
-from restain.register.warp import in_pixels
+from restain.registration import read_transform, warp_region
+from restain.registration.transform import Transform
 from restain.slides import DensitySlide, Slide, open_header
 from restain.web.faults import Fault
 from restain.web.grid import Grid
@@ -108,11 +107,11 @@ class Tiles:
         """Pixels of a region at ``mpp`` (px of level 0 per px, where the slide has no mpp), of the image or as it lies on ``on``."""
         with self._open(image) as slide, self._turns:
             if on is None:
-                shown = slide if slide.has_mpp else in_pixels(slide)
+                shown = slide if slide.has_mpp else slide.taken_at(1.0)
                 return _read_to_edge(shown, region, mpp)
             registered = self._registered(image, on)
             if registered is None:
-                shown = in_pixels(slide)
+                shown = slide.taken_at(1.0)
                 with self._open(on) as fixed:
                     return _read_to_edge(shown, region, mpp / (fixed.mpp if fixed.has_mpp else 1.0))
             return warp_region(slide, self._transform(registered), region, mpp)

@@ -15,7 +15,6 @@ import numpy as np
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
-from restain.register.warp import in_pixels
 from restain.review import Study
 from restain.slides import Slide
 from restain.slides.find import split_number
@@ -82,7 +81,7 @@ def _middle(size: Size, common: Size) -> Region:
 
 def _cut(slide: Slide, corner: Point, wanted: Region, reduction: int) -> Rgb:
     """``wanted`` of the part that begins at ``corner`` (px of level 0); the last row and column are repeated where sides were rounded up."""
-    shown = in_pixels(slide)
+    shown = slide.taken_at(1.0)
     extent = shown.size_at(reduction)
     # At most half a px of the level is lost, which no eye sees; the pyramid's own levels can then be used.
     left, top = round(corner.x / reduction) + wanted.origin.x, round(corner.y / reduction) + wanted.origin.y

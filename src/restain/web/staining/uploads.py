@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
-from restain.register.warp import in_pixels
 from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.faults import Fault
 from restain.web.tiles import open_checked, readable
@@ -185,7 +184,7 @@ def check(path: Path) -> None:
             raise Fault(422, "fault.upload_extent", name=path.name)
         if cut := [one for one in slide.faults if "truncated" in one]:
             raise RestainError(cut[0])
-        shown = in_pixels(slide)
+        shown = slide.taken_at(1.0)
         spot = Size(min(_SPOT, size.width), min(_SPOT, size.height))
         for share in (0.0, 0.5, 1.0):
             at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
