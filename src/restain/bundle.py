@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 
 from restain import NOTICE, __version__
 from restain.errors import RestainError
+from restain.files import whole_folder, write_json
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
 from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector
@@ -56,6 +55,8 @@ class Card(BaseModel):
     """What the model was trained on, in words."""
     licence: str = "Apache-2.0"
     step: int
+    context_px: int = 512
+    """Side in px of the windows that staining shows to the network, and of the largest crops of training."""
     figures: dict[str, float | None]
     """Figures measured on the validation split, never on training data."""
     created: str
@@ -77,7 +78,9 @@ class Bundle:
 
 
 def _hash(weights: bytes, card: Card) -> str:
-    text = json.dumps(card.model_dump(exclude={"hash"}), sort_keys=True, ensure_ascii=True)
+    # A card of the time before ``context_px`` was hashed without it.
+    left_out = {"hash"} | ({"context_px"} - card.model_fields_set)
+    text = json.dumps(card.model_dump(exclude=left_out), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
 
@@ -90,6 +93,7 @@ def save_bundle(
     data: str,
     figures: dict[str, float | None],
     licence: str = "Apache-2.0",
+    context_px: int = 512,
 ) -> Card:
     """Write a bundle; an older one under the same path is replaced only when the new one is whole.
 
@@ -108,23 +112,14 @@ def save_bundle(
         data=data,
         licence=licence,
         step=step,
+        context_px=context_px,
         figures=figures,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     card = card.model_copy(update={"hash": _hash(weights, card)})
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as fault:
-        raise RestainError(f"{path}: the bundle cannot be written ({fault.strerror}).") from None
+    with whole_folder(path) as partial:
+        (partial / WEIGHTS).write_bytes(weights)
+        write_json(partial / CARD, card.model_dump(), indent=2)
     return card
 
 

@@ -14,7 +14,7 @@ from restain.data.compare import ORIENTATIONS, STAINS_APART, Comparison, halves_
 from restain.data.pairs import Fault, Pair
 from restain.errors import RestainError
 from restain.geometry import Size, same_mpp
-from restain.slides import open_header
+from restain.slides import open_slide
 
 CLEAR_FIT = 0.35
 CLEAR_MARGIN = 0.2
@@ -55,7 +55,7 @@ def read_header(path: Path) -> Header:
 
 @lru_cache(maxsize=1 << 17)
 def _read_header(path: Path, changed: int) -> Header:
-    with open_header(path) as slide:
+    with open_slide(path, header_only=True) as slide:
         return Header(slide.size, slide.mpp if slide.has_mpp else None)
 
 
