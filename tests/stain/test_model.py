@@ -19,7 +19,7 @@ from restain.images import read_density, read_text
 from restain.optics import optical_density
 from restain.slides import open_slide, read_image
 from restain.stain import Model, Provenance, StainOptions, expand, load, stain_slide
-from restain.stain.given import as_rgb
+from restain.stain.inputs import as_rgb
 
 
 @pytest.fixture(scope="module")

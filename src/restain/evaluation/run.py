@@ -29,7 +29,7 @@ from restain.evaluation.summary import EvaluationSummary, ImageRow, finite
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
 from restain.slides import read_image
-from restain.stain.provenance import origin
+from restain.stain.provenance import image_metadata
 
 Rgb = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -121,7 +121,7 @@ def evaluate(
             write_png(
                 out / "images" / f"{pair.name}.png",
                 given.rgb,
-                origin(pair.he_path, {"model": label, **(provenance or {})}),
+                image_metadata(pair.he_path, {"model": label, **(provenance or {})}),
                 mpp,
             )
         answer = with_dab(given, reference)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from restain.data import Pair, jitter_he
 from restain.errors import RestainError
 from restain.files import whole_file
+from restain.geometry import Region
 from restain.ood.features import feature_names, image_features
 from restain.recipe import AugmentRecipe
 
@@ -39,6 +41,9 @@ IMAGE_SHARE = 0.75
 
 QUANTILE = 0.97
 """Share of unseen images of the training kind that the threshold lets pass."""
+
+JUDGED = 12
+"""Windows of a slide at most that are judged."""
 
 NEIGHBOURS = 5
 """Training tiles that a tile is compared with."""
@@ -56,17 +61,37 @@ _ALONE = 2.0
 """Factor of the limit where a single training image says nothing of how images differ."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an OOD detector says of one image."""
+@dataclass(frozen=True)
+class Ood:
+    """Whether an H&E image is out of the distribution of the model's training images.
+
+    Example:
+        >>> Ood(score=1.7, reason="its sharpness is below theirs.").is_ood
+        True
+    """
 
     score: float
-    """The image's score; 1 is the threshold."""
-    in_distribution: bool
+    """Not negative; the higher, the farther from the training images."""
     reason: str
-    """One sentence that says what is strange, or that nothing is."""
-    tiles: NDArray[np.float32]
-    """Scores of the tiles, 1 being the threshold, in the order of :func:`restain.ood.features.tile_corners`."""
+    """One sentence that names what is out of the ordinary, or says that nothing is."""
+    limit: float = 1.0
+    """The score above which the image is out of distribution."""
+
+    @property
+    def is_ood(self) -> bool:
+        return self.score > self.limit
+
+    @property
+    def in_distribution(self) -> bool:
+        return not self.is_ood
+
+    def metadata(self) -> dict[str, str]:
+        return {"ood": "yes" if self.is_ood else "no", "ood_score": repr(self.score), "ood_reason": self.reason}
+
+    @staticmethod
+    def from_metadata(text: Mapping[str, str]) -> Ood | None:
+        """What :meth:`metadata` wrote; None where the text has no score."""
+        return Ood(float(text["ood_score"]), text.get("ood_reason", "")) if "ood_score" in text else None
 
 
 @dataclass(frozen=True)
@@ -100,21 +125,34 @@ class OodDetector:
         found: Floats = distance / np.maximum(self.reach[nearest].mean(axis=1), 1e-6)
         return found
 
-    def judge(self, rgb: Rgb) -> Verdict:
-        """Look at an H&E image at the model's mpp: ``(H, W, 3)`` 8-bit RGB of any size."""
+    def judge(self, rgb: Rgb) -> Ood:
+        """Score an H&E image at the model's mpp: ``(H, W, 3)`` 8-bit RGB of any size."""
         features = image_features(rgb)
         scores = self.scores(features) / self.threshold
         score = _image_score(scores)
         if score <= 1:
-            return Verdict(score, True, "the image is like those the model was trained on.", scores.astype(np.float32))
+            return Ood(score, "the image is like those the model was trained on.")
         strange = ((features - self.mean) / self.scale)[scores >= score].mean(axis=0)
         worst = int(np.argmax(np.abs(strange)))
         side = "above" if strange[worst] > 0 else "below"
-        reason = (
+        return Ood(
+            score,
             f"the image is unlike those the model was trained on ({score:.1f} times the limit): its "
-            f"{feature_names()[worst]} is {abs(strange[worst]):.1f} standard deviations {side} theirs."
+            f"{feature_names()[worst]} is {abs(strange[worst]):.1f} standard deviations {side} theirs.",
         )
-        return Verdict(score, False, reason, scores.astype(np.float32))
+
+    def judge_slide(self, read: Callable[[Region], Rgb], windows: Sequence[Region]) -> Ood | None:
+        """The median score of evenly spread windows; None if none can be read.
+
+        Args:
+            read: ``(h, w, 3)`` 8-bit RGB of a window at the model's mpp.
+            windows: those with tissue.
+        """
+        found = []
+        for number in np.unique(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int)):
+            with suppress(RestainError):
+                found.append(self.judge(read(windows[number])))
+        return sorted(found, key=lambda one: one.score)[(len(found) - 1) // 2] if found else None
 
 
 def _squared_distances(one: Floats, other: Floats) -> Floats:

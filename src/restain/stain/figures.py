@@ -10,6 +10,7 @@ from typing import Any
 from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Size
+from restain.ood.tiles import OodTiles
 from restain.stain.pipeline import Seconds
 from restain.stain.provenance import Provenance
 from restain.stain.seams import Seams
@@ -24,15 +25,6 @@ class Hole:
     width: int
     height: int
     reason: str
-
-
-@dataclass(frozen=True)
-class OodTiles:
-    """``judged`` tiles of tissue, those ``above`` the limit of the training images, ``median`` score (None without any)."""
-
-    judged: int
-    above: int
-    median: float | None
 
 
 @dataclass(frozen=True)

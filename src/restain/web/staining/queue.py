@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from restain.bundle import Card
 from restain.files import whole_file
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.sources import slide_name
-from restain.stain.steps import PREPARED, STAINED
 from restain.web.faults import Fault
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State

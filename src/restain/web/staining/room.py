@@ -17,8 +17,8 @@ from restain.bundle import read_card
 from restain.database import Database
 from restain.errors import RestainError
 from restain.stain.figures import SlideFigures
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.sources import slide_name
-from restain.stain.steps import PREPARED, STAINED
 from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of

@@ -45,10 +45,10 @@ def main(job: Path) -> None:
         stain(json.loads(job.read_bytes()), job.parent, say)
         say(done=True)
     except RestainError as fault:
-        from restain.stain.look import NoTissue
+        from restain.stain.plan import NoTissueError
 
         # The page has no options of a command line, which the sentence names.
-        say(failed="fault.job_tissue" if isinstance(fault, NoTissue) else str(fault))
+        say(failed="fault.job_tissue" if isinstance(fault, NoTissueError) else str(fault))
     except MemoryError:
         say(failed="fault.job_memory")
 
