@@ -23,7 +23,7 @@ from restain.models.blocks import channels_last
 from restain.ood.detector import Ood
 from restain.prediction import Prediction
 from restain.slides import Polygon, Slide
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
 from restain.stain.options import StainOptions

@@ -18,7 +18,7 @@ from restain.images import read_text
 from restain.ood.tiles import COLOUR, NAME, TileScores
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.inputs import InputImage, open_input
 from restain.stain.options import StainOptions
