@@ -1,4 +1,4 @@
-"""Is this image like those the model was trained on? A density-based out-of-distribution score.
+"""A density-based out-of-distribution score of H&E images.
 
 Tiles are described by what a laboratory and a scanner can get wrong: stain densities, third colours, brown, share of
 glass, sharpness at four scales and whether edges agree over scales, JPEG blocks. The features of training tiles, their stains
@@ -25,6 +25,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from scipy.spatial.distance import cdist
 
 from restain.data import Pair, jitter_he
 from restain.errors import RestainError
@@ -96,7 +97,7 @@ class Ood:
 
 @dataclass(frozen=True)
 class OodDetector:
-    """What a bundle knows of its training images."""
+    """Features of a bundle's training images, and the threshold of the score."""
 
     mean: Floats
     """``(features,)`` mean over the training tiles."""
@@ -117,12 +118,11 @@ class OodDetector:
     """Left-out images behind the threshold; 0 where there was one image only, and the threshold is a guess from its jittered views."""
 
     def scores(self, features: Floats) -> Floats:
-        """How far tiles are from the training's, in units of how far those are from one another: ``(n, features)`` to ``(n,)``."""
-        squares = _squared_distances((features - self.mean) / self.scale @ self.whiten, self.tiles)
-        count = min(NEIGHBOURS, len(self.tiles))
-        nearest = np.argpartition(squares, count - 1, axis=1)[:, :count]
-        distance = np.sqrt(np.take_along_axis(squares, nearest, axis=1)).mean(axis=1)
-        found: Floats = distance / np.maximum(self.reach[nearest].mean(axis=1), 1e-6)
+        """Distance of tiles to the training's over those tiles' own distances: ``(n, features)`` to ``(n,)``."""
+        distances = cdist((features - self.mean) / self.scale @ self.whiten, self.tiles)
+        nearest = np.argsort(distances, axis=1)[:, :NEIGHBOURS]
+        own = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+        found: Floats = own / np.maximum(self.reach[nearest].mean(axis=1), 1e-6)
         return found
 
     def judge(self, rgb: Rgb) -> Ood:
@@ -153,12 +153,6 @@ class OodDetector:
             with suppress(RestainError):
                 found.append(self.judge(read(windows[number])))
         return sorted(found, key=lambda one: one.score)[(len(found) - 1) // 2] if found else None
-
-
-def _squared_distances(one: Floats, other: Floats) -> Floats:
-    cross = np.sum(one**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * one @ other.T
-    found: Floats = np.maximum(cross, 0.0)
-    return found
 
 
 def _image_score(scores: Floats) -> float:
@@ -194,8 +188,8 @@ def _fitted(views: Sequence[_View], seed: int) -> OodDetector:
     covariance = centred.T @ centred / len(centred)
     n, d = len(set(image.tolist())), covariance.shape[0]
     trace, square = float(np.trace(covariance)), float(np.sum(covariance**2))
-    room = (n + 1 - 2 / d) * (square - trace**2 / d)
-    shrink = min(1.0, ((1 - 2 / d) * square + trace**2) / room) if room > 0 else 1.0
+    denominator = (n + 1 - 2 / d) * (square - trace**2 / d)
+    shrink = min(1.0, ((1 - 2 / d) * square + trace**2) / denominator) if denominator > 0 else 1.0
     shrunk = (1 - shrink) * covariance + shrink * max(trace / d, 1e-6) * np.eye(d)
     whiten = np.linalg.inv(np.linalg.cholesky(shrunk)).T
     if len(standard) > FIT_TILES:
@@ -207,13 +201,13 @@ def _fitted(views: Sequence[_View], seed: int) -> OodDetector:
 
 def _reach(tiles: Floats, image: NDArray[np.int64]) -> Floats:
     """Mean distance of each tile to its nearest of other images, or of the same where there are hardly any others."""
-    squares = _squared_distances(tiles, tiles)
+    distances = cdist(tiles, tiles)
     same = image[:, None] == image[None, :]
     if np.count_nonzero(~same, axis=1).min() < NEIGHBOURS:
         same = np.eye(len(tiles), dtype=bool)
-    squares[same] = np.inf
+    distances[same] = np.inf
     count = min(NEIGHBOURS, max(len(tiles) - 1, 1))
-    nearest = np.sqrt(np.partition(squares, count - 1, axis=1)[:, :count]).mean(axis=1)
+    nearest = np.partition(distances, count - 1, axis=1)[:, :count].mean(axis=1)
     found: Floats = np.where(np.isfinite(nearest), nearest, 1.0)
     return found
 
@@ -225,7 +219,7 @@ def fit_ood_detector(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> OodDetector:
-    """Learn what training images look like, their stains varied by the training's own augmentation.
+    """Fit a detector to training images, their stains varied by the training's augmentation.
 
     The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches of
     one slide stay together where slides are known.

@@ -40,8 +40,8 @@ class OodTiles:
 class TileScores:
     """Scores of a slide's tiles (see :mod:`restain.ood.detector`; above 1 is unlike), as lines of a file that grows.
 
-    Of each tile its fullest piece of 256 px is looked at, since more costs more than it tells. What was written before a kill is
-    read again; safe from many threads.
+    The piece of 256 px of each tile with most tissue is scored. Lines written before a kill are read again; safe from many
+    threads.
 
     Args:
         path: of the lines; made where there is none.

@@ -37,8 +37,8 @@ class ProgressParts:
 
 @dataclass
 class Seconds:
-    """Where the time went. ``network`` and ``blocks`` (all three steps together) are wall time; ``reading`` and ``writing``
-    are CPU time of their threads. ``all``: wall time of the whole job.
+    """``network``, ``blocks`` (reading, network and writing in parallel) and ``all`` are wall time; ``reading`` and ``writing`` are
+    CPU time of their threads.
     """
 
     reading: float = 0.0
@@ -50,12 +50,8 @@ class Seconds:
 
 @dataclass
 class Pipeline(Generic[Item, Read, Made]):
-    """Items through three steps, of which ``work`` runs on the calling thread.
-
-    ``read``: one item to what the network takes; called on several threads at once.
-    ``work``: a batch of items with what was read to one result each.
-    ``keep``: what becomes of an item's result; called on one thread, in order.
-    ``ahead``: items read beforehand, and results that wait to be kept, which bounds the memory.
+    """Items through three steps: ``read`` on several threads, ``work`` on batches on the calling thread, ``keep`` on one thread in
+    order. ``ahead``: items read in advance, and results that wait to be kept, which bounds the memory.
     """
 
     read: Callable[[Item], Read]
@@ -67,7 +63,7 @@ class Pipeline(Generic[Item, Read, Made]):
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Give out each item when it is kept. What any step raises comes out here, and nothing more is begun."""
+        """Yield each item when it is kept. An exception of any step ends the run."""
         began = time.perf_counter()
         reading, writing = ThreadPoolExecutor(self.readers), ThreadPoolExecutor(1)
         try:

@@ -1,4 +1,4 @@
-"""Images to files: an H&E picture or slide in, a virtual IHC picture or slide out, tile by tile, in bounded memory.
+"""Staining into files: an H&E picture or slide in, a virtual IHC picture or slide out, in bounded memory.
 
 The network sees fixed windows (:mod:`restain.stain.windows`). A tile is finished when its last window is; a slide's job that
 was killed resumes with the tiles that are missing, and computes their windows again.
@@ -49,25 +49,24 @@ def stain_slide(
     Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB density
     is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the folder
     ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB density is
-    asked for; ``NAME.tissue.geojson``, what was taken for tissue; ``NAME.ood.geojson``, where the H&E is unlike the
-    training images, if the model knows them; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
+    asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of distribution, if the bundle
+    has a detector; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
 
-    Pixels without tissue get the white that is rendered, or the colour of the H&E's glass from a model without a stain
-    head. Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``
-    until it is whole: the same command goes on after a kill, and its result is the same. A finished result of the same
-    source, bundle and options is kept.
+    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head. Tissue
+    outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``: the same call
+    resumes after a kill, with the same result. A finished result of the same source, bundle and options is kept.
 
     Args:
         source: the image; see :data:`restain.stain.inputs.Image`.
         out: made where needed.
         model: what stains.
         options: None for the model's.
-        progress: called with what is done and what is to do, in parts of the work.
-        warn: called with sentences that name the source: mpp assumed, unlike the training images, damaged, with holes.
+        progress: called with work done and in all.
+        warn: called with sentences that name the source: mpp assumed, out of distribution, damaged, with holes.
 
     Raises:
-        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; if the
-            model cannot do what the options ask; if the result cannot be written, or another process is making it.
+        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for options that
+            the model cannot serve; if the result cannot be written, or another process writes it.
     """
     options = options or model.options
     warn = warn or (lambda sentence: None)
