@@ -24,7 +24,7 @@ from restain.phantom.render import Appearance, he_appearance, ihc_appearance
 from restain.phantom.slide_plan import SlidePlan, draw_plan
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
 from restain.phantom.slide_truth import NOTE, TRUTH, SlideTruth, read_slide_truth, write_slide_truth
-from restain.slides.store import TileStore
+from restain.slides.store import Kind, TileStore
 from restain.slides.writer import read_metadata, write_ome_tiff
 
 Progress = Callable[[int, int], None]
@@ -250,6 +250,7 @@ def _is_finished(path: Path, identity: Mapping[str, str]) -> bool:
 
 def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, steps: _Steps) -> None:
     identity, count = pair.identity(name), pair.tile_count(name)
+    kind: Kind
     kind, mpp = ("dab", pair.mpp * DAB_REDUCTION) if name == "dab" else ("rgb", pair.mpp)
     with TileStore.open(out / f"{name}.part", identity, pair.size_of(name), pair.tile, kind, _QUALITY) as store:
         for row, column in _order(store.grid):
