@@ -69,7 +69,14 @@ def main() -> None:
 
     def stained(**more: object) -> StainResult:
         return model.stain(
-            he, mpp=model.mpp, everywhere=True, white=WHITE, engine="eager-fp32", glass_noise=False, progress=False, **more
+            he,
+            mpp=model.mpp,
+            everywhere=True,
+            white=WHITE,
+            engine="eager-fp32",
+            glass_noise=False,
+            progress=False,
+            **more,
         )
 
     def timed() -> tuple[StainResult, float]:

@@ -192,7 +192,9 @@ def _finished(report: Path, made: Provenance) -> SlideFigures | None:
 
 
 def _figures(made: Provenance, stainer: WindowStainer, looked: Looked, slide: Slide, store: TileStore) -> SlideFigures:
-    seams = measure_seams(store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp)
+    seams = measure_seams(
+        store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp
+    )
     megapixels, seconds = stainer.stained_px / 1e6, stainer.seconds
     red, green, blue = (round(float(v), 1) for v in looked.tissue.glass)
     holes = []

@@ -1,8 +1,7 @@
-"""Does a map say what drives the target? Where it lies against a known cause, and what happens when the image is taken
-away or given back in its order.
+"""Faithfulness of a map: its position relative to a known cause, and deletion and insertion curves.
 
-Every map, also the baselines, is smoothed by the same Gaussian and ordered on the same grid of patches, so that none
-wins by being finer than another.
+All maps, also baseline maps, are smoothed by the same Gaussian and ordered on the same grid of patches, so that none wins
+by a finer resolution.
 """
 
 from __future__ import annotations
@@ -19,27 +18,26 @@ from restain.geometry import Point
 from restain.models.tensors import batch_of
 
 SMOOTH_UM = 2.0
-"""Standard deviation of the Gaussian that every map is smoothed with, in µm: pixel noise goes, a nucleus stays."""
-
+"""Standard deviation of the Gaussian that smooths every map, in µm: it removes pixel noise and keeps a nucleus."""
 PATCH = 16
-"""Side in px of the patches that are taken away and given back."""
+"""Side in px of the patches that are deleted and inserted."""
 
 
 def smoothed(values: NDArray[np.floating], mpp: float) -> Floats:
-    """A map ``(H, W)`` smoothed by ``SMOOTH_UM``, as it is shown, summed and judged; its sum stays."""
+    """A map ``(H, W)`` smoothed by ``SMOOTH_UM``, as it is shown, summed and measured; its sum is kept."""
     smooth = ndimage.gaussian_filter(np.asarray(values, np.float64), SMOOTH_UM / mpp, mode="reflect")
     return np.asarray(smooth, np.float32)
 
 
 def evidence(values: NDArray[np.floating], mpp: float) -> Floats:
-    """A map as evidence for its target: smoothed, ``(H, W)``, its negative part cut off."""
+    """The positive part of a smoothed map ``(H, W)``."""
     return np.maximum(smoothed(values, mpp), 0)
 
 
-def hits(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> float:
-    """Pointing game (Zhang et al., IJCV 2018): 1 if the map's highest place lies in ``cause`` ``(H, W)``, else 0.
+def pointing_hit(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> float:
+    """Pointing game (Zhang et al., IJCV 2018): 1 if the map's maximum lies in ``cause`` ``(H, W)``, else 0.
 
-    Without tolerance around the cause. NaN where the map has no evidence.
+    Without tolerance around the cause. NaN for a map without evidence.
     """
     found = evidence(values, mpp)
     return float(cause.flat[int(found.argmax())]) if found.max() > 0 else float("nan")
@@ -48,7 +46,7 @@ def hits(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> 
 def share_inside(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: float) -> float:
     """Energy-based pointing game (Wang et al., CVPRW 2020): share of the map's evidence that lies in ``cause``.
 
-    To be compared with the cause's share of the area, which an even map reaches. NaN where the map has no evidence.
+    A uniform map reaches the cause's share of the area. NaN for a map without evidence.
     """
     found = evidence(values, mpp)
     total = float(found.sum())
@@ -56,10 +54,7 @@ def share_inside(values: NDArray[np.floating], cause: NDArray[np.bool_], mpp: fl
 
 
 def patch_order(values: NDArray[np.floating], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The patches of a map ``(H, W)``: ``(H, W)`` each pixel's patch, and the patches by falling mean value.
-
-    Ties (an occlusion map's zeros) are broken by ``rng``.
-    """
+    """Each pixel's patch ``(H, W)``, and the patches by falling mean of a map ``(H, W)``; ``rng`` breaks ties."""
     height, width = values.shape
     across = -(-width // PATCH)
     number = (np.arange(height) // PATCH)[:, None] * across + np.arange(width) // PATCH
@@ -78,17 +73,17 @@ def curve(
     seed: int,
     ends: tuple[float, float],
 ) -> Floats:
-    """Deletion or insertion curve (Petsiuk et al., BMVC 2018): the target as patches go, or come, in the map's order.
+    """Deletion or insertion curve (Petsiuk et al., BMVC 2018): the target, as patches change in the map's order.
 
     Args:
         target: what is explained.
         he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255], what stands where the image is not.
-        values: ``(H, W)`` the map; the patches with the highest mean go, or come, first.
-        insert: start from the baseline and put the image in, instead of the other way.
-        steps: equal parts in which the patches go.
+        baseline: ``(H, W, 3)`` in [0, 255]; replaces deleted patches.
+        values: ``(H, W)`` the map; the patches with the highest mean change first.
+        insert: insert the image into the baseline, instead of deleting it.
+        steps: number of equal parts in which the patches change.
         seed: breaks ties.
-        ends: the target on the whole image and on the bare baseline, which all maps share.
+        ends: the target on the image and on the baseline, which all maps share.
 
     Returns:
         ``(steps + 1,)`` values of the target, first to last.
@@ -96,14 +91,14 @@ def curve(
     number, order = patch_order(values, np.random.default_rng([seed]))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    whole, bare = ends
-    result = [bare if insert else whole]
+    first, last = ends[::-1] if insert else ends
+    result = [first]
     for done in range(1, steps):
-        first = (rank < round(len(order) * done / steps))[number]
-        pixels = np.where((first if insert else ~first)[..., None], he, baseline).astype(np.float32)
+        changed = (rank < round(len(order) * done / steps))[number]
+        pixels = np.where((changed if insert else ~changed)[..., None], he, baseline).astype(np.float32)
         with torch.inference_mode():
             result.append(float(target(batch_of(pixels)).item()))
-    return np.array([*result, whole if insert else bare], np.float32)
+    return np.array([*result, last], np.float32)
 
 
 def area_under(values: Floats) -> float:
@@ -112,19 +107,19 @@ def area_under(values: Floats) -> float:
 
 
 def random_map(shape: tuple[int, int], seed: int) -> Floats:
-    """Baseline: even noise in [0, 1), one draw per patch."""
+    """Baseline map: uniform noise in [0, 1), one draw per patch."""
     height, width = shape
     drawn = np.random.default_rng([seed]).random((-(-height // PATCH), -(-width // PATCH)))
     return np.kron(drawn, np.ones((PATCH, PATCH)))[:height, :width].astype(np.float32)
 
 
 def edge_map(he: NDArray[np.uint8], mpp: float) -> Floats:
-    """Baseline: gradient magnitude of the H&E's brightness at 0.5 µm; knows nothing of the model."""
+    """Baseline map: gradient magnitude of the H&E's brightness at 0.5 µm; independent of the model."""
     grey = he.astype(np.float32).mean(axis=-1)
     return np.asarray(ndimage.gaussian_gradient_magnitude(grey, 0.5 / mpp, mode="reflect"), np.float32)
 
 
 def nearness_map(shape: tuple[int, int], point: Point, mpp: float) -> Floats:
-    """Baseline for a place: a Gaussian of 8 µm around it; says only where the question was asked."""
+    """Baseline map of a place: a Gaussian of 8 µm around it."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     return np.exp(-0.5 * (np.hypot(y - point.y, x - point.x) * mpp / 8.0) ** 2).astype(np.float32)

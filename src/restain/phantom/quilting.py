@@ -1,10 +1,9 @@
-"""Tissue of any extent from a few grown pieces: a quilt without visible seams, each of whose tiles can be made alone.
+"""Image quilting (Efros and Freeman 2001, doi:10.1145/383259.383296): tissue of any extent from a few grown textures.
 
-A *texture* is one piece of synthetic tissue as stain densities. A level's tissue is a brick wall of windows out of its
-textures, each at a random place, turned and mirrored at random. Neighbours overlap, and are joined along the path
-through the overlap that crosses least stain and least difference (image quilting: Efros and Freeman 2001,
-doi:10.1145/383259.383296), so that nuclei are not cut. Rows of the wall are shifted so that at most one upright joint
-falls into a tile, and level joints are pinned where tiles meet: a tile depends on its number alone.
+A *texture* is a piece of synthetic tissue as stain densities. The tissue of a level is a brick wall of random windows of
+its textures, rotated and mirrored at random. Neighbours overlap and are joined along the path through the overlap that
+crosses least stain and least difference, so that nuclei are not cut. Rows are shifted so that at most one vertical joint
+falls into a tile. Horizontal joints are pinned where tiles meet, so that a tile depends on its number alone.
 """
 
 from __future__ import annotations
@@ -19,14 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from restain.her2 import Her2Level
 from restain.phantom.architecture import GLASS, TUMOUR
 from restain.phantom.pair import grow_pair_tissue
-from restain.phantom.render import (
-    Appearance,
-    as_seen,
-    counterstain,
-    he_densities,
-    luminal_dab,
-    membrane_dab,
-)
+from restain.phantom.render import Appearance, as_seen, counterstain, he_densities, tissue_dab
 
 Codes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -37,68 +29,54 @@ IHC_CHANNELS = (3, 4)
 
 _GREATEST_OD = 2.6
 DENSITY: Floats = (np.linspace(0, 1, 256) ** 2 * _GREATEST_OD).astype(np.float32)
-"""Density in OD units of each code: the step is 0.004 at 0.1 OD and 0.013 at 1 OD."""
+"""Density in OD units of each code; the step is 0.004 at 0.1 OD and 0.013 at 1 OD."""
 
 TEXTURE_TILES = 3
 """Side of a texture in tiles."""
 MOST_TEXTURES = 6
-"""Textures grown for a level, at most; of several levels fewer of each, so that growing stays a matter of a minute."""
+"""Most textures grown for a level."""
 MOST_GROWN = 12
-"""Textures grown for a slide, at most."""
+"""Most textures grown for a slide, so that growing takes about a minute."""
 _STEP = 2
-"""Joints are looked for on every second pixel."""
+"""Joints are searched on every second pixel."""
 _PASSING = 10.0
-"""Cost of a joint per pixel of its length, on the scale of codes: keeps it from meandering."""
+"""Cost of a joint per pixel of its length, in codes: keeps it from meandering."""
 _CACHED = 80
-
-
-def encode(density: Floats) -> Codes:
-    """Codes of densities in OD units."""
-    share = np.sqrt(np.clip(density, 0, _GREATEST_OD) / np.float32(_GREATEST_OD))
-    return np.rint(255 * share).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Texture:
-    """One grown piece of tissue: ``codes`` ``(5, side, side)`` (see :data:`DENSITY`), how it is built, and the share of
-    its area that is tumour."""
+    """A grown piece of tissue: ``codes`` ``(5, side, side)`` (see :data:`DENSITY`), and the share of tumour."""
 
     codes: Codes
-    style: str
     tumour_share: float
 
 
 def grow_texture(
     seed: int, level: Her2Level, number: int, side: int, mpp: float, he: Appearance, ihc: Appearance
 ) -> Texture:
-    """Grow a square piece of tissue of ``level``, as both sections show it; a function of its arguments alone.
-
-    Densities are scaled by the appearances' strengths and blurred by their optics, as :func:`restain.phantom.make_pair`
-    has them.
-    """
+    """Grow ``side`` px squared of tissue of ``level``, as both sections show it; depends on the arguments alone."""
     for attempt in range(40):
         index = 1_000_000 + int(level) * 10_000 + number * 100 + attempt
         tissue, rng = grow_pair_tissue(seed, index, level, size=side, mpp=mpp)
         if (tissue.compartment != GLASS).all():
             break
     first = as_seen(he_densities(tissue, rng), he, mpp)
-    dab = np.maximum(membrane_dab(tissue.territory, tissue.cells, tissue.cover, mpp, rng), luminal_dab(tissue))
+    dab = tissue_dab(tissue, rng)
     second = as_seen(np.stack([counterstain(tissue, rng), dab], axis=-1).astype(np.float32), ihc, mpp)
-    codes = encode(np.moveaxis(np.concatenate([first, second], axis=-1), -1, 0))
-    return Texture(np.ascontiguousarray(codes), tissue.style, float((tissue.compartment == TUMOUR).mean()))
+    densities = np.moveaxis(np.concatenate([first, second], axis=-1), -1, 0)
+    codes = np.rint(255 * np.sqrt(np.clip(densities, 0, _GREATEST_OD) / np.float32(_GREATEST_OD))).astype(np.uint8)
+    return Texture(np.ascontiguousarray(codes), float((tissue.compartment == TUMOUR).mean()))
 
 
 class Quilt:
-    """Endless tissue made of textures, tile by tile.
-
-    Several layers of it can be asked for, which share nothing but the textures. Keeps a bounded number of half-made
-    tiles, so that neighbours asked for in turn cost little more than their own pixels.
+    """Endless tissue made of textures, in independent layers; parts of recent tiles are cached.
 
     Args:
-        textures: of each layer, at least one each, all of one size.
-        weights: how often each of a layer's textures is taken.
-        seed: of the choices.
-        tile: side of the tiles in px; textures must be larger by a half at least.
+        textures: textures of each layer, at least one each, all of one size.
+        weights: weights of each layer's textures in the random choice.
+        seed: seed of the choices.
+        tile: side of the tiles in px; textures must be larger by at least a half.
     """
 
     def __init__(
@@ -152,10 +130,12 @@ class Quilt:
 
 
 def _joined(upper: Codes, lower: Codes, *, pinned: bool) -> Codes:
-    """Two pictures ``(C, n, L)`` of one place as one: above the cheapest path from left to right the first, below the
-    second. A pinned path begins and ends halfway."""
+    """Join two images ``(C, n, L)`` of one place along the cheapest path from left to right.
+
+    A pinned path begins and ends halfway.
+    """
     a, b = (codes[:2, ::_STEP, ::_STEP].astype(np.float32) for codes in (upper, lower))
-    # Stain counts half, so that a path between nuclei costs less than one through two alike.
+    # Stain counts half, so that a path between nuclei costs less than one through two similar nuclei.
     cost = np.abs(a - b).sum(axis=0) + 0.5 * np.maximum(a[0], b[0]) + _PASSING
     path = _cheapest_path(cost.T, pinned)
     n, length = upper.shape[1:]
@@ -171,8 +151,7 @@ def _joined(upper: Codes, lower: Codes, *, pinned: bool) -> Codes:
 
 
 def _cheapest_path(cost: Floats, pinned: bool) -> NDArray[np.intp]:
-    """For each of ``L`` steps the place in [0, n) of the cheapest path through ``cost`` ``(L, n)``, whose neighbouring
-    places differ by at most one."""
+    """The cheapest path through ``cost`` ``(L, n)``: positions ``(L,)`` in [0, n) that differ by at most one."""
     length, n = cost.shape
     total = np.full((length, n + 2), np.inf, np.float32)
     total[0, 1:-1] = cost[0]
@@ -192,17 +171,3 @@ def _cheapest_path(cost: Floats, pinned: bool) -> NDArray[np.intp]:
         at += int(np.argmin(total[i, at - 1 : at + 2])) - 1
         path[i] = at - 1
     return path
-
-
-__all__ = [
-    "DENSITY",
-    "HE_CHANNELS",
-    "IHC_CHANNELS",
-    "MOST_GROWN",
-    "MOST_TEXTURES",
-    "TEXTURE_TILES",
-    "Quilt",
-    "Texture",
-    "encode",
-    "grow_texture",
-]

@@ -1,13 +1,15 @@
 """Tiles of a phantom slide pair: the plan's polygons filled with quilted tissue, and photographed.
 
-Every tile is a function of the plan and its number; what is kept between tiles is a bounded cache.
+A tile depends on the plan and its number alone; a bounded cache is kept between tiles.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,35 +18,33 @@ from scipy import ndimage
 from restain import optics
 from restain.geometry import Size
 from restain.her2 import Her2Level
+from restain.phantom.quilting import DENSITY, HE_CHANNELS, IHC_CHANNELS, Quilt, Texture
 from restain.phantom.render import Appearance
-from restain.phantom.slide_plan import Fold, Mark, SlidePlan, bounds
-from restain.phantom.slide_texture import DENSITY, HE_CHANNELS, IHC_CHANNELS, Quilt, Texture
+from restain.phantom.slide_plan import Fold, Mark, SlidePlan
 from restain.slides.geojson import Polygon, Ring, rasterize
 
 Floats = NDArray[np.float32]
 Rgb = NDArray[np.uint8]
 
+DAB_REDUCTION = 4
+"""``dab.ome.tiff`` has one pixel for this many of the slide's, squared."""
 _EDGE_PX = 1.2
 """Standard deviation of the blur of an outline."""
 _MARGIN = 5
 _LATTICE = 16
-"""Smooth fields are computed on every so manyth pixel, and linearly between."""
+"""Spacing in px of the lattice on which smooth fields are computed; between its points they are linear."""
 _THICKNESS = 0.10
 """Greatest standard deviation of the section's thickness about its mean of 1."""
 _NOISE_FROM_OD = 0.03
-"""Density below which noise fades out: glass has one colour, also where it is not painted but put as blank."""
+"""Density below which noise fades out, so that glass has one colour, also in blank tiles."""
 _SECTIONS = 64
 
 
-class Painter:
-    """Paints the tiles of both slides of a plan.
+class TileRenderer:
+    """Renders the tiles, ``tile`` px squared, of the slides ``he``, ``ihc``, ``ihc-registered`` and ``dab`` of a plan.
 
-    Args:
-        plan: what lies where.
-        textures: grown tissue of each level that the plan's islands have.
-        he: how the H&E section looks; its shading is left out, as scanners correct it.
-        ihc: how the IHC section looks.
-        tile: side of the tiles in px.
+    ``textures`` has grown tissue of each level of the plan's islands; ``he`` and ``ihc`` are the sections' appearances,
+    of which the shading is ignored. ``white`` is the colour of blank tiles of each slide.
     """
 
     def __init__(
@@ -55,65 +55,67 @@ class Painter:
         ihc: Appearance,
         tile: int,
     ) -> None:
-        self._plan, self._he, self._ihc, self._side = plan, he, ihc, tile
+        self._he, self._ihc, self._side = he, ihc, tile
         rng = np.random.default_rng([plan.seed, 31])
         layers = [textures[island.level] for island in plan.islands]
-        # Each island has textures of its own liking, as tumours differ.
+        # Each island mixes textures with weights of its own, as tumours differ.
         weights = [rng.dirichlet(np.full(len(layer), 1.0)) for layer in layers]
-        self.tumour_shares = tuple(
-            float(weight @ [texture.tumour_share for texture in layer])
-            for weight, layer in zip(weights, layers, strict=True)
-        )
-        """Share of each island that is tumour, in the mean over its textures."""
-        # The same islands once more: the tissue that folds lay on them.
+        shares = [
+            float(weight @ [one.tumour_share for one in layer]) for weight, layer in zip(weights, layers, strict=True)
+        ]
+        islands = tuple(replace(i, tumour_share=share) for i, share in zip(plan.islands, shares, strict=True))
+        self.plan = replace(plan, islands=islands)
+        """The plan, its islands with their tumour shares."""
+        # The second copy of the islands is the tissue on top of folds.
         self._quilt = Quilt(layers * 2, weights * 2, plan.seed, tile)
-        self._boxes = [island.box for island in plan.islands]
         self._waves = _thickness_waves(rng, plan.mpp)
         self._pool = np.random.default_rng([plan.seed, 32]).standard_normal((2 * tile, 2 * tile, 3), dtype=np.float32)
         self._cut: Callable[[int, int], Floats | None] = lru_cache(_SECTIONS)(self._cut_ihc)
-        self.white_he, self.white_ihc = _rounded(he.white), _rounded(ihc.white)
+        glass = _rounded(ihc.white)
+        self.white = {"he": _rounded(he.white), "ihc": glass, "ihc-registered": glass, "dab": glass}
+        self._tiles = {"he": self._he_tile, "ihc": self._ihc_tile, "ihc-registered": self._registered, "dab": self._dab}
 
-    def he(self, row: int, column: int) -> Rgb | None:
-        """The H&E slide's tile, ``(tile, tile, 3)``, or None where it is all glass."""
-        plan = self._plan
+    def tile(self, name: str, row: int, column: int) -> NDArray[Any] | None:
+        """A tile of the slide ``name``, or None where it is all glass: uint8 RGB, or float32 OD units of ``dab``."""
+        return self._tiles[name](row, column)
+
+    def _he_tile(self, row: int, column: int) -> Rgb | None:
+        plan = self.plan
         density = self._section(row, column, HE_CHANNELS, plan.folds_he)
         marks = self._marks((*plan.pens, *plan.dust_he), row, column)
         if density is None and marks is None:
             return None
         return self._photograph(density, marks, self._he, (row, column, 0))
 
-    def registered(self, row: int, column: int) -> Rgb | None:
-        """The IHC slide's tile on the H&E's grid: the section as it is, but neither moved nor torn."""
+    def _registered(self, row: int, column: int) -> Rgb | None:
+        """The IHC slide's tile on the H&E's grid, neither moved nor torn."""
         density = self._cut(row, column)
         return None if density is None else self._photograph(density, None, self._ihc, (row, column, 1))
 
-    def reduced_dab(self, row: int, column: int, reduction: int) -> Floats | None:
-        """DAB density in OD units of :meth:`registered` in a grid ``reduction`` times coarser, ``(tile, tile)``: the mean
-        over the pixels that become one. None where there is no tissue."""
-        part = self._side // reduction
-        out = np.zeros((self._side, self._side), np.float32)
-        found = False
-        for i in range(reduction):
-            for j in range(reduction):
-                density = self._cut(row * reduction + i, column * reduction + j)
-                if density is not None:
-                    found = True
-                    blocks = density[..., 1].reshape(part, reduction, part, reduction)
-                    out[i * part : (i + 1) * part, j * part : (j + 1) * part] = blocks.mean(axis=(1, 3))
-        return out if found else None
+    def _dab(self, row: int, column: int) -> Floats | None:
+        """Mean DAB density of the registered IHC over the pixels that become one."""
+        n, part = DAB_REDUCTION, self._side // DAB_REDUCTION
+        out: Floats | None = None
+        for i, j in np.ndindex(n, n):
+            density = self._cut(row * n + i, column * n + j)
+            if density is not None:
+                out = np.zeros((self._side, self._side), np.float32) if out is None else out
+                blocks = density[..., 1].reshape(part, n, part, n)
+                out[i * part : (i + 1) * part, j * part : (j + 1) * part] = blocks.mean(axis=(1, 3))
+        return out
 
-    def ihc(self, row: int, column: int) -> Rgb | None:
+    def _ihc_tile(self, row: int, column: int) -> Rgb | None:
         """The IHC slide's tile as it was scanned: deformed."""
-        marks = self._marks(self._plan.dust_ihc, row, column)
+        marks = self._marks(self.plan.dust_ihc, row, column)
         density = self._moved(row, column)
         if density is None and marks is None:
             return None
         return self._photograph(density, marks, self._ihc, (row, column, 2))
 
     def _section(self, row: int, column: int, channels: tuple[int, ...], folds: Sequence[Fold]) -> Floats | None:
-        """Densities of a section on the H&E's grid, ``(tile, tile, len(channels))``, or None where there is no tissue."""
+        """Densities of a section on the H&E's grid, ``(tile, tile, len(channels))``; None without tissue."""
         total: Floats | None = None
-        for number, island in enumerate(self._plan.islands):
+        for number, island in enumerate(self.plan.islands):
             cover = self._coverage(island.outline, row, column)
             if cover is None:
                 continue
@@ -121,22 +123,22 @@ class Painter:
             for fold in folds:
                 band = self._coverage(fold.outline, row, column) if fold.island == number else None
                 if band is not None:
-                    above = self._quilt.tile(number + len(self._plan.islands), row, column)
+                    above = self._quilt.tile(number + len(self.plan.islands), row, column)
                     density += band * DENSITY[above[list(channels)]]
             if not isinstance(cover, float):
                 density *= cover
             total = density if total is None else total + density
         if total is None:
             return None
-        # Not DAB, which shall mean the same everywhere.
+        # The thickness does not change DAB, whose truth means the same everywhere.
         even = 1 if channels == IHC_CHANNELS else len(channels)
         total[:even] *= self._thickness(row, column)
         return np.ascontiguousarray(np.moveaxis(total, 0, -1))
 
     def _cut_ihc(self, row: int, column: int) -> Floats | None:
-        """Densities of the IHC section on the H&E's grid, without the piece that it lacks."""
-        density = self._section(row, column, IHC_CHANNELS, self._plan.folds_ihc)
-        missing = self._plan.deformation.missing
+        """Densities of the IHC section on the H&E's grid, without its missing piece."""
+        density = self._section(row, column, IHC_CHANNELS, self.plan.folds_ihc)
+        missing = self.plan.deformation.missing
         if density is None or missing is None:
             return density
         lost = self._coverage(np.asarray(missing), row, column)
@@ -145,25 +147,25 @@ class Painter:
         return None if isinstance(lost, float) else np.asarray(density * (1 - lost[..., None]), dtype=np.float32)
 
     def _moved(self, row: int, column: int) -> Floats | None:
-        """Densities of the IHC section where it came to lie."""
-        side, deformation = self._side, self._plan.deformation
+        """Densities of the deformed IHC section."""
+        side, deformation = self._side, self.plan.deformation
         if deformation.is_identity:
             return self._cut(row, column)
         knots = np.arange(0, side + 1, _LATTICE, dtype=np.float64)
         x, y = np.meshgrid(column * side + knots, row * side + knots)
-        origin = deformation.inverse_smooth(np.stack([x.ravel(), y.ravel()], axis=1))
+        source = deformation.inverse_smooth(np.stack([x.ravel(), y.ravel()], axis=1))
         tear = deformation.tear
-        torn = tear is not None and tear.reaches(origin)
-        slack = 2.0 + (tear.opening if tear is not None and torn else 0.0)
-        low, high = np.floor(origin.min(axis=0) - slack), np.ceil(origin.max(axis=0) + slack)
-        if not any(_meet(box, (*low, *high)) for box in self._boxes):
+        if tear is not None and not tear.reaches(source):
+            tear = None
+        slack = 2.0 + (0.0 if tear is None else tear.opening)
+        low, high = np.floor(source.min(axis=0) - slack), np.ceil(source.max(axis=0) + slack)
+        if not any(_meet(_bounds(island.outline), (*low, *high)) for island in self.plan.islands):
             return None
         gap = None
-        if tear is not None and torn and not tear.divides(origin, _LATTICE / deformation.scale):
-            origin = tear.inverse(origin)
-            torn = False
-        at = np.stack([_between(origin[:, i].reshape(x.shape), side) for i in range(2)], axis=-1)
-        if tear is not None and torn:
+        if tear is not None and not tear.divides(source, _LATTICE / deformation.scale):
+            source, tear = tear.inverse(source), None
+        at = np.stack([_between(source[:, i].reshape(x.shape), side) for i in range(2)], axis=-1)
+        if tear is not None:
             flat, inside = tear.closed(at.reshape(-1, 2))
             at, gap = flat.reshape(side, side, 2), inside.reshape(side, side)
         piece = self._assembled(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
@@ -192,11 +194,11 @@ class Painter:
         return out
 
     def _coverage(self, ring: Ring, row: int, column: int) -> Floats | float | None:
-        """How much of each pixel of a tile an outline covers: None for nothing, 1.0 for everything."""
+        """Share of each pixel of a tile that an outline covers: None for no pixel, 1.0 for all."""
         side = self._side
         left, top = column * side - _MARGIN, row * side - _MARGIN
         wide = side + 2 * _MARGIN
-        if not _meet(bounds(ring), (left, top, left + wide, top + wide)):
+        if not _meet(_bounds(ring), (left, top, left + wide, top + wide)):
             return None
         mask = rasterize([Polygon(ring - (left, top))], Size(wide, wide), 1.0)
         if not mask.any():
@@ -228,21 +230,19 @@ class Painter:
         return _between(np.asarray(1 + field), side).astype(np.float32)
 
     def _photograph(
-        self, density: Floats | None, marks: Floats | None, look: Appearance, key: tuple[int, int, int]
+        self, density: Floats | None, marks: Floats | None, appearance: Appearance, key: tuple[int, int, int]
     ) -> Rgb:
-        od = np.float32(0) if density is None else optics.mix(density, look.vectors)
+        od = np.float32(0) if density is None else optics.mix(density, appearance.vectors)
         od = np.asarray(od if marks is None else od + marks)
-        white = np.asarray(_rounded(look.white), dtype=np.float32) + np.float32(optics.EPS)
+        white = np.asarray(_rounded(appearance.white), dtype=np.float32) + np.float32(optics.EPS)
         light = np.exp(od * np.float32(-math.log(10)))
         light *= white
         light -= np.float32(optics.EPS)
-        light += self._noise(key, look.noise) * np.minimum(od[..., 1:2] / np.float32(_NOISE_FROM_OD), 1)
+        top, left = np.random.default_rng([self.plan.seed, 33, *key]).integers(self._side, size=2)
+        noise = self._pool[top : top + self._side, left : left + self._side] * np.float32(appearance.noise)
+        light += noise * np.minimum(od[..., 1:2] / np.float32(_NOISE_FROM_OD), 1)
         np.rint(light, out=light)
         return np.clip(light, 0, 255, out=light).astype(np.uint8)
-
-    def _noise(self, key: tuple[int, int, int], strength: float) -> Floats:
-        top, left = np.random.default_rng([self._plan.seed, 33, *key]).integers(self._side, size=2)
-        return self._pool[top : top + self._side, left : left + self._side] * np.float32(strength)
 
 
 def _thickness_waves(rng: np.random.Generator, mpp: float) -> list[tuple[float, float, float, float]]:
@@ -256,7 +256,7 @@ def _thickness_waves(rng: np.random.Generator, mpp: float) -> list[tuple[float, 
 
 
 def _between(knots: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """Values at pixel centres, ``(side, side)``, from those on the lattice, linearly between."""
+    """Values at pixel centres, ``(side, side)``, interpolated linearly from those on the lattice."""
     at = (np.arange(side) + 0.5) / _LATTICE
     share = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(len(knots))))
     return np.asarray(share @ knots @ share.T)
@@ -265,7 +265,7 @@ def _between(knots: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 def _sampled(piece: Floats, at: NDArray[np.float64]) -> Floats:
     """Bilinear interpolation of two layers ``(H, W, 2)`` at ``(h, w, 2)`` x, y in array px, all within: ``(h, w, 2)``."""
     width = piece.shape[1]
-    # Both layers as one complex number are fetched and weighted in one go.
+    # As one complex number, both layers are fetched and weighted at once.
     both = np.ascontiguousarray(piece).view(np.complex64).ravel()
     whole = at.astype(np.int64)
     x, y = np.moveaxis((at - whole).astype(np.float32), -1, 0)
@@ -276,6 +276,11 @@ def _sampled(piece: Floats, at: NDArray[np.float64]) -> Floats:
     return (upper * (1 - y) + lower * y).view(np.float32).reshape(*at.shape)
 
 
+def _bounds(ring: Ring) -> tuple[float, float, float, float]:
+    left, top, right, bottom = np.concatenate([ring.min(axis=0), ring.max(axis=0)]).tolist()
+    return left, top, right, bottom
+
+
 def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
@@ -283,6 +288,3 @@ def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, fl
 def _rounded(white: tuple[float, float, float]) -> tuple[int, int, int]:
     red, green, blue = (round(value) for value in white)
     return red, green, blue
-
-
-__all__ = ["Painter"]
