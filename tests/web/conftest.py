@@ -15,7 +15,7 @@ from PIL import Image
 
 from restain import NOTICE
 from restain.geometry import Size
-from restain.register import Transform, write_transform
+from restain.registration import Transform, write_transform
 from restain.slides import Polygon, TileStore, write_geojson, write_ome_tiff
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")

@@ -20,9 +20,8 @@ from restain.files import make_folder, whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
 from restain.images import Rgb
-from restain.register import read_transform, warp_region
-from restain.register.transform import Transform
-from restain.register.warp import in_pixels
+from restain.registration import read_transform, warp_region
+from restain.registration.transform import Transform
 from restain.slides import DensitySlide, Slide, open_slide
 from restain.web.caches import ByteCache, HandleCache
 from restain.web.errors import RequestError
@@ -102,12 +101,12 @@ class Tiles:
         """Pixels of a region at ``mpp`` (px of level 0 per px without a known mpp), aligned with ``fixed`` if given."""
         with self._open(image) as slide, self._slots:
             if fixed is None:
-                return _read_to_edge(slide if slide.has_mpp else in_pixels(slide), region, mpp)
+                return _read_to_edge(slide if slide.has_mpp else slide.taken_at(1.0), region, mpp)
             registered = self._registered(image, fixed)
             if registered is not None:
                 return warp_region(slide, self._transform(registered), region, mpp)
             with self._open(fixed) as other:
-                return _read_to_edge(in_pixels(slide), region, mpp / (other.mpp if other.has_mpp else 1.0))
+                return _read_to_edge(slide.taken_at(1.0), region, mpp / (other.mpp if other.has_mpp else 1.0))
 
     def density(self, image: Image, level: int, column: int, row: int) -> bytes:
         """A tile of a DAB density as PNG: fixed colours, transparent below the lowest step."""

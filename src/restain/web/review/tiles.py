@@ -14,7 +14,6 @@ import numpy as np
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
-from restain.register.warp import in_pixels
 from restain.review import Study
 from restain.slides import Slide
 from restain.web.caches import ByteCache, HandleCache
@@ -80,7 +79,7 @@ def _centre(size: Size, common: Size) -> Region:
 
 def _crop(slide: Slide, corner: Point, wanted: Region, reduction: int) -> Rgb:
     """``wanted`` of the part that begins at ``corner`` (px of level 0); the last row and column repeat where sides were rounded up."""
-    shown = in_pixels(slide)
+    shown = slide.taken_at(1.0)
     extent = shown.size_at(reduction)
     # An error of at most half a px of the level is invisible, and lets the levels of the file be used.
     left, top = round(corner.x / reduction) + wanted.origin.x, round(corner.y / reduction) + wanted.origin.y

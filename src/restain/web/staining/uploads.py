@@ -16,7 +16,6 @@ from restain.errors import RestainError
 from restain.files import make_folder
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
-from restain.register.warp import in_pixels
 from restain.slides import open_slide
 from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.errors import RequestError
@@ -171,7 +170,7 @@ def _check_one(path: Path) -> None:
             raise RequestError(422, "error.upload_extent", name=path.name)
         if truncated := [one for one in slide.faults if "truncated" in one]:
             raise RestainError(truncated[0])
-        shown = in_pixels(slide)
+        shown = slide.taken_at(1.0)
         spot = Size(min(_SPOT, size.width), min(_SPOT, size.height))
         for share in (0.0, 0.5, 1.0):
             at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
