@@ -139,10 +139,10 @@ def attend_at_once(
 ) -> Tensor:
     """Both passes as plain operations on whole tensors, for compilers."""
     heads = len(projection)
-    keys = (tokens @ to_k.t()).unflatten(2, (heads, -1))
+    keys = (tokens @ to_k.t()).view(*tokens.shape[:2], heads, -1)
     logits = torch.einsum("nkhd,hfd->nkhf", keys, projection) - keys.square().sum(-1, keepdim=True) / 2
     mean = torch.einsum("nkhf,nkc->nhfc", torch.softmax(logits, 1), tokens).flatten(1, 2)
-    queries = (tokens @ folded(to_q, projection).t()).unflatten(2, (heads, -1))
+    queries = (tokens @ folded(to_q, projection).t()).view(*tokens.shape[:2], heads, -1)
     weights = torch.softmax(queries + torch.logsumexp(logits, 1, keepdim=True), -1).flatten(2)
     return weights @ value_rows(mean, value_map, bias)
 

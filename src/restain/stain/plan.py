@@ -96,7 +96,7 @@ def provenance_of(
     card, slide = model.bundle.card, image.slide
     roi = "whole image"
     if options.roi is not None:
-        outlines = b"".join(ring.astype("<f8").tobytes() for polygon in options.roi for ring in polygon.rings)
+        outlines = b"".join(polygon.wkb for polygon in options.roi)
         roi = f"{len(options.roi)} outlines, SHA-256 {hashlib.sha256(outlines).hexdigest()}"
     return Provenance(
         source=image.source.name,
@@ -128,6 +128,8 @@ def warn_of(image: InputImage, made: Provenance, warn: Warn) -> None:
 
 def _check_roi(image: InputImage, options: StainOptions) -> None:
     width, height = image.slide.size.width, image.slide.size.height
-    corners = [(one.exterior.min(axis=0), one.exterior.max(axis=0)) for one in options.roi or ()]
-    if corners and not any(low[0] < width and low[1] < height and high[0] > 0 and high[1] > 0 for low, high in corners):
+    bounds = [outline.bounds for outline in options.roi or ()]
+    if bounds and not any(
+        left < width and top < height and right > 0 and bottom > 0 for left, top, right, bottom in bounds
+    ):
         raise RestainError(f"{image.source}: the region lies outside the image, which has {width} x {height} px.")
