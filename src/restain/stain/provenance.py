@@ -98,7 +98,7 @@ class Provenance:
             "quality": None if text["quality"] == LOSSLESS else int(text["quality"]),
             "ood": Ood.from_metadata(text),
         }
-        read = {"str": str, "float": float, "int": int, "bool": "True".__eq__}
+        read: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int, "bool": "True".__eq__}
         for field in fields(Provenance):
             if field.name not in values:
                 values[field.name] = read[str(field.type)](text[field.name])
