@@ -1,4 +1,4 @@
-"""How far each pair of a data folder is trusted: a table of names and weights beside the pictures."""
+"""Weights of the pairs of a data folder: a table of names and weights beside the pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from restain.errors import RestainError
 from restain.images import IMAGE_SUFFIXES
 
 WEIGHT_FILES = ("weights.csv", "manifest.csv")
-"""Names of the table, the first that is there counts; its columns ``name`` and ``weight`` are read, others passed over."""
+"""Names of the table, of which the first that exists is used; only its columns ``name`` and ``weight`` are read."""
 
 
 def pair_weights(roots: Sequence[Path], pairs: Sequence[Pair]) -> NDArray[np.float64]:
@@ -41,7 +41,7 @@ def _weight_of(pair: Pair, tables: dict[Path, tuple[Path, dict[str, float]]]) ->
     folder = next(parent for parent in pair.he_path.parents if parent in tables)
     path, table = tables[folder]
     if pair.he_path.stem not in table:
-        raise RestainError(f"{path}: there is no weight of the pair {pair.he_path.name}.")
+        raise RestainError(f"{path} has no weight of the pair {pair.he_path.name}.")
     return table[pair.he_path.stem]
 
 
