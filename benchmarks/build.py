@@ -109,18 +109,18 @@ def judge(source: PatchSource, measured: MeasuredPair, truth: SlideTruth, patch:
     region = patch.candidate.region
     steps = (np.arange(POINTS) + 0.5) / POINTS * grid.size
     points = np.stack(np.meshgrid(region.origin.x + steps, region.origin.y + steps), axis=-1).reshape(-1, 2)
-    points = points * grid.mpp / truth.mpp
+    points = points * grid.mpp / truth.plan.mpp
 
     def inside(rings: list) -> np.ndarray:
         """Which of the points lie in any of the rings."""
         if not rings:
             return np.zeros(len(points), bool)
-        corner, step = points[0] - steps[0] * grid.mpp / truth.mpp, (steps[1] - steps[0]) * grid.mpp / truth.mpp
+        corner, step = points[0] - steps[0] * grid.mpp / truth.plan.mpp, (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp
         return np.any(
             [rasterize([Polygon(np.asarray(ring) - corner)], Size(POINTS, POINTS), step) for ring in rings], axis=0
         ).ravel()
 
-    plan, deformation = truth.plan, truth.deformation
+    plan, deformation = truth.plan, truth.plan.deformation
     tissue = inside([island.outline for island in plan.islands])
     missing = inside([deformation.missing] if deformation.missing else [])
     fold = inside([fold.outline for fold in (*plan.folds_he, *plan.folds_ihc)]) & tissue
@@ -132,7 +132,7 @@ def judge(source: PatchSource, measured: MeasuredPair, truth: SlideTruth, patch:
     def error(transform) -> tuple[float, float]:
         if not there.any():
             return float("nan"), float("nan")
-        away = np.hypot(*(transform.forward(points[there]) - goal).T) * truth.mpp
+        away = np.hypot(*(transform.forward(points[there]) - goal).T) * truth.plan.mpp
         return float(np.median(away)), float(np.percentile(away, 95))
 
     before, after = error(measured.transform), error(source.transform(patch.candidate))

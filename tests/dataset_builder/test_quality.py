@@ -64,9 +64,9 @@ def test_the_missing_piece_and_the_pen_show_in_the_overviews(pair: SlidePair, tr
     with open_slide(pair.he) as he, open_slide(pair.ihc) as ihc:
         one, other = find_masks(he, "he"), find_masks(ihc, "ihc")
         transform = Transform(np.eye(3), he.size, he.size, he.mpp, he.mpp)
-        missing = rasterize([Polygon(np.array(truth.deformation.missing))], he.size_at(1.0), 2.0)
+        missing = rasterize([Polygon(np.array(truth.plan.deformation.missing))], he.size_at(1.0), 2.0)
         pens = rasterize([Polygon(mark.outline) for mark in truth.plan.pens], he.size_at(1.0), 2.0)
-        island = rasterize([Polygon(i.outline) for i in truth.islands], he.size_at(1.0), 2.0)
+        island = rasterize([Polygon(i.outline) for i in truth.plan.islands], he.size_at(1.0), 2.0)
         lost, inked, whole = [], [], []
         for y in range(0, he.size_at(1.0).height - 64, 64):
             for x in range(0, he.size_at(1.0).width - 64, 64):

@@ -90,8 +90,8 @@ def test_outlines_end_at_the_slides_border(ood: OodDetector, tmp_path: Path) -> 
     tiles = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     tiles.scores[:] = [[0.5, 2, np.nan], [0.5, 0.5, 2]]
     low, high = tiles.outlines(512, Size(1500, 1000), 0.5, 0.25)
-    assert (low.exterior.min(axis=0).tolist(), low.exterior.max(axis=0).tolist()) == ([1024, 0], [2048, 1024])
-    assert (high.exterior.min(axis=0).tolist(), high.exterior.max(axis=0).tolist()) == ([2048, 1024], [3000, 2000])
+    assert low.bounds == (1024, 0, 2048, 1024)
+    assert high.bounds == (2048, 1024, 3000, 2000)
     assert tiles.figures() == OodTiles(judged=5, above=2, median=0.5)
 
 

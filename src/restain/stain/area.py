@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from shapely import box
+from shapely.affinity import scale, translate
 
 from restain.geometry import Region, Size
 from restain.slides import Polygon, TissueMask, rasterize
@@ -33,7 +35,7 @@ class Area:
         self._soft = np.broadcast_to(soft, tissue.mask.shape)
         self._ink = tissue.ink.astype(np.float32) if tissue.ink is not None and tissue.ink.any() else None
         self._scale = mpp / tissue.mpp
-        self._roi = None if roi is None else [_scaled(polygon, slide_mpp / mpp) for polygon in roi]
+        self._roi = None if roi is None else [scale(polygon, *(slide_mpp / mpp,) * 2, origin=(0, 0)) for polygon in roi]
 
     def weight(self, region: Region) -> NDArray[np.float32]:
         """``(h, w)`` in [0, 1]: 1 where the stained image shows, 0 where there is glass."""
@@ -43,11 +45,10 @@ class Area:
         """``(h, w)``: the pixels inside the region of interest that no pen mark hides; None where all are."""
         mask = np.ones((region.size.height, region.size.width), bool)
         if self._roi is not None:
-            shift = np.array([region.origin.x, region.origin.y], float)
             near = [
-                Polygon(p.exterior - shift, tuple(hole - shift for hole in p.holes))
+                translate(p, -region.origin.x, -region.origin.y)
                 for p in self._roi
-                if _meets(p, region)
+                if box(*p.bounds).intersects(rectangle(region))
             ]
             mask = rasterize(near, region.size, 1.0)
         if self._ink is not None:
@@ -90,22 +91,10 @@ class Area:
 
 
 def rectangle(region: Region) -> Polygon:
-    """A rectangle of level-0 px as an outline."""
-    left, top, right, bottom = region.origin.x, region.origin.y, region.right, region.bottom
-    return Polygon(np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float))
+    """A rectangle as an outline."""
+    return box(region.origin.x, region.origin.y, region.right, region.bottom)
 
 
 def everywhere(size: Size, tissue: TissueMask) -> TissueMask:
     """A mask that takes the whole slide for tissue, with the glass of ``tissue``; ``size`` in px at its mpp."""
     return TissueMask(np.ones((size.height, size.width), bool), tissue.mpp, tissue.glass)
-
-
-def _scaled(polygon: Polygon, factor: float) -> Polygon:
-    return Polygon(polygon.exterior * factor, tuple(hole * factor for hole in polygon.holes))
-
-
-def _meets(polygon: Polygon, region: Region) -> bool:
-    low, high = polygon.exterior.min(axis=0), polygon.exterior.max(axis=0)
-    return bool(
-        low[0] < region.right and high[0] > region.origin.x and low[1] < region.bottom and high[1] > region.origin.y
-    )

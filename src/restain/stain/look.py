@@ -100,7 +100,7 @@ def provenance_of(
     card, slide = model.bundle.card, given.slide
     roi = "whole image"
     if options.roi is not None:
-        outlines = b"".join(ring.astype("<f8").tobytes() for polygon in options.roi for ring in polygon.rings)
+        outlines = b"".join(polygon.wkb for polygon in options.roi)
         roi = f"{len(options.roi)} outlines, SHA-256 {hashlib.sha256(outlines).hexdigest()}"
     return Provenance(
         source=given.source.name,
@@ -132,6 +132,8 @@ def tell(given: Given, made: Provenance, warn: Callable[[str], None]) -> None:
 
 def _check_roi(given: Given, options: StainOptions) -> None:
     width, height = given.slide.size.width, given.slide.size.height
-    corners = [(one.exterior.min(axis=0), one.exterior.max(axis=0)) for one in options.roi or ()]
-    if corners and not any(low[0] < width and low[1] < height and high[0] > 0 and high[1] > 0 for low, high in corners):
+    bounds = [outline.bounds for outline in options.roi or ()]
+    if bounds and not any(
+        left < width and top < height and right > 0 and bottom > 0 for left, top, right, bottom in bounds
+    ):
         raise RestainError(f"{given.source}: the region lies outside the image, which has {width} x {height} px.")

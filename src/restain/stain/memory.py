@@ -7,18 +7,17 @@ from numpy.typing import NDArray
 
 from restain.errors import RestainError
 from restain.geometry import Size
-from restain.slides.store import Kind
+from restain.slides.store import Kind, TileGrid
 
 
-class MemoryTiles:
+class MemoryTiles(TileGrid):
     """What a :class:`~restain.slides.TileStore` is to :class:`~restain.stain.windows.WindowStainer`, as one array.
 
     ``pixels``: ``(H, W, 3)`` ``uint8`` RGB, or ``(H, W)`` ``float32`` optical density of DAB.
     """
 
     def __init__(self, size: Size, tile: int, kind: Kind) -> None:
-        self.size, self.tile = size, tile
-        self.grid = (-(-size.height // tile), -(-size.width // tile))
+        super().__init__(size, tile)
         shape = (size.height, size.width)
         self.pixels: NDArray[np.uint8] | NDArray[np.float32] = (
             np.zeros((*shape, 3), np.uint8) if kind == "rgb" else np.zeros(shape, np.float32)
@@ -28,13 +27,6 @@ class MemoryTiles:
 
     def has(self, row: int, column: int) -> bool:
         return bool(self._there[row, column])
-
-    def extent(self, row: int, column: int) -> tuple[int, int]:
-        """``(height, width)`` in px of the part of a tile that lies on the image."""
-        return (
-            min(self.tile, self.size.height - row * self.tile),
-            min(self.tile, self.size.width - column * self.tile),
-        )
 
     def put(self, row: int, column: int, image: NDArray[np.uint8] | NDArray[np.float32]) -> None:
         self._at(row, column)[...] = image

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
@@ -99,9 +100,7 @@ class TileScores:
         # An outline cuts the corners of a mask's pixels, which in whole tiles would show.
         fine = np.kron(self.scores > 1, np.ones((_FINER, _FINER), bool))
         found = to_polygons(fine, tile * mpp / _FINER, slide_mpp)
-        return [
-            Polygon(np.minimum(one.exterior, border), tuple(np.minimum(h, border) for h in one.holes)) for one in found
-        ]
+        return [shapely.transform(one, lambda points: np.minimum(points, border)) for one in found]
 
 
 def fullest(tissue: NDArray[np.float32]) -> tuple[slice, slice] | None:
