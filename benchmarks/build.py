@@ -115,7 +115,10 @@ def judge(source: PatchSource, measured: MeasuredPair, truth: SlideTruth, patch:
         """Which of the points lie in any of the rings."""
         if not rings:
             return np.zeros(len(points), bool)
-        corner, step = points[0] - steps[0] * grid.mpp / truth.plan.mpp, (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp
+        corner, step = (
+            points[0] - steps[0] * grid.mpp / truth.plan.mpp,
+            (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp,
+        )
         return np.any(
             [rasterize([Polygon(np.asarray(ring) - corner)], Size(POINTS, POINTS), step) for ring in rings], axis=0
         ).ravel()

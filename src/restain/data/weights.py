@@ -21,13 +21,11 @@ WEIGHT_FILES = ("weights.csv", "manifest.csv")
 def pair_weights(roots: Sequence[Path], pairs: Sequence[Pair]) -> NDArray[np.float64]:
     """The weights of ``pairs``: ``(n,)``, not negative, with mean 1.
 
-    Args:
-        roots: the data folders that the pairs are of; each has a table.
-        pairs: at least one.
+    ``roots`` are the data folders of the pairs, each with a table.
 
     Raises:
-        RestainError: if a folder has no table or one that cannot be read, the table has no row or two rows for a pair's
-            file name (with or without its suffix), a weight is no number of 0 or more, or all weights are 0.
+        RestainError: if a folder has no readable table, the table does not have one row for a pair's file name (with or without
+            its suffix), a weight is not a number of 0 or more, or all weights are 0.
     """
     tables = {root: _read(root) for root in roots}
     weights = np.array([_weight_of(pair, tables) for pair in pairs])
