@@ -20,12 +20,19 @@ from restain.web.texts import all_texts, language_of, text
 
 ASKED = {
     Kind.HER2: "review.ask_level",
-    Kind.ORIGIN: "review.ask_origin",
+    Kind.HER2_ZERO: "review.ask_zero",
+    Kind.MODALITY: "review.ask_modality",
     Kind.QUALITY: "review.ask_quality",
     Kind.TEXT: "review.ask_text",
 }
 """Texts of the questions that a study asks in restain's own words."""
-CHOSEN = {"chemical": "review.choose_chemical", "virtual": "review.choose_virtual"}
+CHOSEN = {
+    "chemical": "review.choose_chemical",
+    "virtual": "review.choose_virtual",
+    "null": "review.choose_null",
+    "ultralow": "review.choose_ultralow",
+    "above": "review.choose_above",
+}
 """Texts of the choices that are words; all others are figures and mean the same in every language."""
 
 

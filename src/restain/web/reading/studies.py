@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from restain.errors import RestainError
 from restain.review import Study
-from restain.review.faults import AnsweredSince, ItemClosed, NoAnswer, NoSuchItem
+from restain.review.errors import AnswerConflict, InvalidAnswer, ItemClosed, UnknownItem
 from restain.slides import open_slide
 from restain.web.accounts.roster import key_of
 from restain.web.faults import Fault
@@ -110,13 +110,13 @@ def told_to_readers() -> Iterator[None]:
     """What a study refuses becomes a sentence that readers may see; what else is wrong with it is told to the log alone."""
     try:
         yield
-    except NoSuchItem:
+    except UnknownItem:
         raise Fault(404, "review.fault_item") from None
     except ItemClosed:
         raise Fault(410, "review.fault_closed") from None
-    except NoAnswer:
+    except InvalidAnswer:
         raise Fault(400, "review.fault_answer") from None
-    except AnsweredSince:
+    except AnswerConflict:
         raise Fault(409, "review.fault_changed") from None
     except RestainError as fault:
         _log.warning("%s", fault)
