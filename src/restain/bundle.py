@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 
 from restain import NOTICE, __version__
 from restain.errors import RestainError
+from restain.files import whole_folder, write_json
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
 from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector
@@ -112,19 +111,9 @@ def save_bundle(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     card = card.model_copy(update={"hash": _hash(weights, card)})
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as fault:
-        raise RestainError(f"{path}: the bundle cannot be written ({fault.strerror}).") from None
+    with whole_folder(path) as partial:
+        (partial / WEIGHTS).write_bytes(weights)
+        write_json(partial / CARD, card.model_dump(), indent=2)
     return card
 
 

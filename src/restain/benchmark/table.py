@@ -23,7 +23,7 @@ from restain.evaluation.catalogue import BY_KEY
 from restain.evaluation.compare import compare_runs
 from restain.evaluation.figures import save_figure
 from restain.evaluation.pages import environment
-from restain.files import whole_file
+from restain.files import make_folder, write_text
 from restain.recipe import Recipe
 from restain.slides import read_image
 
@@ -265,8 +265,7 @@ def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[di
     levels = sorted({row["level"] for row in rows})
     queues = [[row for row in rows if row["level"] == level] for level in levels]
     turns = [queue[turn] for turn in range(SHOWN_PAIRS) for queue in queues if turn < len(queue)]
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / "figures")
     shown = []
     for row in sorted(turns[:SHOWN_PAIRS], key=lambda r: (r["level"], r["name"])):
         name, links = row["name"], []
@@ -286,5 +285,4 @@ def _middle(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, text)

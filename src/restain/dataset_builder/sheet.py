@@ -17,7 +17,7 @@ from restain.dataset_builder.rules import BALANCE, RULES, UNREADABLE
 from restain.dataset_builder.survey import Survey
 from restain.errors import RestainError
 from restain.evaluation.pages import environment
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, whole_file, write_text
 from restain.her2 import Her2Level
 from restain.images import Rgb
 
@@ -84,8 +84,7 @@ def write_sheet(
         )
     )
     path = out / "contact-sheet.html"
-    with whole_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -8,7 +8,6 @@ the figure's own unit (of the distance from zero where zero is best, of the loga
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from restain.evaluation.agreement import READINGS
 from restain.evaluation.catalogue import METRICS, Better, merit
 from restain.evaluation.compare_page import render_comparison
 from restain.evaluation.summary import EvaluationSummary, finite, load_summary
-from restain.files import whole_file
+from restain.files import make_folder, whole_file, write_json, write_text
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
@@ -312,16 +311,10 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
 
 def _write(comparison: Comparison) -> None:
     out, result = comparison.out, comparison.result
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the folder cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     with whole_file(out / "compare.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["differences"])
-    with whole_file(comparison.report) as partial:
-        partial.write_text(render_comparison(result), encoding="utf-8")
-    with whole_file(out / "compare.json") as partial:
-        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(comparison.report, render_comparison(result))
+    write_json(out / "compare.json", result)

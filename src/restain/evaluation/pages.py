@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import restain
-from restain.files import whole_file
+from restain.files import write_text
 
 
 @cache
@@ -36,6 +36,5 @@ def write_result_page(path: Path, template: str, **view: Any) -> Path:
         RestainError: if the file cannot be written.
     """
     page = environment().get_template(template).render(notice=restain.NOTICE, version=restain.__version__, **view)
-    with whole_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path

@@ -18,7 +18,7 @@ from restain.evaluation import figures
 from restain.evaluation.pages import environment
 from restain.evaluation.summary import EvaluationSummary
 from restain.evaluation.view import PANEL_TITLES, evaluation_view
-from restain.files import whole_file
+from restain.files import make_folder, write_text
 from restain.slides import read_image
 
 
@@ -97,8 +97,7 @@ def write_page(out: Path, title: str, sections: Sequence[ReportSection], note: s
             panel_titles=PANEL_TITLES,
         )
     )
-    with whole_file(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
 
 
@@ -108,7 +107,7 @@ def _link(path: Path, folder: Path) -> str:
 
 def _gallery_view(section: GallerySection, folder: Path, number: int) -> dict[str, Any]:
     target = folder / "figures"
-    target.mkdir(exist_ok=True)
+    make_folder(target)
     items = []
     for index, item in enumerate(section.items, 1):
         links = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from restain.evaluation.reference import Reference
 from restain.evaluation.report import render_report
 from restain.evaluation.rivals import compare, win_table
 from restain.evaluation.summary import CSV_COLUMNS, RESAMPLES, EvaluationSummary, ImageRow, choose_cases, summarise
-from restain.files import whole_file
+from restain.files import whole_file, write_json
 from restain.her2 import FAINT_OD
 from restain.prediction import Prediction
 
@@ -114,9 +113,7 @@ def write_results(summary: EvaluationSummary, rows: Sequence[ImageRow]) -> None:
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.flat().items()} for row in rows)
     render_report(summary)
-    with whole_file(summary.out / "metrics.json") as partial:
-        text = json.dumps(summary.metrics, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_json(summary.out / "metrics.json", summary.metrics)
 
 
 def _cell(value: str | float) -> str:

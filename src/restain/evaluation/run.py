@@ -26,6 +26,7 @@ from restain.evaluation.results import ALIGNED, definitions, findings, fit_facts
 from restain.evaluation.score import Perceptual, Scorer
 from restain.evaluation.splits import scored_pairs, unseen_training
 from restain.evaluation.summary import EvaluationSummary, ImageRow, finite
+from restain.files import make_folder
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
 from restain.slides import read_image
@@ -104,7 +105,7 @@ def evaluate(
         if progress:
             progress(done, total)
 
-    _make(out / "figures")
+    make_folder(out / "figures")
     fit = fit_baselines(training, seed=seed, progress=tick) if training else None
 
     rows: list[ImageRow] = []
@@ -117,7 +118,7 @@ def evaluate(
         else:
             assert predictor is not None
             given = _predict(predictor, he, real.shape)
-            _make(out / "images")
+            make_folder(out / "images")
             write_png(
                 out / "images" / f"{pair.name}.png",
                 given.rgb,
@@ -230,10 +231,3 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Rgb:
 def _add_cells(plot: figures.CellPlot, answer: Prediction, reference: Reference, cell: int) -> None:
     assert answer.dab is not None
     plot.add(stain.cell_means(answer.dab, cell), stain.cell_means(reference.dab, cell))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{folder}: the folder cannot be made ({fault.strerror}).") from None

@@ -7,7 +7,6 @@ the same model behind Macenko's and Reinhard's stain normalisation (the package 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from restain.evaluation.her2_classifier import Her2Classifier, Reading
 from restain.evaluation.pages import write_result_page
 from restain.evaluation.reference import Reference, read_reference, with_dab
 from restain.evaluation.summary import finite, mean_interval
-from restain.files import whole_file
+from restain.files import make_folder, write_json
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
 from restain.stain import Model
@@ -207,7 +206,7 @@ def sweep(
             progress(done, total)
         return _Answer(given, reading)
 
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     strip: list[dict[str, str]] = []
     for number, pair in enumerate(chosen):
         he, real = pair.load()
@@ -244,8 +243,7 @@ def sweep(
             "restain": restain.__version__,
         }
     )
-    with whole_file(out / "sweep.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "sweep.json", result)
     _write_page(out, result, strip)
     return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from restain.evaluation.pages import write_result_page
 from restain.evaluation.reference import Reference, read_reference, with_dab
 from restain.evaluation.summary import finite, mean_interval
 from restain.evaluation.trust import VIEWS, Trust, assess, confidence
-from restain.files import whole_file
+from restain.files import make_folder, write_json
 from restain.ood.detector import OodDetector
 from restain.prediction import Prediction
 from restain.slides import read_image
@@ -120,7 +119,7 @@ def measure_trust(
     flagged: dict[str, list[bool]] = {}
     keeping = [number for number, kind in enumerate(SPOILINGS) if kind.keeps_place]
     gallery: list[dict[str, str]] = []
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     for number, pair in enumerate(chosen):
         he, real = pair.load()
         reference = read_reference(pair, real)
@@ -190,8 +189,7 @@ def measure_trust(
             "restain": restain.__version__,
         }
     )
-    with whole_file(out / "trust.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "trust.json", result)
     _write_page(out, result, gallery)
     return result
 

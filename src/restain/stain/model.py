@@ -24,7 +24,7 @@ from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.prediction import Prediction
 from restain.slides import Polygon, Slide
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.blocks import seen_side
 from restain.stain.given import ARRAY, ArraySource, Given, Image, opened

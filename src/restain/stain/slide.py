@@ -21,7 +21,7 @@ from restain.files import make_folder
 from restain.images import read_text
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.blocks import TILE, BlockStainer
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.given import Given, opened

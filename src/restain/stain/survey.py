@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import digest, whole_file
 from restain.geometry import Region
 from restain.images import Rgb
 from restain.models.state_grid import Lattice, State, StateGrid
@@ -120,7 +119,7 @@ def kept_survey(
     """:func:`survey_slide`, kept in ``folder``, that of the unfinished result, and taken from there when ``identity`` is the
     same, so that a job that goes on reads from what it began with. ``identity`` is everything that decides the result.
     """
-    name = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
+    name = digest(dict(identity))
     lattice = (survey or SURVEY).lattice(slide.size_at(model.mpp))
     if (kept := _load(folder / _FILE, name, lattice, model.device)) is not None:
         return kept

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from restain.bundle import read_card
 from restain.database import Database
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.stain.figures import SlideFigures
 from restain.stain.sources import slide_name
 from restain.stain.steps import LOOKED, STAINED, SURVEYED
@@ -58,9 +59,7 @@ class Staining:
         self.jobs = Jobs(database)
         self.uploads = Uploads(settings.state / "uploads", settings.upload_bytes)
         self.uploads.prepare()
-        stained = settings.state / "stained"
-        stained.mkdir(parents=True, exist_ok=True)
-        self.queue = Queue(self.jobs, stained, library, self.models)
+        self.queue = Queue(self.jobs, make_folder(settings.state / "stained"), library, self.models)
 
     def routes(self) -> APIRouter:
         """The pages under ``/stain`` and what their scripts ask for under ``/api/stain``."""

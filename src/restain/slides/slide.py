@@ -1,4 +1,4 @@
-"""One door to whole slides: any file, any region, at any mpp."""
+"""Opens images of all formats and reads any region at any mpp."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from restain.slides.resample import axis_taps, resample
 from restain.slides.source import Level, SlideImage, Source, choose_image
 from restain.slides.source_picture import PictureSource
 
-# Source pixels that one step of a reading may hold: a thumbnail of a slide without a pyramid stays in bounded memory.
+# Source pixels decoded per step, so that a thumbnail of a slide without a pyramid needs bounded memory.
 _BLOCK = 1 << 22
 
 LARGEST_PICTURE = 64_000_000
-"""An image of one level and at most as many px is a picture; a result of more is not held in memory."""
+"""Largest image of one level, in px, that is handled as a picture and stained in memory."""
 
 _LARGEST_WHOLE = 400_000_000
 
 
 class Slide:
-    """An open slide; a context manager. All facts are of level 0 where not said otherwise."""
+    """An open slide; use it as a context manager. Facts are those of level 0."""
 
     def __init__(self, source: Source, mpp: float | None = None, refusals: Sequence[str] = ()) -> None:
         self._source = source
         self._mpp = source.mpp if mpp is None else mpp
         self.path: Path = source.path
-        """The file or folder, with ``#N`` where the number of an image in it was given."""
+        """File or folder, with ``#N`` if an image in it was chosen by its number."""
         self.format: str = source.format
         self.vendor: str | None = source.vendor
         self.objective: float | None = source.objective
@@ -43,15 +43,15 @@ class Slide:
         self.levels: tuple[Level, ...] = source.levels
         self.size: Size = source.levels[0].size
         self.images: tuple[SlideImage, ...] = source.images
-        """Where the file holds several images of slide size: all of them, in the order of their numbers."""
+        """All images of slide size, by number, if the file holds several."""
         self.associated: dict[str, Size] = source.associated
         self.orientation: int = source.orientation
-        """As EXIF counts it, 1 to 8: how the file says that its pixels are to be turned, which reading has done."""
+        """EXIF orientation of the file, 1 to 8; pixels are read upright."""
         self.faults: list[str] = [*source.faults, *refusals]
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is handled as a picture, not as a slide: one level, not from a scanner, at most 64 Mpx."""
+        """Whether it is a picture: one level, no scanner, at most 64 Mpx."""
         return (
             self._source.pictorial
             and self.vendor is None
@@ -61,11 +61,11 @@ class Slide:
 
     @property
     def decoded_at_once(self) -> int:
-        """How many px have to be decoded together, at most: a whole picture, a TIFF's tile or strip; 0 where unknown."""
+        """Largest unit of decoding in px (picture, tile or strip); 0 if unknown."""
         return self._source.decoded_at_once
 
     def load(self) -> None:
-        """Decode now what can only be decoded whole (a picture).
+        """Decode a picture, which can only be decoded whole.
 
         Raises:
             RestainError: if it cannot be decoded.
@@ -73,10 +73,10 @@ class Slide:
         self._source.load()
 
     def whole(self) -> Rgb:
-        """All pixels of level 0, ``(H, W, 3)`` ``uint8``; the mpp need not be known.
+        """All pixels of level 0, ``(H, W, 3)`` ``uint8``.
 
         Raises:
-            RestainError: if pixels are missing or cannot be decoded, or there are more than 400 million.
+            RestainError: if pixels are missing or damaged, or there are more than 400 million.
         """
         if self.size.width * self.size.height > _LARGEST_WHOLE:
             raise RestainError(
@@ -95,42 +95,58 @@ class Slide:
         """Micrometres per pixel of level 0.
 
         Raises:
-            RestainError: if the file does not say and none was given.
+            RestainError: if neither the file nor the caller gave it.
         """
         if self._mpp is None:
             raise RestainError(f"{self.path} does not say its micrometres per pixel; give them with --mpp.")
         return self._mpp
 
     def taken_at(self, mpp: float) -> Slide:
-        """The same open slide, taken as being at ``mpp`` micrometres per pixel."""
+        """The same open slide with another ``mpp`` of level 0."""
         other = Slide(self._source, mpp)
         other.path = self.path
         return other
 
     def size_at(self, mpp: float) -> Size:
-        """The size of the whole slide resampled to ``mpp``, in px.
+        """Size of the whole slide at ``mpp``, in px.
 
         Raises:
             RestainError: if the slide's own mpp is unknown.
         """
         return self.size.to_um(self.mpp).to_px(mpp)
 
-    def read(self, region: Region, mpp: float) -> Rgb:
-        """A region, in px of the slide at ``mpp``, as ``(h, w, 3)`` ``uint8``; white (255) beyond the border.
+    def read(self, region: Region | tuple[int, int, int, int], mpp: float | None = None) -> Rgb:
+        """Read a region at any scale as ``(h, w, 3)`` ``uint8``; pixels beyond the border are white (255).
 
-        Read from the nearest finer level and averaged over each pixel's area (linear interpolation where even level 0
-        is coarser). Two halves are the whole, bit for bit. May be called from several threads at once.
+        Reads the nearest finer level and averages over each pixel's area; interpolates linearly if level 0 is coarser.
+        Two halves equal the whole, bit for bit. Thread-safe.
+
+        Args:
+            region: ``(x, y, width, height)`` in px of level 0, or a :class:`~restain.geometry.Region` in px at ``mpp``.
+            mpp: µm per px of the result; None for that of level 0.
 
         Raises:
-            RestainError: if the mpp is unknown or the pixels cannot be decoded.
+            RestainError: if ``mpp`` is given and the slide's own is unknown, or pixels cannot be decoded.
+
+        Example:
+            >>> with open_slide("field.png") as slide:  # 400 x 300 px at 0.5 µm per px
+            ...     tile = slide.read((100, 50, 80, 60))
+            ...     coarse = slide.read((100, 50, 80, 60), mpp=1.0)
+            >>> tile.shape, coarse.shape
+            ((60, 80, 3), (30, 40, 3))
         """
-        extent = self.size_at(mpp)
+        own = 1.0 if mpp is None and self._mpp is None else self.mpp
+        mpp = own if mpp is None else mpp
+        if isinstance(region, tuple):
+            x, y, width, height = (value * own / mpp for value in region)
+            region = Region(Point(round(x), round(y)), Size(max(1, round(width)), max(1, round(height))))
+        extent = self.size.to_um(own).to_px(mpp)
         out = np.full((region.size.height, region.size.width, 3), 255, np.uint8)
         left, top = max(region.origin.x, 0), max(region.origin.y, 0)
         right, bottom = min(region.right, extent.width), min(region.bottom, extent.height)
         if left >= right or top >= bottom:
             return out
-        ratio = mpp / self.mpp
+        ratio = mpp / own
         level = max(
             (i for i, one in enumerate(self.levels) if i == 0 or one.downsample <= ratio * (1 + 1e-6)),
             key=lambda i: self.levels[i].downsample,
@@ -155,9 +171,9 @@ class Slide:
         return pixels if plain else resample(pixels, (top, left), rows, columns)
 
     def thumbnail(self, max_side: int) -> tuple[Rgb, float]:
-        """The whole slide with its longer side at most ``max_side`` px, and the mpp of that picture.
+        """The whole slide with its longer side at most ``max_side`` px, and its mpp.
 
-        Without a known mpp the second value is in level-0 pixels per pixel.
+        If the slide's mpp is unknown, the second value is in px of level 0 per px.
         """
         own = 1.0 if self._mpp is None else self._mpp
         ratio = max(1.0, max(self.size.width, self.size.height) / max_side)
@@ -165,7 +181,7 @@ class Slide:
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
 
     def describe(self) -> str:
-        """What the file says of itself, a line for each fact; its ``faults`` stand apart."""
+        """Facts of the file, one per line, without its ``faults``."""
         lines = [
             ("format", self.format),
             ("vendor", self.vendor or "unknown"),
@@ -220,43 +236,27 @@ def open_slide(
     override_mpp: bool = False,
     image: int | None = None,
     inspect: bool = False,
+    header_only: bool = False,
 ) -> Slide:
-    """Open an image of any kind, recognised by content: slide, TIFF, PNG, JPEG, WebP, DICOM or OME-Zarr folder.
+    """Open an image, recognised by content: slide, TIFF, PNG, JPEG, WebP, DICOM or OME-Zarr folder.
 
     Args:
-        path: a file or folder; ``#N`` at its end is the number of one of several images in it, as ``restain info`` lists them.
+        path: a file or folder; ``#N`` at the end chooses one of several images, as ``restain info`` numbers them.
         mpp: micrometres per pixel of level 0, for an image that states none.
-        override_mpp: take ``mpp`` also where the file states another.
-        image: the number of the image, in place of ``#N``.
-        inspect: open also what cannot be used as it is (none of several images is chosen, pixels are not square); the
-            reasons are then among the slide's ``faults``.
+        override_mpp: use ``mpp`` even if the file states another.
+        image: the number of the image, instead of ``#N``.
+        inspect: open also unusable images (none of several chosen, pixels not square); ``faults`` then says why.
+        header_only: decode a picture's pixels when they are first read, not now.
 
     Raises:
-        RestainError: if there is nothing at ``path``, no reader knows it, it is truncated or damaged, it states another mpp
-            than ``mpp``, or it cannot be used as it is.
+        RestainError: if ``path`` is missing, damaged or of an unknown format, states another mpp than ``mpp``, or is
+            not usable.
 
     Example:
-        >>> with open_slide("three-fields.tif#1", mpp=0.5) as slide:  # doctest: +SKIP
-        ...     slide.read(Region(Point(0, 0), Size(512, 512)), mpp=1.0)
+        >>> with open_slide("field.png") as slide:
+        ...     slide.size, slide.mpp
+        (Size(width=400, height=300), 0.5)
     """
-    slide = open_header(path, mpp, override_mpp=override_mpp, image=image, inspect=inspect)
-    try:
-        slide.load()
-    except BaseException:
-        slide.close()
-        raise
-    return slide
-
-
-def open_header(
-    path: str | Path,
-    mpp: float | None = None,
-    *,
-    override_mpp: bool = False,
-    image: int | None = None,
-    inspect: bool = False,
-) -> Slide:
-    """As :func:`open_slide`, but a picture's pixels are decoded when they are first read: for its facts alone."""
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise RestainError(f"{path}: --mpp must be a positive number of micrometres per pixel, not {mpp}.")
     file, number = split_number(path)
@@ -271,6 +271,8 @@ def open_header(
         slide = Slide(source, mpp if source.mpp is None or override_mpp else None, refusals)
         if number is not None:
             slide.path = file.with_name(f"{file.name}#{number}")
+        if not header_only:
+            slide.load()
         return slide
     except BaseException:
         source.close()
@@ -278,7 +280,7 @@ def open_header(
 
 
 def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> list[str]:
-    """Why the scale that a file states cannot be used: another one is given, or its pixels are not square.
+    """Why the scale that a file states cannot be used: its pixels are not square.
 
     Raises:
         RestainError: if the file states another mpp than ``mpp``.
@@ -299,34 +301,28 @@ def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> li
     ]
 
 
-def read_image(
-    path: str | Path, mpp: float | None = None, *, override_mpp: bool = False, image: int | None = None
-) -> Rgb:
-    """The whole of an image's level 0 as ``(H, W, 3)`` ``uint8`` RGB, upright, whatever kind of file it is in.
-
-    Args:
-        path: as :func:`open_slide` takes it.
-        mpp: as :func:`open_slide` takes it; checked against the file.
-        override_mpp: as :func:`open_slide` takes it.
-        image: as :func:`open_slide` takes it.
+def read_image(path: str | Path) -> Rgb:
+    """All pixels of an image's level 0, upright, as ``(H, W, 3)`` ``uint8`` RGB.
 
     Raises:
-        RestainError: as :func:`open_slide`; if pixels are missing or cannot be decoded, or there are more than 400 million.
+        RestainError: as :func:`open_slide` and :meth:`Slide.whole`.
+
+    Example:
+        >>> read_image("field.png").shape
+        (300, 400, 3)
     """
-    with open_slide(path, mpp, override_mpp=override_mpp, image=image) as slide:
+    with open_slide(path) as slide:
         return slide.whole()
 
 
 def _source(path: Path, image: int | None) -> Source:
-    # Each reader is imported where it is needed: they take a second to load, and zarr is an extra.
+    # Imported here because they take a second to load, and zarr is an extra.
     if path.is_dir():
         if any((path / name).is_file() for name in ZARR_METADATA):
             from restain.slides.source_zarr import ZarrSource
 
             return ZarrSource(path, image)
-        from restain.slides.source_dicom import DicomSource
-
-        return DicomSource(path, image)
+        return _dicom(path, image)
     head = file_head(path)
     check_companions(path)
     if picture_kind(head) is not None:
@@ -339,10 +335,14 @@ def _source(path: Path, image: int | None) -> Source:
 
         return TiffSource(path, image)
     if head[128:132] == b"DICM":
-        from restain.slides.source_dicom import DicomSource
-
-        return DicomSource(path, image)
+        return _dicom(path, image)
     if vendor is not None:
         choose_image(path, [SlideImage(vendor, Size(1, 1))], image)
         return OpenSlideSource(path, vendor)
     raise no_image(path)
+
+
+def _dicom(path: Path, image: int | None) -> Source:
+    from restain.slides.source_dicom import DicomSource
+
+    return DicomSource(path, image)

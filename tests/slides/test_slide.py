@@ -290,3 +290,18 @@ def test_info_prints_the_facts_and_faults(tmp_path):
         assert words in shown.stdout
     write_png(tmp_path / "a.png", picture(40, 40))
     assert "--mpp" in CliRunner().invoke(app, ["info", str(tmp_path / "a.png")]).output
+
+
+def test_a_tuple_is_a_region_of_level_0_whatever_the_mpp(tmp_path: Path) -> None:
+    rgb = picture(80, 90)
+    write_png(tmp_path / "a.png", rgb, mpp=0.5)
+    with open_slide(tmp_path / "a.png") as slide:
+        np.testing.assert_array_equal(slide.read((10, 20, 31, 42)), rgb[20:62, 10:41])
+        region = Region(Point(5, 10), Size(15, 21))
+        np.testing.assert_array_equal(slide.read((10, 20, 30, 42), 1.0), slide.read(region, 1.0))
+        np.testing.assert_array_equal(slide.read(Region(Point(10, 20), Size(31, 42))), rgb[20:62, 10:41])
+    write_png(tmp_path / "b.png", rgb)
+    with open_slide(tmp_path / "b.png") as slide:
+        np.testing.assert_array_equal(slide.read((0, 0, 8, 8)), rgb[:8, :8])
+        with pytest.raises(RestainError, match="--mpp"):
+            slide.read((0, 0, 8, 8), mpp=1.0)
