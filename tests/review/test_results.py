@@ -75,7 +75,7 @@ def test_figures_are_what_was_put_in():
     assert (guess.n, guess.readers, guess.cases) == (4 * 120, 4, 60)
     for one in found.figures:
         assert one.low <= one.mean <= one.high, one.key
-    assert found.readers[0].accuracy["n"] == 120
+    assert found.readers[0].accuracy.n == 120
 
 
 def test_without_true_levels_the_reference_is_what_the_others_said():

@@ -18,10 +18,11 @@ from restain.cohort.page import cohort_page
 from restain.cohort.patient import PatientReading, SlideReading
 from restain.cohort.table import Row, read_table
 from restain.errors import RestainError
-from restain.evaluation import figures
 from restain.evaluation.her2_classifier import Her2Classifier
 from restain.files import make_folder, read_kept, write_json, write_kept, write_text
 from restain.optics import dab_density
+from restain.report import colour_map, save_picture
+from restain.report.pictures import DAB_TOP
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
 from restain.stain import Model, SlideFigures, slide_name, stain_slide
@@ -198,11 +199,11 @@ def _pictures(
     drawn = {
         "he": he.thumbnail(_PICTURE)[0],
         "virtual": virtual,
-        "dab": figures.colour_map(shown, "dab", figures.DAB_TOP),
+        "dab": colour_map(shown, "dab", DAB_TOP),
     }
     paths = {what: folder / f"{name}.{what}.jpg" for what in drawn}
     for what, rgb in drawn.items():
-        figures.save_figure(paths[what], rgb, virtual=what != "he")
+        save_picture(paths[what], rgb, virtual=what != "he")
     return paths
 
 

@@ -17,7 +17,7 @@ from restain.evaluation.catalogue import METRICS, POOLED, POOLED_WIDE
 from restain.evaluation.reference import deconvolved
 from restain.evaluation.score import Scorer
 from restain.evaluation.stain import Moments
-from restain.evaluation.summary import finite, pooled_interval
+from restain.evaluation.summary import pooled_interval
 from restain.files import journal, make_folder, read_journal, whole_file, write_json
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
@@ -26,6 +26,7 @@ from restain.prediction import Prediction
 from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
 from restain.slides.find import split_number
+from restain.statistics import json_ready
 
 Progress = Callable[[int, int], None]
 
@@ -108,7 +109,7 @@ def compare_slides(
         fields = list(_measured(pair, regions, out / "fields.part.jsonl", tell(300, 980)))
         pictures = _pictures(pair, out / "pictures")
         result = _result(pair, fields, side_um, command, transform)
-    write_json(out / "slides.json", finite(result))
+    write_json(out / "slides.json", json_ready(result))
     _write_fields(out / "fields.csv", fields)
     page = write_page(out / "slides.html", result, fields, pictures)
     (out / "fields.part.jsonl").unlink(missing_ok=True)
@@ -282,7 +283,7 @@ def _pictures(pair: _Pair, folder: Path) -> Mapping[str, Path]:
     """Overviews of both slides on one grid, the virtual one marked."""
     from PIL import Image
 
-    from restain.evaluation.figures import burn_notice
+    from restain.report import burn_notice
 
     step = max(1.0, max(pair.virtual.size.width, pair.virtual.size.height) / PICTURE_PX)
     mpp = pair.mpp * step

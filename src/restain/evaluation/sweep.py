@@ -22,16 +22,15 @@ from restain.errors import RestainError, needs
 from restain.evaluation import stain
 from restain.evaluation.background import background_de
 from restain.evaluation.corruptions import jpeg
-from restain.evaluation.curves import Line, plot
-from restain.evaluation.figures import save_figure
 from restain.evaluation.her2_classifier import Her2Classifier, Reading
-from restain.evaluation.pages import write_result_page
 from restain.evaluation.reference import Reference, read_reference, with_dab
-from restain.evaluation.summary import finite, mean_interval
 from restain.files import make_folder, write_json
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
+from restain.report import save_picture, write_page
+from restain.report.plots import Line, line_plot
 from restain.stain import Model
+from restain.statistics import json_ready, mean_interval
 
 Rgb = NDArray[np.uint8]
 Normaliser = Callable[[Rgb], Rgb]
@@ -229,7 +228,7 @@ def sweep(
         | {key: asdict(mean_interval([row[key] for row in own], seed)) for key in FIGURES if key in own[0]}
         for (method, family, value), own in values.items()
     ]
-    result: dict[str, Any] = finite(
+    result: dict[str, Any] = json_ready(
         {
             "notice": restain.NOTICE,
             "model": model.label,
@@ -290,8 +289,8 @@ def _strength(values: dict[tuple[str, str, float], list[dict[str, float]]], seed
 
 def _picture(out: Path, caption: str, he: Rgb, virtual: Rgb) -> dict[str, str]:
     stem = "sweep-" + "".join(c if c.isalnum() else "-" for c in caption)
-    save_figure(out / "figures" / f"{stem}.he.jpg", he, virtual=False)
-    save_figure(out / "figures" / f"{stem}.virtual.jpg", virtual, virtual=True)
+    save_picture(out / "figures" / f"{stem}.he.jpg", he, virtual=False)
+    save_picture(out / "figures" / f"{stem}.virtual.jpg", virtual, virtual=True)
     return {"caption": caption, "he": f"figures/{stem}.he.jpg", "virtual": f"figures/{stem}.virtual.jpg"}
 
 
@@ -317,7 +316,7 @@ def _write_page(out: Path, result: dict[str, Any], strip: list[dict[str, str]]) 
                     ends = [[_number(p[1][end]) for p in points] for end in ("mean", "low", "high")]
                     lines.append(Line(TITLES[method], [p[0] for p in points], *ends))
             plots.append(
-                plot(
+                line_plot(
                     lines,
                     family.title,
                     FIGURES[key][0],
@@ -327,9 +326,10 @@ def _write_page(out: Path, result: dict[str, Any], strip: list[dict[str, str]]) 
                 )
             )
         families.append({"title": family.title, "plots": plots, "key": family.key, "values": family.values})
-    write_result_page(
+    write_page(
         out / "sweep.html",
         "sweep.html.j2",
+        "restain.evaluation",
         title=f"H&E stain sweep of {result['model']}",
         result=result,
         titles=TITLES,

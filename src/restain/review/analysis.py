@@ -6,16 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.evaluation.agreement import share
 from restain.review import mrmc
 from restain.review.definition import CHOICES, Kind, Modality, StudyDefinition
-from restain.review.mrmc import MISSING, Interval, Ints
+from restain.review.mrmc import MISSING, Ints
 from restain.review.study import Reading
+from restain.statistics import Interval, wilson_interval
 
 LEAST_CASES = 10
 LEAST_READERS = 2
@@ -62,8 +61,8 @@ class ReaderFigures:
     reader: str
     read: int
     """Number of complete readings."""
-    accuracy: dict[str, Any] | None = None
-    """Share of modalities told correctly: ``mean``, ``low``, ``high``, ``n``."""
+    accuracy: Interval | None = None
+    """Share of modalities that were identified correctly."""
     kappa_chemical: float | None = None
     kappa_virtual: float | None = None
     kappa_within: float | None = None
@@ -125,7 +124,7 @@ def _discrimination(study: StudyDefinition, values: Ints, rows: list[ReaderFigur
     there = answers != MISSING
     correct = np.where(there, answers == np.arange(2), np.nan)
     for row, own in zip(rows, correct, strict=True):
-        row.accuracy = share(int(np.nansum(own)), int(np.isfinite(own).sum()))
+        row.accuracy = wilson_interval(int(np.nansum(own)), int(np.isfinite(own).sum()))
     return _figure(
         "discrimination",
         "discrimination of virtual from chemical: balanced accuracy",
@@ -273,7 +272,7 @@ def _figure(
         reason = f"too few cases: {cases}, {LEAST_CASES} are needed"
     else:
         found = estimate()
-        value, low, high = (_number(one) for one in (found.value, found.low, found.high))
+        value, low, high = (_number(one) for one in (found.mean, found.low, found.high))
         chance = None if p is None else _number(p())
         reason = "undefined: all answers are the same" if value is None else ""
     return Figure(key, title, value, low, high, int(there.sum()), readers, cases, method, reason, chance)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-import restain
+from restain import __version__
 from restain.errors import RestainError
-from restain.evaluation.pages import environment
-from restain.files import make_folder, whole_file
-from restain.review.analysis import Figure, StudyFigures, analyse
+from restain.files import make_folder, whole_file, write_json
+from restain.report import write_page
+from restain.review.analysis import Figure, analyse
 from restain.review.definition import Kind, Modality, StudyDefinition
 from restain.review.export import export_answers
 from restain.review.study import Study
+from restain.statistics import json_ready
 
 PAGE = "results.html"
 
@@ -48,26 +48,19 @@ def write_results(study: Study, out: Path, *, now: datetime | None = None, comma
         table = csv.DictWriter(file, [one.name for one in fields(Figure)])
         table.writeheader()
         table.writerows(map(asdict, found.figures))
-    content = {"title": study.definition.title, "totals": totals, "facts": facts} | asdict(found)
-    with whole_file(out / "results.json") as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    with whole_file(out / PAGE) as partial:
-        partial.write_text(_page(study.definition, found, totals, facts), encoding="utf-8")
-    return out / PAGE
-
-
-def _page(study: StudyDefinition, found: StudyFigures, totals: dict[str, int], facts: dict[str, str]) -> str:
-    template = environment("restain.review").get_template("results.html.j2")
-    return template.render(
-        title=f"Blinded review: {study.title}",
+    content = {"title": study.definition.title, "totals": totals, "facts": facts} | json_ready(found)
+    write_json(out / "results.json", content)
+    return write_page(
+        out / PAGE,
+        "results.html.j2",
+        "restain.review",
+        title=f"Blinded review: {study.definition.title}",
         found=found,
         totals=totals,
         left=sum(totals[row.reader] - row.read for row in found.readers),
-        kinds={question.kind for question in study.questions},
+        kinds={question.kind for question in study.definition.questions},
         Kind=Kind,
-        facts=list(facts.items()),
-        notice=restain.NOTICE,
-        version=restain.__version__,
+        facts=facts,
     )
 
 
@@ -81,7 +74,7 @@ def _facts(study: StudyDefinition, now: datetime, command: str) -> dict[str, str
         "Margin": f"{study.margin:g} (kappa)",
         "Seed": str(study.seed),
         "Command": command,
-        "restain": restain.__version__,
+        "restain": __version__,
         "Date": now.isoformat(timespec="seconds"),
     }
     return {name: value for name, value in facts.items() if value}

@@ -1,7 +1,8 @@
-"""Pictures of a report: small JPEGs with fixed scales, and "virtual stain" burnt into what a model made."""
+"""Pictures of reports: small JPEGs, fixed colour scales, and the notice burnt into virtual stains."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +25,6 @@ DIFFERENCE_TOP = 100.0
 
 DAB_TOP = 1.0
 """OD at the dark end of the DAB maps, the same in every report."""
-
-PANELS = ("he", "virtual", "real", "difference", "dab_virtual", "dab_reference")
-"""The pictures of one image, in the order in which they are shown; files are ``NAME.PANEL.jpg``."""
 
 # CIELAB anchors at equal steps of lightness, so that equal differences of value look equally large.
 _SCALES = {
@@ -88,7 +86,7 @@ def burn_notice(picture: Image.Image) -> Image.Image:
     return marked
 
 
-def save_figure(path: Path, rgb: NDArray[np.uint8], *, virtual: bool) -> None:
+def save_picture(path: Path, rgb: NDArray[np.uint8], *, virtual: bool) -> None:
     """Write ``(H, W, 3)`` RGB as a JPEG of at most ``LARGEST_SIDE`` px, marked where it is virtual.
 
     Raises:
@@ -99,28 +97,9 @@ def save_figure(path: Path, rgb: NDArray[np.uint8], *, virtual: bool) -> None:
         picture.save(partial, format="JPEG", quality=90, comment=restain.NOTICE if virtual else "")
 
 
-class CellPlot:
-    """How virtual and reference DAB agree over all cells: a histogram that grows image by image."""
-
-    BINS = 80
-
-    def __init__(self) -> None:
-        self._counts = np.zeros((self.BINS, self.BINS))
-
-    def add(self, virtual: NDArray[np.float64], reference: NDArray[np.float64]) -> None:
-        """Count the cells of one image: two arrays of means in OD, cut off at ``DAB_TOP``."""
-        edges = np.linspace(0, DAB_TOP, self.BINS + 1)
-        across, up = (np.clip(side.ravel(), 0, DAB_TOP) for side in (reference, virtual))
-        self._counts += np.histogram2d(across, up, bins=(edges, edges))[0]
-
-    def save(self, path: Path) -> None:
-        """Write the histogram as a PNG: reference to the right, virtual up, darkness the log of the count.
-
-        Raises:
-            RestainError: if the file cannot be written.
-        """
-        shown = np.log1p(self._counts.T[::-1])
-        rgb = colour_map(shown, "dab", max(float(shown.max()), 1.0))
-        picture = Image.fromarray(rgb).resize((self.BINS * 4, self.BINS * 4), Image.Resampling.NEAREST)
-        with whole_file(path) as partial:
-            picture.save(partial, format="PNG")
+def save_pictures(
+    folder: Path, name: str, pictures: Mapping[str, NDArray[np.uint8]], virtual: Collection[str] = ("virtual",)
+) -> None:
+    """Write ``NAME.KEY.jpg`` for each picture; the keys in ``virtual`` are marked (:func:`save_picture`)."""
+    for key, rgb in pictures.items():
+        save_picture(folder / f"{name}.{key}.jpg", rgb, virtual=key in virtual)
