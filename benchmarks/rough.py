@@ -38,12 +38,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from restain.evaluation.curves import Line, plot
 from skimage.measure import block_reduce
 
 from restain.bundle import load_bundle
 from restain.data import Pair, open_pairs
 from restain.evaluation import evaluate_folder, load_summary
-from restain.evaluation.curves import Line, plot
 from restain.files import whole_file
 from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom

@@ -55,6 +55,8 @@ class Card(BaseModel):
     """What the model was trained on, in words."""
     licence: str = "Apache-2.0"
     step: int
+    context_px: int = 512
+    """Side in px of the windows that staining shows to the network, and of the largest crops of training."""
     figures: dict[str, float | None]
     """Figures measured on the validation split, never on training data."""
     created: str
@@ -76,7 +78,9 @@ class Bundle:
 
 
 def _hash(weights: bytes, card: Card) -> str:
-    text = json.dumps(card.model_dump(exclude={"hash"}), sort_keys=True, ensure_ascii=True)
+    # A card of the time before ``context_px`` was hashed without it.
+    left_out = {"hash"} | ({"context_px"} - card.model_fields_set)
+    text = json.dumps(card.model_dump(exclude=left_out), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
 
@@ -89,6 +93,7 @@ def save_bundle(
     data: str,
     figures: dict[str, float | None],
     licence: str = "Apache-2.0",
+    context_px: int = 512,
 ) -> Card:
     """Write a bundle; an older one under the same path is replaced only when the new one is whole.
 
@@ -107,6 +112,7 @@ def save_bundle(
         data=data,
         licence=licence,
         step=step,
+        context_px=context_px,
         figures=figures,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

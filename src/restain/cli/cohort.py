@@ -24,7 +24,6 @@ def cohort(
     rule_only: Annotated[
         bool, Option("--rule-only", help="Score by the HER2 rule alone, without a classifier.")
     ] = False,
-    tile: opt.Tile = None,
     engine: opt.Engine = None,
     device: opt.Device = None,
 ) -> None:
@@ -36,7 +35,7 @@ def cohort(
     from restain.evaluation.her2_classifier import load_her2_classifier
     from restain.stain import StainOptions, load
 
-    loaded = load(model, device=device, options=StainOptions().having(**opt.chosen(tile=tile, engine=engine)))
+    loaded = load(model, device=device, options=StainOptions().having(**opt.chosen(engine=engine)))
     with progress_bar("cohort") as progress:
         page = run_cohort(
             table,

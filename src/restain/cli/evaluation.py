@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from restain import RestainError
 from restain.cli import options as opt
-from restain.cli.console import command_line, panel, progress_bar, show
+from restain.cli.console import command_line, panel, progress_bar, say, show
 
 command = panel("Evaluation")
 
@@ -164,3 +164,43 @@ def compare_slides(
             progress=progress,
         )
     show(page)
+
+
+@command("restain evaluate-spots C2.jpg --spots C2.csv --mpp 0.69 -o c2", name="evaluate-spots")
+def evaluate_spots(
+    slide: Annotated[Path, Argument(help="H&E image of the spatial transcriptomics.")],
+    spots: Annotated[
+        Path, Option(help="CSV (spot, x_px, y_px, total, GENE), 10x Visium folder, or AnnData file (.h5ad).")
+    ],
+    out: opt.Out,
+    gene: Annotated[str, Option(help="Symbol of the gene.")] = "ERBB2",
+    spot_um: Annotated[
+        float | None, Option(min=1, help="Diameter of a spot in µm. Default: that of the file, or 100.")
+    ] = None,
+    model: opt.Model = None,
+    mpp: opt.Mpp = None,
+    override_mpp: opt.OverrideMpp = False,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+) -> None:
+    """Compare virtual DAB with mRNA counts of spatial transcriptomics per spot, beside baselines from the H&E."""
+    from restain.spots import evaluate_spots as evaluate
+    from restain.stain import load
+
+    with progress_bar("spots") as progress:
+        found = evaluate(
+            slide,
+            spots,
+            out,
+            model=load(model, device=device),
+            gene=gene,
+            spot_um=spot_um,
+            mpp=mpp,
+            override_mpp=override_mpp,
+            seed=seed,
+            command=command_line(),
+            progress=progress,
+            warn=say,
+        )
+    show(found.describe())
+    show(f"page: {found.page}")

@@ -32,7 +32,6 @@ Engine = Annotated[
     str | None,
     Option(help="Engine that runs the network (docs/speed.md). Default: auto, the fastest accurate one."),
 ]
-Tile = Annotated[int | None, Option(min=256, help="Largest tile side in px. Default: 1536.")]
 
 Mpp = Annotated[float | None, Option("--mpp", min=0.01, help="Micrometres per pixel of images that state no scale.")]
 OverrideMpp = Annotated[bool, Option("--override-mpp", help="Use the mpp given here even if a file states another.")]

@@ -65,11 +65,6 @@ def stain(
     strict: Annotated[
         bool, Option("--strict", help="Stop at a tile that cannot be read, instead of marking a hole.")
     ] = False,
-    tile: opt.Tile = None,
-    attention_grid: Annotated[
-        float | None,
-        Option(min=0, help="Spacing of the attention states on a slide in µm; 0 for one state per slide."),
-    ] = None,
     engine: opt.Engine = None,
     device: opt.Device = None,
     ray: Annotated[
@@ -82,7 +77,6 @@ def stain(
 
     A failed input does not stop the others. Re-run the same command to resume.
     """
-    from restain.models.survey import Survey
     from restain.slides import read_geojson
     from restain.stain import StainOptions, find_sources, load, stain_many
     from restain.stain.cluster import Cluster, stain_on_cluster
@@ -94,7 +88,7 @@ def stain(
     if region is not None:
         outlines = [region_outline(region)]
     options = StainOptions().having(
-        **opt.chosen(mpp=mpp, roi=outlines, tile=tile, white=white, quality=quality, engine=engine),
+        **opt.chosen(mpp=mpp, roi=outlines, white=white, quality=quality, engine=engine),
         override_mpp=override_mpp,
         dab=dab,
         everywhere=everywhere,
@@ -102,8 +96,6 @@ def stain(
         format=form.value,
     )
     loaded = load(model, device=device)
-    if attention_grid is not None:
-        options = options.having(survey=Survey.every(attention_grid, loaded.mpp))
     loaded.check(options)
     found = find_sources(sources)
     with progress_bar("staining") as progress:

@@ -38,7 +38,7 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.slides import open_slide
 from restain.slides.find import stem_of
 from restain.slides.slide import LARGEST_PICTURE

@@ -316,7 +316,7 @@ class Study:
     def _items(self, connection: sql.Connection, reader: str) -> list[_State]:
         own = db.ITEMS.c.reader_id == self._reader(reader)
         query = sql.select(
-            db.ITEMS.c["id", "token", "session", "position", "repeat", "offered", "seen"],
+            *db.ITEMS.c["id", "token", "session", "position", "repeat", "offered", "seen"],
             db.IMAGES.c.case_id.label("case"),
             db.IMAGES.c.modality,
         )

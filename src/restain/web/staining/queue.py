@@ -20,7 +20,7 @@ from typing import IO, Any
 from restain.bundle import Card
 from restain.files import lock, make_folder, write_json
 from restain.stain.sources import slide_name
-from restain.stain.steps import STAINED, SURVEYED
+from restain.stain.steps import PREPARED, STAINED
 from restain.web.faults import Fault
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State
@@ -48,7 +48,7 @@ class Running:
     def step(self, done: int, total: int) -> None:
         """Note the progress. Glass and tiles that were there before come at once, and say nothing of the rate."""
         self.done, self.total = done, total
-        if SURVEYED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
+        if PREPARED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
             now = time.monotonic()
             if self.marks and now - self.marks[0][0] < AT_ONCE_S:
                 self.marks.clear()

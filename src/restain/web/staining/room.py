@@ -19,7 +19,7 @@ from restain.errors import RestainError
 from restain.files import make_folder
 from restain.stain.figures import SlideFigures
 from restain.stain.sources import slide_name
-from restain.stain.steps import LOOKED, STAINED, SURVEYED
+from restain.stain.steps import PREPARED, STAINED
 from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
@@ -280,7 +280,7 @@ class Staining:
         status["warnings"] = [] if mine is None else list(mine.warnings)
         status["left"] = None if mine is None else mine.seconds_left
         done = status["done"]
-        phase = "look" if done < LOOKED else "survey" if done < SURVEYED else "stain" if done < STAINED else "write"
+        phase = "look" if done < PREPARED else "stain" if done < STAINED else "write"
         status["phase"] = text(language, f"stain.phase.{phase}") if job.state is State.RUNNING else ""
         status["live"], status["result"], status["files"], status["figures"] = None, None, [], []
         if job.state is not State.DONE:
