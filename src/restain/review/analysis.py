@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -210,9 +211,7 @@ def _quality(study: StudyDefinition, values: Ints) -> list[Figure]:
         own = marks[:, :, number : number + 1]
         title = f"quality of the {modality.value} stain, 1 to 5"
         there = np.isfinite(own)
-        figures.append(
-            _figure(f"quality_{modality.value}", title, there, lambda own=own: mrmc.mean_interval(own, study.seed))
-        )
+        figures.append(_figure(f"quality_{modality.value}", title, there, partial(mrmc.mean_interval, own, study.seed)))
     difference = marks[:, :, 1] - marks[:, :, 0]
     last = _figure(
         "quality_difference",

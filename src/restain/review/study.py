@@ -98,6 +98,9 @@ class _State:
     last_used: datetime | None = None
     """When the reader last saw or answered it."""
 
+    def __post_init__(self) -> None:
+        self.last_used = self.seen
+
 
 class Study:
     """An open study; a context manager. Several processes and machines may hold it open at once."""
@@ -321,7 +324,7 @@ class Study:
             db.IMAGES.c.modality,
         )
         rows = connection.execute(query.join(db.IMAGES).where(own).order_by(db.ITEMS.c.position))
-        found = {row.id: _State(*row, last_used=row.seen) for row in rows}
+        found = {row.id: _State(*row) for row in rows}
         for row in connection.execute(sql.select(db.ANSWERS).join(db.ITEMS).where(own).order_by(db.ANSWERS.c.id)):
             one = found[row.item_id]
             one.answers[row.question] = row.value
