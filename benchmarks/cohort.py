@@ -73,7 +73,7 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
         seconds = time.perf_counter() - begin
     real = patient(fields)
     row: dict[str, Any] = {
-        "truth": {level.text: round(share, 3) for level, share in truth.level_shares.items()},
+        "truth": {level.text: round(share, 3) for level, share in truth.plan.level_shares.items()},
         "real": {level.text: round(share, 3) for level, share in shares_of(real).items()},
         "level_real": real.level.text,
         "off_pp_real": off(shares_of(real), truth),

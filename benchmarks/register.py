@@ -52,7 +52,7 @@ from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.optics import optical_density
 from restain.phantom import make_pair
-from restain.register import register_images, slide_of, warp_region
+from restain.registration import register_images, slide_of, warp_region
 from restain.slides import read_image, tissue_of
 
 Rgb = NDArray[np.uint8]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from restain.geometry import Size
 from restain.phantom.deform import Deformation, Distortion, Tear, Wave, draw_deformation
@@ -63,7 +66,8 @@ def test_back_and_forward_but_for_the_gap(distortion: Distortion, seed: int) -> 
 @settings(max_examples=40, deadline=None)
 def test_json_gives_the_same_deformation(distortion: Distortion, seed: int) -> None:
     deformation = draw_deformation(distortion, SIZE, MPP, np.random.default_rng(seed), OUTLINES)
-    assert Deformation.from_json(deformation.to_json()) == deformation
+    values = json.loads(json.dumps(asdict(deformation)))
+    assert TypeAdapter(Deformation).validate_python(values) == deformation
 
 
 @given(distortion=distortions, seed=st.integers(0, 10_000))
@@ -109,7 +113,6 @@ def test_mirror_scale_and_shift() -> None:
 @pytest.mark.parametrize("rms", [5.0, 20.0])
 def test_elastic_displacement_has_the_rms_asked_for(rms: float) -> None:
     deformation = draw_deformation(Distortion(0, False, 1, (0, 0), rms, 0, False), SIZE, MPP, np.random.default_rng(3))
-    assert deformation.elastic_rms_um == pytest.approx(rms)
     far = np.random.default_rng(0).uniform(-1e6, 1e6, (20_000, 2))
     moved = np.hypot(*(deformation.forward(far) - far).T) * MPP
     assert math.sqrt((moved**2).mean()) == pytest.approx(rms, rel=0.1)

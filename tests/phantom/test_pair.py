@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from restain import optics
 from restain.her2 import Her2Level, asco_cap_level
-from restain.phantom import CellKind, PhantomPair, make_pair, misalignment_field
+from restain.images.nuclei import CellKind
+from restain.phantom import PhantomPair, make_pair, misalignment_field
 from restain.phantom.cells import CELL_UM, NUCLEUS_UM
 from restain.phantom.render import Appearance
 

@@ -8,11 +8,10 @@ from restain import RestainError
 from restain.data import open_pairs
 from restain.her2 import Her2Level
 from restain.phantom import make_pair, read_truth, write_phantom
-from restain.phantom.scanned import make_scanned_pair
 
 
 def test_it_shows_the_tissue_that_was_drawn_with_all_its_stain_but_smoother() -> None:
-    scanned = make_scanned_pair(3, 1, Her2Level.TWO, size=200, mpp=0.5, scanned_at=0.25)
+    scanned = make_pair(3, 1, Her2Level.TWO, size=200, mpp=0.5, scanned_at=0.25)
     drawn = make_pair(3, 1, Her2Level.TWO, size=400, mpp=0.25)
     assert scanned.he.shape == scanned.ihc.shape == (200, 200, 3)
     assert scanned.dab.shape == (200, 200)
@@ -26,7 +25,7 @@ def test_it_shows_the_tissue_that_was_drawn_with_all_its_stain_but_smoother() ->
         return float(np.abs(np.diff(image.astype(float), n=2, axis=1)).mean())
 
     assert noise(scanned.he) < noise(plain.he)
-    again = make_scanned_pair(3, 1, Her2Level.TWO, size=200, mpp=0.5, scanned_at=0.25)
+    again = make_pair(3, 1, Her2Level.TWO, size=200, mpp=0.5, scanned_at=0.25)
     np.testing.assert_array_equal(again.he, scanned.he)
 
 

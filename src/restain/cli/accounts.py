@@ -17,14 +17,14 @@ from restain.cli.serve import PANEL
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
-    from restain.web.accounts.roster import Roster
+    from restain.web.accounts.store import AccountStore
 
 accounts = typer.Typer(name="accounts", help="Manage the accounts of 'restain serve'.", no_args_is_help=True)
 app.add_typer(accounts, rich_help_panel=PANEL)
 
 
 class RoleChoice(StrEnum):
-    """As :class:`restain.web.identity.Role`, which needs the extra web."""
+    """As :class:`restain.web.accounts.account.Role`, which needs the extra web."""
 
     OWNER = "owner"
     READER = "reader"
@@ -40,17 +40,17 @@ StdinOption = Annotated[bool, Option("--password-stdin", help="Read the password
 
 
 @contextmanager
-def _roster(folder: Path, state: Path | None, database: str | None) -> Iterator[Roster]:
-    from restain.web.accounts.roster import Roster
-    from restain.web.settings import settings
-    from restain.web.store import Store
+def _account_store(folder: Path, state: Path | None, database: str | None) -> Iterator[AccountStore]:
+    from restain.web.accounts.store import AccountStore
+    from restain.web.database import open_database
+    from restain.web.settings import Settings
 
-    loaded = settings(folder, state, database=database)
-    store = Store(loaded.state, loaded.database)
+    settings = Settings(folder, state, database=database)
+    opened = open_database(settings.state_folder, database)
     try:
-        yield Roster(store.database)
+        yield AccountStore(opened)
     finally:
-        store.close()
+        opened.close()
 
 
 def _password(from_stdin: bool) -> str:
@@ -75,18 +75,18 @@ def add(
 
     As soon as one account exists, everybody must sign in.
     """
-    with _roster(folder, state, database) as roster:
-        from restain.web.identity import Role
+    with _account_store(folder, state, database) as store:
+        from restain.web.accounts.account import Role
 
-        account = roster.add(name, Role(role.value), _password(password_stdin))
+        account = store.add(name, Role(role.value), _password(password_stdin))
     show(f"{account.name} can sign in as {role.value}.")
 
 
 @accounts.command("list", epilog="Example: restain accounts list slides")
 def list_accounts(folder: FolderArgument, state: StateOption = None, database: DatabaseOption = None) -> None:
     """List the accounts: name, role, creation date and number of open sessions."""
-    with _roster(folder, state, database) as roster:
-        entries = roster.entries()
+    with _account_store(folder, state, database) as store:
+        entries = store.entries()
     if not entries:
         say("There are no accounts: users of this machine have full access, and nobody else can connect.")
     for one in entries:
@@ -99,9 +99,9 @@ def remove(
     folder: FolderArgument, name: NameArgument, state: StateOption = None, database: DatabaseOption = None
 ) -> None:
     """Remove an account and end its sessions. Answers in studies are kept."""
-    with _roster(folder, state, database) as roster:
-        roster.remove(name)
-        left = [one.account.role for one in roster.entries()]
+    with _account_store(folder, state, database) as store:
+        store.remove(name)
+        left = [one.account.role for one in store.entries()]
     show(f"{name} can no longer sign in.")
     if left and "owner" not in left:
         say("No owner is left, so nobody can open the slides. Create one with 'restain accounts add'.")
@@ -116,6 +116,6 @@ def password(
     password_stdin: StdinOption = False,
 ) -> None:
     """Change the password of an account and end its sessions."""
-    with _roster(folder, state, database) as roster:
-        roster.set_password(name, _password(password_stdin))
+    with _account_store(folder, state, database) as store:
+        store.set_password(name, _password(password_stdin))
     show(f"The password of {name} was changed; {name} must sign in again.")

@@ -47,7 +47,7 @@ def explain(
         Option(min=64, max=512, help="Side of the explained window in px. Default: 256 (level), 192 (DAB)."),
     ] = None,
     baseline: Annotated[
-        BaselineChoice, Option(help="Input that stands for absent tissue in the attribution.")
+        BaselineChoice, Option(help="Reference input without evidence: glass colour, or the blurred H&E.")
     ] = BaselineChoice.glass,
     data: Annotated[
         Path | None, Option("--data", help="Phantom on whose ground truth the maps are tested, instead of IMAGE.")
@@ -63,12 +63,12 @@ def explain(
 
     try:
         if data is not None:
-            from restain.explain import check_phantom
+            from restain.explain.check import check_phantom
 
             if point or level is not None or mpp is not None or override_mpp or window is not None:
                 raise RestainError("--point, --level, --mpp and --window need an image and exclude --data.")
             with progress_bar("testing maps") as progress:
-                summary = check_phantom(
+                report = check_phantom(
                     data,
                     out,
                     model=model,
@@ -79,13 +79,12 @@ def explain(
                     command=command_line(),
                     progress=progress,
                 )
-            sentences, report = summary.sentences, summary.report
         else:
-            from restain.explain import explain_image
+            from restain.explain.image import explain_image
 
             assert image is not None
             with progress_bar("explaining") as progress:
-                explanation = explain_image(
+                report = explain_image(
                     image,
                     out,
                     model=model,
@@ -98,9 +97,8 @@ def explain(
                     command=command_line(),
                     progress=progress,
                 )
-            sentences, report = explanation.sentences, explanation.report
     except KeyboardInterrupt:
         raise Interrupted("Interrupted. No report was written; re-run the command to start again.") from None
-    for sentence in sentences:
+    for sentence in report.sentences:
         show(sentence)
-    show(f"report: {report}")
+    show(f"report: {report.path}")

@@ -34,7 +34,7 @@ def register(
 
     Sections of different blocks are rejected. If an mpp is missing, lengths are in px.
     """
-    from restain.register.job import register_files
+    from restain.registration.output import register_files
 
     with progress_bar("registering") as progress:
         report = register_files(
@@ -47,14 +47,14 @@ def register(
             finest_um=finest,
             progress=progress,
         )
-    error, unit = report["estimated_error"], report["unit"]
-    orientation = f"rotation {report['orientation']['degrees']:.1f}°"
-    if report["orientation"]["mirrored"]:
+    error = report.estimated_error
+    orientation = f"rotation {report.orientation['degrees']:.1f}°"
+    if report.orientation["mirrored"]:
         orientation += ", mirrored"
     show(
-        f"{fixed} and {moving} show the same tissue (agreement {report['agreement']:.1f}); {orientation}; estimated error: "
-        f"median {error['median']:.1f}, 95th percentile {error['p95']:.1f} {unit}; "
-        f"folded share {report['folding']['folded_share']:.2%}. Results: {out}"
+        f"{fixed} and {moving} show the same tissue (agreement {report.agreement:.1f}); {orientation}; estimated error: "
+        f"median {error['median']:.1f}, 95th percentile {error['p95']:.1f} {report.unit}; "
+        f"folded share {report.folding['folded_share']:.2%}. Results: {out}"
     )
 
 
@@ -68,8 +68,8 @@ def map_(
     inverse: Annotated[bool, Option("--inverse", help="Map from the moving slide to the fixed one.")] = False,
 ) -> None:
     """Map annotations from the fixed slide to the moving one, or back."""
-    from restain.register.files import read_transform
-    from restain.register.points import map_file
+    from restain.registration.annotations import map_file
+    from restain.registration.transform_file import read_transform
 
     with progress_bar("mapping"):
         count = map_file(points, read_transform(transform), out, inverse=inverse)

@@ -51,9 +51,10 @@ def serve(
 ) -> None:
     """Show slides in the browser: H&E beside virtual or real IHC, overlays, annotations, staining and studies."""
     from restain.bundle import DEFAULT
-    from restain.web import serve as serve_folder
+    from restain.web import Settings
+    from restain.web import serve as start_server
 
-    serve_folder(
+    settings = Settings(
         folder,
         host=host,
         port=port,
@@ -67,6 +68,5 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         behind_proxy=behind_proxy,
-        told=lambda address: show(f"Serving {folder} at {address} (Ctrl-C stops)."),
-        warn=say,
     )
+    start_server(settings, started=lambda address: show(f"Serving {folder} at {address} (Ctrl-C stops)."), warn=say)

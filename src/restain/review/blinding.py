@@ -42,7 +42,7 @@ class Appearance:
     flat: float
     """Share of 8 x 8 blocks of glass with one exact colour."""
     sharpness: float
-    """Fine over middle detail (:func:`restain.dataset_builder.measure.focus`)."""
+    """Fine over middle detail (:func:`restain.dataset_builder.quality.focus`)."""
     blocking: float
     """Gradient of the luminance across borders of JPEG blocks over that elsewhere; 1 without artefacts."""
 
@@ -70,7 +70,7 @@ def measure_appearance(path: Path, shown: Size) -> Appearance:
         RestainError: if the image cannot be read.
     """
     # Imported here: other parts of a study do not need these.
-    from restain.dataset_builder.measure import FOCUS_UM, focus
+    from restain.dataset_builder.quality import FOCUS_UM, focus
     from restain.slides import glass_windows, open_slide
     from restain.slides.mask import measure_glass
 

@@ -180,6 +180,14 @@ class Slide:
         view = self.taken_at(own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
 
+    def read_associated(self, name: str) -> Rgb:
+        """Pixels ``(H, W, 3)`` ``uint8`` of one of the ``associated`` images.
+
+        Raises:
+            RestainError: if there is no such image, or its format does not give the pixels.
+        """
+        return self._source.read_associated(name)
+
     def describe(self) -> str:
         """Facts of the file, one per line, without its ``faults``."""
         lines = [
