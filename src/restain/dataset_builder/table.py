@@ -116,4 +116,4 @@ def _pair(folder: Path, values: dict[str, str], line: int, faults: list[str]) ->
     if len(faults) > before or he is None or ihc is None or level is None:
         return None
     pair = SlidePair(he, ihc, level, values["patient"], values["block"], line, transform=paths["transform"])
-    return replace(pair, **mpps)
+    return replace(pair, mpp_he=mpps["mpp_he"], mpp_ihc=mpps["mpp_ihc"])

@@ -66,7 +66,7 @@ class JobStatus:
         }
 
     def _phase(self, done: int) -> str:
-        phase = "look" if done < PREPARED else "stain" if done < STAINED else "write"
+        phase = "prepare" if done < PREPARED else "stain" if done < STAINED else "write"
         return self._text(f"stain.phase.{phase}")
 
     def _report(self, path: Path | None) -> tuple[list[list[str]], list[str]]:
