@@ -49,16 +49,20 @@ def evaluate(
         Path | None,
         typer.Option(help="The classifier of HER2 levels (see train-her2-classifier) instead of the shipped one."),
     ] = None,
-    trust: Annotated[
+    uncertainty: Annotated[
         bool,
-        typer.Option("--trust", help="Also OUT/trust.html: doubt against error, and whether wrong inputs are flagged."),
+        typer.Option(
+            "--uncertainty", help="Also OUT/uncertainty.html: uncertainty against error, and detection of corruptions."
+        ),
     ] = False,
-    trust_images: Annotated[int, typer.Option(min=1, help="Most pairs for --trust, the first by name.")] = 24,
+    uncertainty_images: Annotated[
+        int, typer.Option(min=1, help="Most pairs for --uncertainty, the first by name.")
+    ] = 24,
     ensemble: Annotated[
-        list[Path] | None, typer.Option(help="For --trust: another bundle to disagree with; may be repeated.")
+        list[Path] | None, typer.Option(help="For --uncertainty: another bundle of the ensemble; may be repeated.")
     ] = None,
     foreign: Annotated[
-        list[Path] | None, typer.Option(help="For --trust: picture (or folder) of other tissue, to be flagged.")
+        list[Path] | None, typer.Option(help="For --uncertainty: image (or folder) of other tissue, to be flagged.")
     ] = None,
     stain_sweep: Annotated[
         bool, typer.Option("--stain-sweep", help="Also OUT/sweep.html: the same H&E in other stains, whites and JPEGs.")
@@ -66,67 +70,51 @@ def evaluate(
     sweep_images: Annotated[int, typer.Option(min=1, help="Most pairs for --stain-sweep, the first by name.")] = 12,
 ) -> None:
     """Measure virtual against real images, with baselines beside every figure; writes OUT/report.html."""
-    from restain.evaluation import evaluate_folder
+    from restain.evaluation import evaluate as evaluate_model
+    from restain.evaluation.held_out import HeldOut
 
     if model is not None and images is not None:
         raise RestainError("--model and --images exclude one another: score a model, or pictures made elsewhere.")
-    if images is not None and (trust or stain_sweep):
-        raise RestainError("--trust and --stain-sweep restain images again, so they need a model and not --images.")
-    if trust:
-        from restain.evaluation.checks import trust_folder
+    if images is not None and (uncertainty or stain_sweep):
+        raise RestainError("--uncertainty and --stain-sweep stain images again, so they need a model and not --images.")
+    given = {"split": split, "fit_on": fit_on or (), "classifier": classifier, "mpp": mpp, "swap": swap}
+    if uncertainty:
+        from restain.evaluation.uncertainty_report import evaluate_uncertainty
+        from restain.stain import load
 
-        with progress_bar("trust") as progress:
-            trust_folder(
-                data,
+        held_out = HeldOut.open(data, model=model, **given)
+        models = [load(path) for path in ensemble or ()]
+        with progress_bar("uncertainty") as progress:
+            evaluate_uncertainty(
+                held_out,
                 out,
-                model=model,
-                ensemble=ensemble or (),
-                classifier=classifier,
-                split=split,
-                fit_on=fit_on or (),
+                ensemble=models,
                 foreign=foreign or (),
-                images=trust_images,
-                mpp=mpp,
-                swap=swap,
+                images=uncertainty_images,
                 command=command_line(),
                 progress=progress,
             )
-        out_console.print(f"trust: {plain(str(out / 'trust.html'))}")
+        out_console.print(f"uncertainty: {plain(str(out / 'uncertainty.html'))}")
     if stain_sweep:
-        from restain.evaluation.checks import sweep_folder
+        from restain.evaluation.sweep import sweep
 
+        held_out = HeldOut.open(data, model=model, **given)
         with progress_bar("stain sweep") as progress:
-            sweep_folder(
-                data,
-                out,
-                model=model,
-                classifier=classifier,
-                split=split,
-                fit_on=fit_on or (),
-                images=sweep_images,
-                mpp=mpp,
-                swap=swap,
-                command=command_line(),
-                progress=progress,
-            )
+            sweep(held_out, out, images=sweep_images, command=command_line(), progress=progress)
         out_console.print(f"stain sweep: {plain(str(out / 'sweep.html'))}")
     with progress_bar("evaluating") as progress:
-        summary = evaluate_folder(
+        summary = evaluate_model(
+            model,
             data,
-            out,
-            model=model,
+            out=out,
             images=images,
-            split=split,
-            fit_on=fit_on or (),
-            mpp=mpp,
-            swap=swap,
             command=command_line(),
             baselines=baselines,
             align=align,
             features=None if features == "none" else features,
             lpips=lpips,
-            classifier=classifier,
             progress=progress,
+            **given,
         )
     out_console.print(plain(summary.describe()))
     out_console.print(f"report: {plain(str(summary.report))}")
@@ -145,7 +133,7 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Test paired differences between evaluations of the same pairs, and draw them; writes OUT/compare.html."""
-    from restain.evaluation.compare import compare_runs
+    from restain.evaluation.comparison import compare_runs
 
     with progress_bar("comparing"):
         comparison = compare_runs(
