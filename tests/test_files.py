@@ -28,7 +28,7 @@ from restain.files import (
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as partial:
+    with pytest.raises(ZeroDivisionError), whole_file(path) as partial:  # noqa: PT012
         partial.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -43,7 +43,7 @@ def test_a_folder_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
         (partial / "one").write_text("1")
     # What a killed process left.
     (folder.parent / ".a.1234.part").mkdir()
-    with pytest.raises(ZeroDivisionError), whole_folder(folder) as partial:
+    with pytest.raises(ZeroDivisionError), whole_folder(folder) as partial:  # noqa: PT012
         (partial / "two").write_text("2")
         raise ZeroDivisionError
     assert [one.name for one in folder.parent.iterdir()] == ["a"]

@@ -12,6 +12,7 @@ from restain.her2 import Her2Level
 if TYPE_CHECKING:
     from restain.slides import open_slide
     from restain.stain import Model, StainOptions, StainResult, load
+    from restain.training import train
 
 NOTICE = "virtual stain, research use only"
 """Stands wherever a generated image is shown, and in the metadata of every file that holds one."""
@@ -26,9 +27,10 @@ __all__ = [
     "__version__",
     "load",
     "open_slide",
+    "train",
 ]
 
-_LAZY = {"open_slide": "restain.slides"} | dict.fromkeys(
+_LAZY = {"open_slide": "restain.slides", "train": "restain.training"} | dict.fromkeys(
     ("Model", "StainOptions", "StainResult", "load"), "restain.stain"
 )
 

@@ -21,7 +21,6 @@ from restain.evaluation import evaluate, load_evaluation
 from restain.evaluation.baselines import DESCRIPTIONS as BASELINES
 from restain.evaluation.metrics import BY_KEY
 from restain.files import make_folder, write_json
-from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
 from restain.report import save_pictures, write_page
@@ -138,7 +137,7 @@ def _fold(
 def _limits(pair: Pair, bundle: Path, mpp: float) -> dict[str, dict[str, float]]:
     he, real = pair.load()
     loaded, on_real_white = load_bundle(bundle), None
-    if isinstance(getattr(loaded.generator, "head", None), StainHead):
+    if loaded.generator.stain_head is not None:
         red, green, blue = glass_white(real).tolist()
         on_real_white = Model(loaded, options=StainOptions(white=(red, green, blue))).predict(he).rgb
     return limits(real, on_real_white, mpp)

@@ -60,7 +60,7 @@ from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
 from restain.report.plots import save_histogram
 from restain.slides import read_image
 from restain.stain import Model, load
-from restain.stain.provenance import origin
+from restain.stain.provenance import image_metadata
 from restain.statistics import RESAMPLES, json_ready
 
 Rgb = NDArray[np.uint8]
@@ -271,7 +271,7 @@ class _Run:
             raise ValueError(f"{self.answers.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {shape}")
         model = {"model" if key == "label" else key: value for key, value in self.facts.items()}
         path = make_folder(self.out / "images") / f"{pair.name}.png"
-        write_png(path, given.rgb, origin(pair.he_path, model), self.mpp)
+        write_png(path, given.rgb, image_metadata(pair.he_path, model), self.mpp)
         return given
 
     def _rows(self, pair: Pair, methods: Mapping[str, Prediction], reference: Reference) -> list[ImageRow]:

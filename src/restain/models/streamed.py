@@ -13,8 +13,7 @@ That quotient is two softmaxes, and is computed here as such:
 
 with ``lse_j = log Σ_k exp(w_j · k̃ - |k̃|² / 2)``; the queries' ``|q̃|² / 2`` and ``√m`` cancel. Each softmax
 takes off its own maximum, so nothing overflows and no denominator is below one. The constant that others
-add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would pull every result towards the
-mean of all values, the more so the more tokens there are.
+add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would bias the result.
 
 What is linear is folded. The query projection goes into the random features, and the value and output projections
 act on the ``heads * features`` mean tokens, not on every token; keys are needed as such, for ``|k̃|²``. What is left
@@ -34,7 +33,7 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class AttentionState:
-    """What queries need to know of a set of keys; ``a + b`` is the state of both sets together.
+    """The state of a set of keys, which queries read; ``a + b`` is the state of both sets together.
 
     ``log_mass``: ``(N, heads * features)``, the ``lse_j`` above.
     ``mean``: ``(N, heads * features, channels)``, the mean of the tokens under each feature's weights.
@@ -42,14 +41,6 @@ class AttentionState:
 
     log_mass: Tensor
     mean: Tensor
-
-    def one(self, number: int) -> AttentionState:
-        """That of one image."""
-        return AttentionState(self.log_mass[number : number + 1], self.mean[number : number + 1])
-
-    def for_each(self, images: int) -> AttentionState:
-        """One state as that of so many images."""
-        return AttentionState(self.log_mass.expand(images, -1), self.mean.expand(images, -1, -1))
 
     def __add__(self, other: AttentionState) -> AttentionState:
         log_mass = torch.logaddexp(self.log_mass, other.log_mass)
@@ -143,20 +134,17 @@ def spread(
     return output
 
 
-def spread_at_once(
-    tokens: Tensor,
-    state: AttentionState,
-    to_q: Tensor,
-    projection: Tensor,
-    value_map: Tensor,
-    bias: Tensor,
-    chunk: int,
+def attend_at_once(
+    tokens: Tensor, to_q: Tensor, to_k: Tensor, value_map: Tensor, bias: Tensor, projection: Tensor
 ) -> Tensor:
-    """:func:`spread` as plain operations on whole tensors; ``chunk`` is not used."""
-    logits = tokens @ folded(to_q, projection).t() + state.log_mass.unsqueeze(1)
-    by_head = logits.view(*logits.shape[:2], len(projection), -1)
-    weights = torch.softmax(by_head, -1).flatten(2)
-    return weights @ value_rows(state.mean, value_map, bias)
+    """Both passes as plain operations on whole tensors, for compilers."""
+    heads = len(projection)
+    keys = (tokens @ to_k.t()).view(*tokens.shape[:2], heads, -1)
+    logits = torch.einsum("nkhd,hfd->nkhf", keys, projection) - keys.square().sum(-1, keepdim=True) / 2
+    mean = torch.einsum("nkhf,nkc->nhfc", torch.softmax(logits, 1), tokens).flatten(1, 2)
+    queries = (tokens @ folded(to_q, projection).t()).view(*tokens.shape[:2], heads, -1)
+    weights = torch.softmax(queries + torch.logsumexp(logits, 1, keepdim=True), -1).flatten(2)
+    return weights @ value_rows(mean, value_map, bias)
 
 
 class StreamedFavor(torch.autograd.Function):

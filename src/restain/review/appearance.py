@@ -39,7 +39,7 @@ class Appearance:
 
     ``glass``: median RGB. ``noise``: median standard deviation of luminance in windows of glass, in grey levels.
     ``flat``: share of 8 x 8 blocks of glass that are one exact colour. ``sharpness``: fine over middle detail
-    (:func:`restain.dataset_builder.measure.focus`). ``blocking``: gradient of luminance across borders of JPEG's blocks
+    (:func:`restain.dataset_builder.quality.focus`). ``blocking``: gradient of luminance across borders of JPEG's blocks
     over that elsewhere; 1 without traces.
     """
 
@@ -70,7 +70,7 @@ def appearance(path: Path, shown: Size) -> Appearance:
         RestainError: if the image cannot be read.
     """
     # Here, so that a study's other parts do not load it.
-    from restain.dataset_builder.measure import FOCUS_UM, focus
+    from restain.dataset_builder.quality import FOCUS_UM, focus
     from restain.slides import glass_windows, open_slide
     from restain.slides.mask import measure_glass
 

@@ -1,12 +1,13 @@
-"""The glass of a virtual slide: one white with the noise of the H&E's own glass, so that it looks scanned as well.
+"""The glass of a virtual slide: one white with the noise of the H&E's glass.
 
 The noise is measured in small windows of the H&E's glass: its covariance between colours at every frequency, from which
 one texture is made that repeats without a seam. The noise of a pixel depends on its place alone, so tiles fit together, and
-tiles of nothing but glass repeat and are encoded once. No pixel of the H&E is copied: no dust, no pen, no faint eosin.
+tiles of glass repeat and are encoded once. No pixel of the H&E is copied.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import imagecodecs
@@ -24,30 +25,32 @@ from restain.slides.mask import GREEN
 Floats = NDArray[np.float32]
 
 PERIOD = 1024
-"""px after which the noise repeats: two tiles, about the field of a 40x objective, and no 20x field shows single px."""
+"""px after which the noise repeats: two tiles, about the field of a 40x objective."""
 WINDOW = 32
-"""Side in px of the windows in which the noise is measured; what is slower is illumination, not noise."""
+"""Side in px of the windows in which the noise is measured; slower changes are illumination."""
 PLACES = 64
-"""Places of the H&E that are looked at, of 3 x 3 windows each."""
+"""Places of the H&E that are measured, of 3 x 3 windows each."""
 AWAY_UM = 64.0
-"""Places keep this far from tissue where there is glass that far."""
+"""Least distance of places from tissue, where there is glass at that distance."""
 LEAST_WINDOWS = 8
-"""With fewer windows of glass that are not one exact colour, no noise is measured."""
+"""Fewest windows of glass, not of one exact colour, that give a measurement."""
 LEAST_NOISY = 0.1
-"""With a smaller share of such windows, the glass of the H&E is taken to be without noise."""
+"""Least share of such windows; below it the glass has no noise."""
 LIKE = (0.3, 0.7)
-"""Quantiles of the windows' standard deviation between which they are used: dust and faded tissue lie above."""
+"""Quantiles of the standard deviation between which windows are used; dust and faded tissue lie above."""
 MOST_GAIN = 4.0
-"""The noise is raised at most so much to make up for what JPEG takes away."""
+"""Largest gain of the noise against the loss by JPEG."""
 
 SMOOTH_UM = 1.0
-"""Standard deviation of the Gaussian over the H&E's density before a pixel is told glass: finer is noise."""
+"""Standard deviation of the Gaussian over the H&E's density before a pixel is classified as glass."""
 BARE_OD = (0.02, 0.06)
-"""Smoothed density of the H&E in green, where both its stains absorb most, up to which a pixel is glass, and from which
-it is not."""
+"""Smoothed density of the H&E in green up to which a pixel is glass, and from which it is not."""
 FAINT = (0.09, 0.24)
-"""Share of the light that the virtual stain takes up to which it is none where the H&E is glass, and from which it is
-kept. Between these the noise fades out, whatever the H&E shows."""
+"""Share of light absorbed by the virtual stain up to which it is dropped where the H&E is glass, and from which it is kept.
+Between these the noise fades out."""
+
+
+EVERYTHING = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,12 @@ class Glass:
         self, white: Floats, he_glass: Floats, mpp: float, noise: Noise | None = None, quality: int | None = None
     ) -> None:
         self.white, self.noise = np.asarray(white, np.float32), noise
+        self.he_glass = np.asarray(he_glass, np.float32)
         # Of every intensity, since a logarithm of every pixel takes longer than all else here.
         self._density = optical_density(np.arange(256), he_glass[GREEN])
         self._sigma = SMOOTH_UM / mpp
+        self.reach = math.ceil(4 * self._sigma)
+        """px of the H&E beyond a pixel that decide whether the pixel is glass."""
         self.gain = 1.0
         self._noise: Floats | None = None
         if noise is not None:
@@ -183,15 +189,16 @@ class Glass:
         noise = self._noise.take(rows, axis=0).take(columns, axis=1)
         return rgb + noise * (1 - self._stained(rgb))[..., None]
 
-    def shown(self, he: Rgb, rgb: Floats) -> Floats:
+    def shown(self, he: Rgb, rgb: Floats, part: tuple[slice, slice] = EVERYTHING) -> Floats:
         """How much of the virtual image shows, ``(h, w)`` in [0, 1]: 0 where both it and the H&E are glass.
 
         Args:
-            he: ``(h, w, 3)`` at the virtual image's scale.
+            he: ``(H, W, 3)`` at the virtual image's scale; best with :attr:`reach` px around.
             rgb: ``(h, w, 3)`` in [0, 255], the virtual image.
+            part: where ``rgb`` lies in ``he``.
         """
         density = np.abs(ndimage.gaussian_filter(self._density[he[..., GREEN]], self._sigma))
-        return np.maximum(_rise(density, *BARE_OD), self._stained(rgb))
+        return np.maximum(_rise(density[part], *BARE_OD), self._stained(rgb))
 
     def _stained(self, rgb: Floats) -> Floats:
         taken = np.abs(rgb * (1 / self.white) - 1)

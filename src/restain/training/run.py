@@ -25,11 +25,10 @@ from restain.errors import Interrupted, RestainError
 from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
 from restain.models.generator import Generator
-from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.ood.detector import fit_ood_detector
 from restain.progress import Bar
-from restain.recipe import Recipe, parse_recipe
+from restain.recipe import Recipe, find_recipe, load_recipe, parse_recipe
 from restain.training.batches import Crops, batches
 from restain.training.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.training.clock import Clock, Seconds
@@ -44,9 +43,9 @@ Stage = ExpressionStage | SecondStage
 
 
 def train(
-    recipe: Recipe,
-    data: Sequence[Path],
-    out: Path,
+    recipe: Recipe | str | Path,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
     *,
     accelerator: str = "auto",
     devices: str | int = 1,
@@ -55,12 +54,12 @@ def train(
 ) -> Path:
     """Train both stages and write the bundle ``out/bundle``.
 
-    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. Called again with
-    the same recipe and data after a kill, it goes on from the last checkpoint, and the result is the one of a run that
-    was never interrupted; called after the end, it changes nothing.
+    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. The same call after
+    an interruption resumes from the last checkpoint, with the result of an uninterrupted run; after the end, it changes
+    nothing.
 
     Args:
-        recipe: the recipe.
+        recipe: the recipe, its file, or the name of one that is shipped with restain.
         data: one or more folders of pairs.
         out: the run's folder.
         accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
@@ -77,28 +76,35 @@ def train(
             smaller than a crop or of another mpp than the recipe's, or exchanged sides; if the folder holds a run of another recipe or other data or
             cannot be written, or a loss stops being a finite number.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint was written.
+
+    Example:
+        ``restain.train("phantom-small", "data/phantom", "runs/phantom-small")``
     """
-    prepared = prepare(recipe, data, accelerator=accelerator, devices=devices, nodes=nodes)
-    make_folder(out)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(find_recipe(str(recipe)))
+    folders = [Path(one) for one in ([data] if isinstance(data, str | Path) else data)]
+    run_folder = Path(out)
+    prepared = prepare(recipe, folders, accelerator=accelerator, devices=devices, nodes=nodes)
+    make_folder(run_folder)
     pairs = prepared.pairs
     # Fabric tells on standard error which precision it takes; the run's recipe and bundle say that.
     for package in ("fabric", "pytorch"):
         logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*num_workers|.*srun|.*lr_scheduler")
-    board = TensorBoardLogger(out, name="logs", version="")
+    board = TensorBoardLogger(run_folder, name="logs", version="")
     fabric = prepared.devices.fabric(recipe.train, board)
     fabric.launch()
     if fabric.is_global_zero:
-        _claim(out, recipe, pairs)
+        _claim(run_folder, recipe, pairs)
     fabric.barrier()
 
     torch.manual_seed(recipe.seed)
     generator = build_generator(recipe)
     known = any(p.level is not None for p in pairs.split("train"))
-    _start_weights(recipe, generator, known, data[0])
+    _start_weights(recipe, generator, known, folders[0])
     if isinstance(generator, Generator):
         _settle(recipe, generator, pairs.split("train"))
-    run = _Run(fabric, board, recipe, pairs, out)
+    run = _Run(fabric, board, recipe, pairs, run_folder)
     if generator.expression is not None and trains_expression(recipe, pairs.split("train")):
         classifier = ExpressionStage(fabric, recipe, generator.expression)
         run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
@@ -156,8 +162,8 @@ def _same(before: Any, recipe: Recipe) -> bool:
 
 def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> None:
     """What of the generator is not learned: the measured white, the frozen encoder."""
-    if recipe.generator.white == "measured" and isinstance(generator.head, StainHead):
-        generator.head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
+    if recipe.generator.white == "measured" and (head := generator.stain_head) is not None:
+        head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
     if recipe.train.frozen != "none":
         generator.freeze(recipe.train.frozen)
 
