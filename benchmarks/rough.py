@@ -38,7 +38,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from restain.evaluation.curves import Line
 from skimage.measure import block_reduce
 
 from restain.bundle import load_bundle
