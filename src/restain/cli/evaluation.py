@@ -42,18 +42,20 @@ def evaluate(
         Option(help="Network for LPIPS: a TorchScript file (StyleGAN's vgg16.pt). Default: as --features."),
     ] = None,
     classifier: opt.Her2Classifier = None,
-    trust: Annotated[
+    uncertainty: Annotated[
         bool,
-        Option("--trust", help="Also test uncertainty against error and OOD detection; write OUT/trust.html."),
+        Option("--uncertainty", help="Also test uncertainty against error and OOD detection; write OUT/uncertainty.html."),
     ] = False,
-    trust_images: Annotated[int, Option(min=1, help="Largest number of pairs for --trust, in order of name.")] = 24,
+    uncertainty_images: Annotated[
+        int, Option(min=1, help="Largest number of pairs for --uncertainty, in order of name.")
+    ] = 24,
     ensemble: Annotated[
         list[Path] | None,
-        Option(help="Further bundle whose disagreement gives the uncertainty, with --trust. Repeatable."),
+        Option(help="Further bundle whose disagreement gives the uncertainty, with --uncertainty. Repeatable."),
     ] = None,
     foreign: Annotated[
         list[Path] | None,
-        Option(help="Picture, or folder, of other tissue as OOD input, with --trust. Repeatable."),
+        Option(help="Picture, or folder, of other tissue as OOD input, with --uncertainty. Repeatable."),
     ] = None,
     stain_sweep: Annotated[
         bool,
@@ -64,40 +66,51 @@ def evaluate(
     ] = 12,
 ) -> None:
     """Score virtual against real images, with baselines beside every figure; write OUT/report.html."""
-    from restain.evaluation import evaluate_folder
+    from restain.evaluation import evaluate as evaluate_model
+    from restain.evaluation.held_out import HeldOut
 
     if model is not None and images is not None:
         raise RestainError("--model and --images exclude each other: score a model, or images made elsewhere.")
-    if images is not None and (trust or stain_sweep):
-        raise RestainError("--trust and --stain-sweep need a model and exclude --images.")
+    if images is not None and (uncertainty or stain_sweep):
+        raise RestainError("--uncertainty and --stain-sweep need a model and exclude --images.")
     common: dict[str, Any] = {
-        "model": model,
-        "classifier": classifier,
         "split": split,
         "fit_on": fit_on or (),
+        "classifier": classifier,
         "mpp": mpp,
         "swap": swap,
-        "command": command_line(),
     }
-    if trust:
-        from restain.evaluation.checks import trust_folder
+    if uncertainty:
+        from restain.evaluation.uncertainty_report import evaluate_uncertainty
+        from restain.stain import load
 
-        with progress_bar("trust") as progress:
-            trust_folder(
-                data, out, ensemble=ensemble or (), foreign=foreign or (), images=trust_images, progress=progress, **common
-            )  # fmt: skip
-        show(f"trust: {out / 'trust.html'}")
+        held_out = HeldOut.open(data, model=model, **common)
+        models = [load(path) for path in ensemble or ()]
+        with progress_bar("uncertainty") as progress:
+            evaluate_uncertainty(
+                held_out,
+                out,
+                ensemble=models,
+                foreign=foreign or (),
+                images=uncertainty_images,
+                command=command_line(),
+                progress=progress,
+            )
+        show(f"uncertainty: {out / 'uncertainty.html'}")
     if stain_sweep:
-        from restain.evaluation.checks import sweep_folder
+        from restain.evaluation.sweep import sweep
 
+        held_out = HeldOut.open(data, model=model, **common)
         with progress_bar("stain sweep") as progress:
-            sweep_folder(data, out, images=sweep_images, progress=progress, **common)
+            sweep(held_out, out, images=sweep_images, command=command_line(), progress=progress)
         show(f"stain sweep: {out / 'sweep.html'}")
     with progress_bar("evaluating") as progress:
-        summary = evaluate_folder(
+        summary = evaluate_model(
+            model,
             data,
-            out,
+            out=out,
             images=images,
+            command=command_line(),
             baselines=baselines,
             align=align,
             features=None if features == "none" else features,
@@ -123,7 +136,7 @@ def compare(
     seed: opt.Seed = 0,
 ) -> None:
     """Test paired differences between evaluations of the same pairs, and plot them; write OUT/compare.html."""
-    from restain.evaluation.compare import compare_runs
+    from restain.evaluation.comparison import compare_runs
 
     with progress_bar("comparing"):
         comparison = compare_runs(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 import restain
 from restain.errors import RestainError
 from restain.evaluation.agreement import READINGS
-from restain.evaluation.catalogue import METRICS, Better, merit
-from restain.evaluation.compare_page import render_comparison
-from restain.evaluation.summary import EvaluationSummary, load_summary
-from restain.files import make_folder, whole_file, write_json, write_text
+from restain.evaluation.metrics import METRICS, Better, Metric, score
+from restain.evaluation.summary import Evaluation, load_evaluation
+from restain.files import make_folder, whole_file, write_json
+from restain.report import write_page
+from restain.report.plots import VERDICTS, Gain, forest_plot
 from restain.statistics import RESAMPLES, holm, json_ready, mean_interval, signed_rank
 
 Floats = NDArray[np.float64]
@@ -34,10 +36,12 @@ Row = Mapping[str, Any]
 SIGNIFICANT = 0.05
 """A corrected p below this is told as a difference."""
 
-FIGURES: Mapping[str, tuple[str, str, int, Better]] = {
-    m.key: (m.title, m.unit, m.digits, m.better) for m in METRICS if m.better is not None
-} | {f"reading_{name}": (f"HER2 level right, by the {name}", "", 3, "higher") for name in READINGS}
-"""What can be compared: title, unit, digits and better side, in the order of the tables."""
+FIGURES: Mapping[str, Metric] = {m.key: m for m in METRICS if m.better is not None} | {
+    key: Metric(key, f"HER2 level right, by the {name}", "", 3, "amount", "higher")
+    for name in READINGS
+    if (key := f"reading_{name}")
+}
+"""What can be compared, in the order of the tables."""
 
 
 _COLUMNS = (
@@ -149,7 +153,7 @@ def compare_runs(
             raise RestainError(f"'{key}' is not a figure with a better side; those are {', '.join(FIGURES)}.")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RestainError(f"An evaluation is given twice ({', '.join(map(str, folders))}).")
-    runs = _runs([load_summary(folder) for folder in folders], baselines)
+    runs = _runs([load_evaluation(folder) for folder in folders], baselines)
     if len(runs) < 2:
         raise RestainError("A comparison needs at least two evaluations, or --baselines beside a single one.")
     baseline = runs[0]
@@ -169,7 +173,7 @@ def compare_runs(
                 "images": len(baseline.rows),
                 "slides": None if slides is None else len(set(slides.values())),
                 "differences": [asdict(d) | {"verdict": d.verdict} for d in differences],
-                "absent": [FIGURES[key][0] for key in chosen if key not in compared],
+                "absent": [FIGURES[key].title for key in chosen if key not in compared],
                 "tests": sum(not math.isnan(d.p) for d in differences),
                 "definitions": {"resamples": RESAMPLES, "seed": seed, "significant": SIGNIFICANT},
                 "command": command,
@@ -182,7 +186,7 @@ def compare_runs(
     return comparison
 
 
-def _runs(summaries: Sequence[EvaluationSummary], baselines: bool) -> list[_Run]:
+def _runs(summaries: Sequence[Evaluation], baselines: bool) -> list[_Run]:
     models = [_run(summary, "model") for summary in summaries]
     for run in models[1:]:
         _require_same_pairs(models[0], run)
@@ -194,7 +198,7 @@ def _runs(summaries: Sequence[EvaluationSummary], baselines: bool) -> list[_Run]
     return runs
 
 
-def _run(summary: EvaluationSummary, method: str) -> _Run:
+def _run(summary: Evaluation, method: str) -> _Run:
     try:
         rows = {row["name"]: row for row in summary.metrics["per_image"] if row["method"] == method}
         label = str(summary.metrics["model"]["label"]) if method == "model" else method
@@ -236,7 +240,8 @@ def _value(key: str, row: Row) -> float:
 
 
 def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | None:
-    title, unit, digits, better = FIGURES[key]
+    metric = FIGURES[key]
+    assert metric.better is not None
     slides = _slides_of(baseline)
     names = list(baseline.rows)
     both = np.array([(_value(key, baseline.rows[k]), _value(key, run.rows[k])) for k in names]).reshape(-1, 2)
@@ -244,17 +249,17 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
     if not there.any():
         return None
     both, kept = both[there], [name for name, is_there in zip(names, there, strict=True) if is_there]
-    turned = merit(both, better)
+    turned = score(both, metric.better)
     gain = turned[:, 1] - turned[:, 0]
     clusters = kept if slides is None else [slides[name] for name in kept]
     units = np.array([gain[np.array(clusters) == cluster].mean() for cluster in dict.fromkeys(clusters)])
     interval = mean_interval(gain, seed, clusters)
     return Difference(
         metric=key,
-        title=title,
-        unit=unit,
-        digits=digits,
-        better=better,
+        title=metric.title,
+        unit=metric.unit,
+        digits=metric.digits,
+        better=metric.better,
         run=run.label,
         n=len(kept),
         units=len(units),
@@ -269,11 +274,63 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
 
 
 def _write(comparison: Comparison) -> None:
-    out, result = comparison.out, comparison.result
-    make_folder(out)
-    with whole_file(out / "compare.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    result = comparison.result
+    make_folder(comparison.out)
+    with whole_file(comparison.out / "compare.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["differences"])
-    write_text(comparison.report, render_comparison(result))
-    write_json(out / "compare.json", result)
+    runs = {f"Run {number}" if number else "Baseline": _about(run) for number, run in enumerate(result["runs"])}
+    write_page(
+        comparison.report,
+        "compare.html.j2",
+        "restain.evaluation",
+        title="Paired comparison",
+        result=result,
+        figures=[_figure(list(lines)) for _, lines in groupby(result["differences"], key=lambda line: line["metric"])],
+        facts={
+            **runs,
+            "Images": f"{result['images']}{_slides(result['slides'])}",
+            "Command": result["command"],
+            "restain": result["restain"],
+            "Date": result["created"],
+        },
+    )
+    write_json(comparison.out / "compare.json", result)
+
+
+def _about(run: Mapping[str, str]) -> str:
+    return f"{run['label']} ({'' if run['method'] == 'model' else 'baseline of '}{run['folder']})"
+
+
+def _figure(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One metric as the page shows it: a forest plot and a row per run."""
+    first, gains, rows = lines[0], [], []
+    for line in lines:
+
+        def text(key: str, line: Mapping[str, Any] = line, sign: str = "") -> str:
+            return f"{line[key]:{sign}.{first['digits']}f}".replace("-", "−")
+
+        interval = "" if line["low"] is None else f"{text('low', sign='+')} to {text('high', sign='+')}"
+        gains.append(
+            Gain(line["verdict"], *(math.nan if line[k] is None else line[k] for k in ("gain", "low", "high")))
+        )
+        rows.append(
+            {
+                "run": line["run"],
+                "baseline": text("mean_baseline"),
+                "value": text("mean_run"),
+                "gain": text("gain", sign="+"),
+                "interval": interval,
+                "better_on": f"{line['better_on']} of {line['n']}",
+                "p": _p(line["p"]),
+                "p_holm": _p(line["p_holm"]),
+                "verdict": f"{VERDICTS[line['verdict']][1]} {line['verdict']}",
+            }
+        )
+    plot = forest_plot(gains, f"gain in {first['title']} with 95 % interval")
+    return {key: first[key] for key in ("title", "unit", "better")} | {"plot": plot, "rows": rows}
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

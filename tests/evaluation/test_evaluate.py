@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,20 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import restain
 from restain.data import open_pairs
 from restain.errors import RestainError
-from restain.evaluation import evaluate
-from restain.evaluation.baselines import DESCRIPTIONS
-from restain.evaluation.catalogue import COLUMNS
+from restain.evaluation import Evaluation
+from restain.evaluation import evaluate as evaluate_all
+from restain.evaluation.baselines import DESCRIPTIONS, MAP_ONLY
+from restain.evaluation.metrics import COLUMNS, group
 from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.optics import DAB, HEMATOXYLIN, dab_density, glass_white, mix, transmit
 from restain.phantom import read_truth, write_phantom
 from restain.prediction import Prediction
 from restain.slides import read_image
+from restain.stain import load
+
+# Features of a network take longer than all else together; one test asks for them.
+evaluate = partial(evaluate_all, features=None)
 
 SIZE = 96
 MPP = 1.0
@@ -84,7 +91,6 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         mpp=MPP,
         command="restain evaluate x",
-        provenance={"hash": "abc"},
     )
     return folder
 
@@ -146,7 +152,7 @@ def test_metrics_json_is_valid_and_every_mean_has_n_and_an_interval_around_it(ou
     assert metrics["overall"]["model"]["psnr"]["mean"] == pytest.approx(np.mean(own), rel=1e-4)
     assert metrics["dab_reference"] == {"truth": 0, "deconvolution": 3}
     assert metrics["absent"] == {}
-    assert metrics["model"] == {"label": "test model", "hash": "abc"}
+    assert metrics["model"] == {"label": "test model"}
     assert metrics["definitions"]["cell_px"] == 16
 
 
@@ -155,7 +161,7 @@ def test_virtual_images_are_kept_whole_with_the_notice_in_them(data: Path, out: 
     assert np.array_equal(read_image(path), read_image(data / "HE" / "test" / path.name))
     text = Image.open(path).text  # type: ignore[attr-defined]
     assert text["notice"] == restain.NOTICE
-    assert text["hash"] == "abc"
+    assert text["model"] == "test model"
 
 
 def test_figures_of_virtual_pictures_have_the_notice_burnt_in(out: Path) -> None:
@@ -198,6 +204,7 @@ def test_without_a_training_split_their_rows_are_absent_with_the_reason(tmp_path
         "baseline_he",
         "blurred_model",
         "oracle_flat",
+        *MAP_ONLY,
     }
     assert "absent: no training split" in summary.report.read_text(encoding="utf-8")
 
@@ -289,9 +296,9 @@ def test_progress_counts_fits_and_images(data: Path, tmp_path: Path) -> None:
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
-def test_exactly_one_of_model_and_pictures(data: Path, tmp_path: Path) -> None:
+def test_not_both_model_and_pictures(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one of the two"):
-        evaluate(None, open_pairs(data), "test", tmp_path)
+        evaluate(IDENTITY, open_pairs(data), "test", tmp_path, images=tmp_path)
     with pytest.raises(ValueError, match="made uint8"):
         evaluate(Model(lambda he: Prediction(he[:5])), open_pairs(data), "test", tmp_path)
 
@@ -323,8 +330,9 @@ def test_only_the_answers_that_are_named_are_aligned(out: Path) -> None:
 def test_every_answer_goes_through_every_figure(out: Path) -> None:
     metrics = strict_json(out / "metrics.json")
     keys = {m.key for m in COLUMNS if m.group != "aligned"} - {"lpips", "ms_ssim", "dab_r64", "dab_r64_pooled"}
+    of_maps = keys & {m.key for m in group("where", "amount")} | {"background_spread", "background_noise"}
     for method, line in metrics["overall"].items():
-        assert {key for key in keys if line[key]["n"]} == keys, method
+        assert {key for key in keys if line[key]["n"]} == (of_maps if method in MAP_ONLY else keys), method
     flat, blur = metrics["overall"]["oracle_flat"], metrics["overall"]["blurred_model"]
     assert flat["sharpness"]["mean"] == 0
     assert blur["sharpness"]["mean"] < 0.3 * metrics["overall"]["model"]["sharpness"]["mean"]
@@ -346,7 +354,7 @@ def test_figures_of_a_network_carry_its_name(data: Path, tmp_path: Path) -> None
     )
     found = summary.metrics["distribution"]
     assert found["extractor"] == "efficientnet-lite0"
-    assert set(found["methods"]) == {"real", "model", *DESCRIPTIONS}
+    assert set(found["methods"]) == {"real", "model", *DESCRIPTIONS} - set(MAP_ONLY)
     assert found["methods"]["model"]["fid"]["mean"] > 0
     assert summary.metrics["overall"]["model"]["lpips"]["n"] == 3
     text = summary.report.read_text(encoding="utf-8")
@@ -359,15 +367,54 @@ def test_levels_are_read_from_every_answer_and_from_the_real_image(out: Path) ->
     metrics = strict_json(out / "metrics.json")
     reading = metrics["reading"]
     assert reading["label"]
-    assert set(reading) == {"label", "real", "model", *DESCRIPTIONS}
+    assert set(reading) == {"label", "real", "model", *DESCRIPTIONS} - set(MAP_ONLY)
     assert reading["real"]["rule"]["patch"]["n"] == 3
     for row in metrics["per_image"]:
+        if row["method"] in MAP_ONLY:
+            continue
         assert Her2Level.parse(row["reading_classifier"]) in Her2Level
         assert Her2Level.parse(row["reading_rule"]) in Her2Level
     assert "slide" in metrics["per_image"][0]
     assert reading["label"] in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_reader_that_is_none_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_classifier_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RestainError, match="is not a classifier"):
         evaluate(IDENTITY, open_pairs(data), "test", tmp_path, mpp=MPP, classifier=tmp_path)
+
+
+def test_without_a_folder_no_files_stay_and_rows_become_a_table(data: Path) -> None:
+    seen = evaluate(IDENTITY, open_pairs(data), mpp=MPP)
+    assert seen.out is None
+    assert seen.summary["model"]["psnr"].mean == pytest.approx(seen.mean("psnr"))
+    assert "psnr" in seen.metrics["overall"]["model"]
+    with pytest.raises(RestainError, match="No files"):
+        _ = seen.report
+    pandas = pytest.importorskip("pandas")
+    frame = seen.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert len(frame) == len(seen.metrics["per_image"]) == 3 * (1 + len(DESCRIPTIONS))
+
+
+def test_without_pandas_it_is_one_sentence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(RestainError, match="needs pandas; install it with 'pip install pandas'"):
+        Evaluation(None, {"per_image": []}).to_pandas()
+
+
+def test_smoothed_densities_of_the_he_are_baselines_of_the_map_alone(out: Path) -> None:
+    rows = {(row["name"], row["method"]): row for row in table(out)}
+    for method in MAP_ONLY:
+        row = rows["00001_test_3+", method]
+        assert -1 <= float(row["dab_r16"]) <= 1
+        assert row["psnr"] == row["reading_rule"] == ""
+
+
+@pytest.mark.slow
+def test_a_model_by_its_name_and_data_by_a_path_are_opened(data: Path, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "data", pairs=2, size=128, levels=[Her2Level.THREE], seed=1, test_share=0.5, workers=1)
+    scores = evaluate(None, str(tmp_path / "data"), out=str(tmp_path / "out"))
+    assert scores.metrics["model"]["bundle_hash"]
+    assert scores.report.is_file()
+    again = evaluate(load(), [tmp_path / "data"])
+    assert again.metrics["overall"] == scores.metrics["overall"]

@@ -1,6 +1,6 @@
-"""How far an answer can be trusted: per pixel, per image, and for inputs that are not what the model was made for.
+"""Uncertainty of a virtual stain: per pixel, per image, and for inputs that are out of distribution.
 
-Doubt is disagreement: of the eight turned and mirrored views of one image (test-time augmentation; Wang et al.,
+Uncertainty is the spread of predictions: of the eight turned and mirrored views of one image (test-time augmentation; Wang et al.,
 *Neurocomputing* 338:34, 2019), and of several models where an ensemble is given (Lakshminarayanan, Pritzel & Blundell, NeurIPS
 2017). The OOD detector (:mod:`restain.ood.detector`) sees what the views agree on and are wrong about together.
 """
@@ -30,23 +30,23 @@ TYPICAL_OD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """What can be said of one answer without the real image."""
+class Assessment:
+    """How certain one answer is, without the real image."""
 
     prediction: Prediction
     """The first model's answer to the unchanged image."""
-    doubt: Plane
+    uncertainty: Plane
     """``(H, W)`` standard deviation of the DAB density over views and models, in OD units."""
-    colour_doubt: Plane
+    colour_uncertainty: Plane
     """``(H, W)`` the same of the colour, as a distance in CIELAB."""
     disagreement: float
-    """Mean of ``doubt``."""
+    """Mean of ``uncertainty``."""
     confidence: float
     """In (0, 1]: ``1 / (1 + disagreement / TYPICAL_OD)``, divided by ``score`` where that is above 1."""
     in_distribution: bool | None
     """Whether the input is like the training images; ``None`` where the bundle does not know them."""
     score: float | None
-    """How unlike they are; 1 is the limit."""
+    """Distance from the training images; 1 is the limit."""
     reason: str
     """One sentence on out-of-distribution detection."""
 
@@ -69,8 +69,8 @@ def assess(
     views: int = VIEWS,
     ood: OodDetector | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Trust:
-    """Restain an image and say how far to trust the answer.
+) -> Assessment:
+    """Stain an image and measure the uncertainty of the answer.
 
     Args:
         model: what restains; several are an ensemble of which the first one answers.
@@ -100,14 +100,14 @@ def assess(
         spread.add(dab)
         colour_spread.add(rgb2lab(rgb).astype(np.float32))
     assert first is not None
-    doubt = spread.deviation()
-    memory = ood or models[0].bundle.ood
-    verdict = None if memory is None else memory.judge(he)
-    disagreement = float(doubt.mean())
-    return Trust(
+    uncertainty = spread.deviation()
+    detector = ood or models[0].bundle.ood
+    verdict = None if detector is None else detector.judge(he)
+    disagreement = float(uncertainty.mean())
+    return Assessment(
         prediction=first,
-        doubt=doubt,
-        colour_doubt=np.sqrt(np.square(colour_spread.deviation()).sum(axis=2)),
+        uncertainty=uncertainty,
+        colour_uncertainty=np.sqrt(np.square(colour_spread.deviation()).sum(axis=2)),
         disagreement=disagreement,
         confidence=confidence(disagreement, None if verdict is None else verdict.score),
         in_distribution=None if verdict is None else verdict.in_distribution,
@@ -117,7 +117,7 @@ def assess(
 
 
 def confidence(disagreement: float, score: float | None) -> float:
-    """From a mean disagreement in OD and an OOD detector score (1 is its limit) to (0, 1]; see :class:`Trust`."""
+    """From a mean disagreement in OD and an OOD detector score (1 is its limit) to (0, 1]; see its field."""
     return 1 / (1 + disagreement / TYPICAL_OD) / max(1.0, score or 0.0)
 
 

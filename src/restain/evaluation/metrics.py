@@ -1,4 +1,4 @@
-"""The figures by name: keys in files, headings, units, and which way is better."""
+"""The metric registry: key in files, title, unit, digits, and which way is better."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Better = Literal["higher", "lower", "zero", "one"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One column: its key in files, its heading, and which way is better."""
+    """One metric of an image or a split; :class:`restain.evaluation.scoring.Scorer` computes those of images."""
 
     key: str
     title: str
@@ -23,6 +23,17 @@ class Metric:
     digits: int
     group: Group
     better: Better | None
+
+    def text(self, value: float | None) -> str:
+        """A value as text, with its sign where 0 is best; a dash where it is undefined."""
+        if value is None:
+            return "–"
+        text = f"{value:+.{self.digits}f}" if self.better == "zero" else f"{value:.{self.digits}f}"
+        return text.replace("-", "−")
+
+    def size(self, value: float | None) -> str:
+        """A value as it is compared: without its sign where 0 is best."""
+        return self.text(value).lstrip("+−") if self.better == "zero" else self.text(value)
 
 
 METRICS = (
@@ -58,7 +69,7 @@ METRICS = (
     Metric("dab_r16_aligned", "DAB r, 16 µm cells, aligned", "", 3, "aligned", "higher"),
     Metric("moved_um", "moved by", "µm", 2, "aligned", None),
 )
-"""The figures of an image, in the order of the tables."""
+"""Metrics of an image, in the order of the tables."""
 
 POOLED = Metric("dab_r16_pooled", "DAB r, pooled", "", 3, "where", "higher")
 """Pearson's r over all 16 µm cells of all images together."""
@@ -73,18 +84,18 @@ SPLIT_METRICS = (POOLED, POOLED_WIDE, ACROSS)
 """Correlations of a whole split, which follow from the sums over the cells of its images."""
 
 COLUMNS = (METRICS[0], POOLED, METRICS[1], POOLED_WIDE, ACROSS, *METRICS[2:])
-"""All figures in the order of the tables, those of the split beside their kin."""
+"""All metrics in the order of the tables."""
 
 BY_KEY = {metric.key: metric for metric in COLUMNS}
 
 
 def group(*names: Group) -> list[Metric]:
-    """The figures of some groups, in the order of the tables."""
+    """The metrics of some groups, in the order of the tables."""
     return [metric for metric in COLUMNS if metric.group in names]
 
 
-def merit(values: NDArray[np.float64] | Sequence[float], better: Better) -> NDArray[np.float64]:
-    """Figures turned so that more is better; a ratio is judged by its logarithm, a shift by its size."""
+def score(values: NDArray[np.float64] | Sequence[float], better: Better) -> NDArray[np.float64]:
+    """Values turned so that more is better; a ratio is judged by its logarithm, a shift by its size."""
     given = np.asarray(values, dtype=np.float64)
     match better:
         case "higher":

@@ -20,8 +20,8 @@ from restain.benchmark.budget import Budget
 from restain.benchmark.cost import Cost, read_cost, staining_cost
 from restain.benchmark.table import write_results
 from restain.errors import RestainError
-from restain.evaluation import evaluate_folder, load_summary
-from restain.evaluation.splits import scored_pairs
+from restain.evaluation import evaluate, load_evaluation
+from restain.evaluation.held_out import scored_pairs
 from restain.files import make_folder, whole_file, write_json
 from restain.recipe import Recipe, parse_recipe
 from restain.training import train
@@ -109,11 +109,11 @@ def benchmark(
         if not (entry.evaluation / "metrics.json").is_file():
             # The baselines are the same for all; they are scored beside the first.
             with bar(f"{entry.name}: scoring") as progress:
-                evaluate_folder(
+                evaluate(
+                    entry.bundle,
                     data,
+                    split,
                     entry.evaluation,
-                    model=entry.bundle,
-                    split=split,
                     swap=recipes[0].data.swap,
                     baselines=number == 0,
                     align=False,
@@ -121,7 +121,7 @@ def benchmark(
                     progress=progress,
                 )
             say(f"{entry.name}: scored")
-    evaluations = {entry.name: load_summary(entry.evaluation) for entry in entries}
+    evaluations = {entry.name: load_evaluation(entry.evaluation) for entry in entries}
     return write_results(
         out,
         evaluations,

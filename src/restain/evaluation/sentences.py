@@ -1,12 +1,14 @@
-"""The report's sentences, all of them computed from ``metrics.json``."""
+"""The sentences of an evaluation's report, computed from ``metrics.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from restain.evaluation.catalogue import BY_KEY, POOLED
-from restain.evaluation.tables import NOTHING, number
+from restain.evaluation.metrics import BY_KEY, POOLED
+
+NOTHING = {"mean": None, "low": None, "high": None, "n": 0}
+"""A figure that an evaluation does not have."""
 
 GOAL_R16 = 0.8
 """restain's own goal for the correlation of DAB density over cells of 16 µm with the truth."""
@@ -15,8 +17,8 @@ GOAL_DE = 1.0
 """restain's own goal for the median background colour difference, where the real background's own spread allows it."""
 
 
-def lead(metrics: Mapping[str, Any]) -> list[str]:
-    """What the stain says, in sentences."""
+def leading(metrics: Mapping[str, Any]) -> list[str]:
+    """Where the stain is, how strong, and how white the background is."""
     own = metrics["overall"]["model"]
     reference = metrics["dab_reference"]
     kinds = {
@@ -81,8 +83,8 @@ def _white(own: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def blur(metrics: Mapping[str, Any]) -> str:
-    """What the flat oracle does to PSNR and SSIM here, in words."""
+def about_blur(metrics: Mapping[str, Any]) -> str:
+    """What the flat oracle does to PSNR and SSIM here."""
     won = []
     for key, title in (("psnr", "PSNR"), ("ssim", "SSIM")):
         line = metrics["comparison"].get(key, {}).get("oracle_flat")
@@ -94,7 +96,7 @@ def blur(metrics: Mapping[str, Any]) -> str:
     return start + "can beat a good one. Here it does not beat this model in either."
 
 
-def in_one_line(row: Mapping[str, Any]) -> str:
+def image_line(row: Mapping[str, Any]) -> str:
     """An image's figures in one line."""
     shown = {
         "dab_r16": "DAB r",
@@ -107,7 +109,7 @@ def in_one_line(row: Mapping[str, Any]) -> str:
     }
     level = f"level {row['level']} · " if row["level"] else ""
     read = f" · read as {row['reading_classifier']} and {row['reading_rule']}" if row.get("reading_rule") else ""
-    return level + " · ".join(f"{title} {number(row.get(key), BY_KEY[key])}" for key, title in shown.items()) + read
+    return level + " · ".join(f"{title} {BY_KEY[key].text(row.get(key))}" for key, title in shown.items()) + read
 
 
 def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -117,7 +119,8 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     used = {"truth": "truth of the phantom", "deconvolution": "colour deconvolution of the real image"}
     said = [("Model", model["label"])]
     said += [(key.replace("_", " ").capitalize(), value) for key, value in model.items() if key != "label"]
-    said += [
+    return [
+        *said,
         ("Data", metrics["data"]),
         ("Split", f"{metrics['split']}, {metrics['images']} images"),
         ("DAB reference", ", ".join(f"{used[kind]} ({n} images)" for kind, n in reference.items() if n)),
@@ -129,7 +132,7 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             "Baseline fit",
             f"{fit['images']} of {fit['of']} training pairs of {fit['data']}"
             if fit
-            else "none: " + _reasons(metrics["absent"]),
+            else "none: " + ", ".join(dict.fromkeys(metrics["absent"].values())),
         ),
         ("HER2 classifier", (metrics.get("reading") or {}).get("label", "")),
         ("Feature network", _network(metrics, "distribution")),
@@ -140,11 +143,6 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Date", metrics["created"]),
         ("Machine", metrics["machine"]),
     ]
-    return [(name, value) for name, value in said if value]
-
-
-def _reasons(absent: Mapping[str, str]) -> str:
-    return ", ".join(dict.fromkeys(absent.values()))
 
 
 def _network(metrics: Mapping[str, Any], kind: str) -> str:

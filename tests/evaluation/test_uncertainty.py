@@ -13,9 +13,10 @@ from restain import NOTICE, RestainError
 from restain.bundle import OOD, Bundle, add_ood_detector, load_bundle, save_bundle
 from restain.data import open_pairs
 from restain.evaluation import abstention
-from restain.evaluation.corruptions import SPOILINGS
-from restain.evaluation.trust import TYPICAL_OD, assess, confidence, unview, view
-from restain.evaluation.trust_job import measure_trust
+from restain.evaluation.corruptions import CORRUPTIONS
+from restain.evaluation.held_out import HeldOut
+from restain.evaluation.uncertainty import TYPICAL_OD, assess, confidence, unview, view
+from restain.evaluation.uncertainty_report import evaluate_uncertainty
 from restain.images import read_text, write_png
 from restain.models.build import build_generator
 from restain.ood.detector import fit_ood_detector
@@ -82,17 +83,17 @@ def brown(he: NDArray[np.uint8], od: NDArray[np.float32]) -> Prediction:
     return Prediction(np.full_like(he, 200), od.astype(np.float32))
 
 
-def test_a_model_that_knows_no_direction_has_no_doubt(bundle: Bundle) -> None:
+def test_a_model_that_knows_no_direction_has_no_uncertainty(bundle: Bundle) -> None:
     he = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    trust = assess(Fixed(bundle, lambda x: brown(x, x[..., 0] / 255)), he)
-    np.testing.assert_allclose(trust.doubt, 0, atol=1e-6)
-    np.testing.assert_allclose(trust.prediction.dab, he[..., 0] / 255, atol=1e-6)
-    assert trust.confidence == pytest.approx(1)
-    assert trust.in_distribution is None
-    assert trust.score is None
+    found = assess(Fixed(bundle, lambda x: brown(x, x[..., 0] / 255)), he)
+    np.testing.assert_allclose(found.uncertainty, 0, atol=1e-6)
+    np.testing.assert_allclose(found.prediction.dab, he[..., 0] / 255, atol=1e-6)
+    assert found.confidence == pytest.approx(1)
+    assert found.in_distribution is None
+    assert found.score is None
 
 
-def test_doubt_is_the_standard_deviation_over_the_views(bundle: Bundle) -> None:
+def test_uncertainty_is_the_standard_deviation_over_the_views(bundle: Bundle) -> None:
     he = np.full((12, 12, 3), 200, np.uint8)
 
     def left_is_stained(x: NDArray[np.uint8]) -> Prediction:
@@ -100,23 +101,23 @@ def test_doubt_is_the_standard_deviation_over_the_views(bundle: Bundle) -> None:
         dab[:, :6] = 1
         return brown(x, dab)
 
-    trust = assess(Fixed(bundle, left_is_stained), he)
-    np.testing.assert_allclose(trust.doubt, 0.5, atol=1e-5)
-    assert trust.disagreement == pytest.approx(0.5, abs=1e-5)
-    assert trust.confidence == pytest.approx(1 / (1 + 0.5 / TYPICAL_OD), rel=1e-4)
+    found = assess(Fixed(bundle, left_is_stained), he)
+    np.testing.assert_allclose(found.uncertainty, 0.5, atol=1e-5)
+    assert found.disagreement == pytest.approx(0.5, abs=1e-5)
+    assert found.confidence == pytest.approx(1 / (1 + 0.5 / TYPICAL_OD), rel=1e-4)
     two = [Fixed(bundle, lambda x, v=v: brown(x, np.full(x.shape[:2], v))) for v in (0.1, 0.3)]
-    np.testing.assert_allclose(assess(two, he, views=1).doubt, 0.1, atol=1e-6)
+    np.testing.assert_allclose(assess(two, he, views=1).uncertainty, 0.1, atol=1e-6)
 
 
-def test_a_model_of_colours_only_has_doubt_too(tmp_path: Path) -> None:
+def test_a_model_of_colours_only_has_uncertainty_too(tmp_path: Path) -> None:
     he = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    trust = assess(Model(make_bundle(tmp_path / "rgb", output="rgb")), he, views=2)
-    assert trust.prediction.dab is None
-    assert trust.doubt.shape == (32, 32)
-    assert trust.colour_doubt.mean() > 0
+    found = assess(Model(make_bundle(tmp_path / "rgb", output="rgb")), he, views=2)
+    assert found.prediction.dab is None
+    assert found.uncertainty.shape == (32, 32)
+    assert found.colour_uncertainty.mean() > 0
 
 
-def test_confidence_falls_with_disagreement_and_with_strangeness() -> None:
+def test_confidence_falls_with_disagreement_and_with_the_ood_score() -> None:
     assert confidence(0.0, None) == confidence(0.0, 0.9) == 1
     assert confidence(TYPICAL_OD, 1.0) == pytest.approx(0.5)
     assert confidence(TYPICAL_OD, 4.0) == pytest.approx(0.125)
@@ -132,24 +133,20 @@ def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
 
 def test_the_job_writes_figures_curves_and_flags(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0)
-    memory = fit_ood_detector(pairs.split("train"), AugmentRecipe())
     write_png(tmp_path / "other.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     told: list[tuple[int, int]] = []
-    result = measure_trust(
-        [Model(bundle)],
-        pairs.split("test"),
+    held_out = HeldOut(Model(bundle), pairs.split("test"), 0.46, pairs.split("train"), classifier_note="none <here>")
+    result = evaluate_uncertainty(
+        held_out,
         tmp_path,
-        ood=memory,
-        ood_note="learnt <here>",
-        classifier_note="none",
         foreign=[tmp_path / "other.png"],
         images=3,
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(k, 10) for k in range(1, 11)]
-    assert json.loads((tmp_path / "trust.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((tmp_path / "uncertainty.json").read_text()) == json.loads(json.dumps(result))
     flags = {flag["key"]: flag for flag in result["flags"]}
-    assert set(flags) == {"good", "foreign", *(kind.key for kind in SPOILINGS)}
+    assert set(flags) == {"good", "foreign", *(kind.key for kind in CORRUPTIONS)}
     assert flags["good"]["n"] == 3
     assert flags["foreign"]["mean"] == 1
     assert all(flag["low"] <= flag["mean"] <= flag["high"] for flag in flags.values())
@@ -161,11 +158,12 @@ def test_the_job_writes_figures_curves_and_flags(bundle: Bundle, data: Path, tmp
         "pixels",
     }
     assert len(result["rows"]) == 6
-    page = (tmp_path / "trust.html").read_text()
+    page = (tmp_path / "uncertainty.html").read_text()
     assert NOTICE in page
-    assert "learnt &lt;here&gt;" in page
+    assert "none &lt;here&gt;" in page
+    assert "The bundle has none; fitted for this page on 4 training images" in page
     assert "<script" not in page
-    for kind in SPOILINGS:
+    for kind in CORRUPTIONS:
         assert (tmp_path / "figures" / f"wrong-{kind.key}.virtual.jpg").is_file()
 
 
@@ -173,11 +171,37 @@ def test_without_an_ood_detector_nothing_is_flagged_and_the_page_says_why(
     bundle: Bundle, data: Path, tmp_path: Path
 ) -> None:
     pairs = open_pairs(data, val_share=0).split("test")[:2]
-    result = measure_trust([Model(bundle)], pairs, tmp_path, ood=None, ood_note="absent: why")
+    result = evaluate_uncertainty(HeldOut(Model(bundle), pairs, 0.46), tmp_path)
     assert result["flags"] == []
-    assert "absent: why" in (tmp_path / "trust.html").read_text()
+    assert "absent: the bundle has no detector" in (tmp_path / "uncertainty.html").read_text()
     with pytest.raises(RestainError, match="no pairs"):
-        measure_trust([Model(bundle)], [], tmp_path, ood=None)
+        evaluate_uncertainty(HeldOut(Model(bundle), [], 0.46), tmp_path)
+
+
+def test_a_bundles_own_detector_is_used_and_an_ensemble_spreads(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    pairs = open_pairs(data, val_share=0)
+    knowing = replace(bundle, ood=fit_ood_detector(pairs.split("train"), AugmentRecipe()))
+    held_out = HeldOut(Model(knowing), pairs.split("test"), 0.46)
+    result = evaluate_uncertainty(held_out, tmp_path, ensemble=[Model(bundle)], images=1)
+    assert result["ood"].startswith("The bundle's own")
+    assert result["disagreement"] == "ensemble of 2 models"
+    assert result["means"]["disagreement"]["mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_wrong_paths_are_one_sentence(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    held_out = HeldOut.open(data, model=bundle.path)
+    assert held_out.model.bundle.card.hash == bundle.card.hash
+    with pytest.raises(RestainError, match="no such image"):
+        evaluate_uncertainty(held_out, tmp_path / "out", foreign=[tmp_path / "none.png"], images=1)
+    with pytest.raises(RestainError, match="split 'dev'"):
+        HeldOut.open(data, model=bundle.path, split="dev")
+    with pytest.raises(RestainError, match="not a model bundle"):
+        HeldOut.open(data, model=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_bundle_knows_its_training_images() -> None:
+    assert load_bundle().ood is not None
 
 
 def test_a_bundle_keeps_its_ood_detector_until_it_is_replaced(data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,18 +13,20 @@ from typing import Any
 import restain
 from restain.bundle import load_bundle
 from restain.crossval.folds import Fold, folds
-from restain.crossval.limits import DESCRIPTIONS, limits
-from restain.crossval.report import write_page
+from restain.crossval.limits import DESCRIPTIONS as LIMITS
+from restain.crossval.limits import limits
 from restain.data import Pair, open_pairs
 from restain.errors import RestainError
-from restain.evaluation import evaluate_folder, load_summary
+from restain.evaluation import evaluate, load_evaluation
+from restain.evaluation.baselines import DESCRIPTIONS as BASELINES
+from restain.evaluation.metrics import BY_KEY
 from restain.files import make_folder, write_json
 from restain.optics import glass_white
 from restain.recipe import Recipe
-from restain.report import save_picture
+from restain.report import save_pictures, write_page
 from restain.slides import read_image
 from restain.stain import Model, StainOptions
-from restain.statistics import json_ready, mean_interval
+from restain.statistics import Interval, json_ready, mean_interval
 from restain.training import train
 from restain.training.prepare import prepare
 
@@ -32,7 +34,7 @@ Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Row = dict[str, Any]
 
 FIGURES = ("dab_r16", "background_de", "background_db", "psnr", "ssim")
-"""Keys of the figures of an image that are pooled, in the order of the tables."""
+"""Metrics that are pooled, in the order of the tables."""
 
 
 def crossval(
@@ -87,14 +89,15 @@ def crossval(
         "data": pairs.describe(),
         "slides": [asdict(fold) for fold in chosen],
         "overall": _overall(rows, recipe.seed),
-        "limits": DESCRIPTIONS,
+        "limits": LIMITS,
         "rows": rows,
         "command": command,
         "restain": restain.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(out / "crossval.json", json_ready(results))
-    return write_page(out, results)
+    results = json_ready(results)
+    write_json(out / "crossval.json", results)
+    return _write_page(out, results)
 
 
 def _fold(
@@ -111,15 +114,7 @@ def _fold(
     evaluation = folder / "evaluation"
     if not (evaluation / "metrics.json").is_file():
         with bar(f"{fold.slide}: scoring") as progress:
-            evaluate_folder(
-                data,
-                evaluation,
-                model=bundle,
-                split="test",
-                swap=recipe.data.swap,
-                command=command,
-                progress=progress,
-            )
+            evaluate(bundle, data, "test", evaluation, swap=recipe.data.swap, command=command, progress=progress)
     kept = folder / "limits.json"
     if not kept.is_file():
         with bar(f"{fold.slide}: limits"):
@@ -129,7 +124,7 @@ def _fold(
         bounds = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise RestainError(f"{kept}: the file is damaged; delete it.") from None
-    measured = load_summary(evaluation).metrics["per_image"]
+    measured = load_evaluation(evaluation).metrics["per_image"]
     rows = [{key: row.get(key) for key in ("name", "level", "method", *FIGURES)} for row in measured]
     rows += [
         {"name": name, "level": "", "method": method, **dict.fromkeys(FIGURES), **values}
@@ -141,21 +136,20 @@ def _fold(
 
 def _limits(pair: Pair, bundle: Path, mpp: float) -> dict[str, dict[str, float]]:
     he, real = pair.load()
-    loaded, told = load_bundle(bundle), None
+    loaded, on_real_white = load_bundle(bundle), None
     if loaded.generator.stain_head is not None:
         red, green, blue = glass_white(real).tolist()
-        told = Model(loaded, options=StainOptions(white=(red, green, blue))).predict(he).rgb
-    return limits(he, real, told, mpp)
+        on_real_white = Model(loaded, options=StainOptions(white=(red, green, blue))).predict(he).rgb
+    return limits(real, on_real_white, mpp)
 
 
-def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
+def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Interval]]:
     """Mean, interval and n of each method's figures over all left-out pairs."""
-    table: dict[str, dict[str, Any]] = {}
+    table: dict[str, dict[str, Interval]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
         table[method] = {
-            key: asdict(mean_interval([float("nan") if row[key] is None else row[key] for row in own], seed))
-            for key in FIGURES
+            key: mean_interval([float("nan") if row[key] is None else row[key] for row in own], seed) for key in FIGURES
         }
     return table
 
@@ -163,6 +157,20 @@ def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
 def _picture(pair: Pair, out: Path, fold: Fold) -> None:
     he, real = pair.load()
     virtual = read_image(out / "slides" / fold.folder / "evaluation" / "images" / f"{pair.name}.png")
-    folder = make_folder(out / "pictures")
-    for kind, rgb in (("he", he), ("virtual", virtual), ("real", real)):
-        save_picture(folder / f"{pair.name}.{kind}.jpg", rgb, virtual=kind == "virtual")
+    save_pictures(make_folder(out / "pictures"), pair.name, {"he": he, "virtual": virtual, "real": real})
+
+
+def _write_page(out: Path, results: Mapping[str, Any]) -> Path:
+    rows = results["rows"]
+    return write_page(
+        out / "crossval.html",
+        "crossval.html.j2",
+        "restain.crossval",
+        title=f"Leave-one-slide-out: {results['recipe']['name']}",
+        results=results,
+        columns=[BY_KEY[key] for key in FIGURES],
+        words={"model": "what is evaluated"} | BASELINES | LIMITS,
+        names=list(dict.fromkeys(row["name"] for row in rows)),
+        by_pair={(row["name"], row["method"]): row for row in rows},
+        facts={"Command": results["command"], "restain": results["restain"], "Date": results["created"]},
+    )

@@ -1,25 +1,87 @@
-"""The figures of one answer for one pair."""
+"""The metrics of one answer for one pair, and the reference that answers are compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.data import Pair
+from restain.errors import RestainError
 from restain.evaluation import stain
 from restain.evaluation.align import align, apply_alignment
 from restain.evaluation.background import real_background, whiteness
-from restain.evaluation.catalogue import ACROSS, POOLED, POOLED_WIDE
-from restain.evaluation.image import gradient_energy, mean_absolute_error, ms_ssim, psnr, ratio, ssim
-from restain.evaluation.membrane import find_nuclei, membranes_at
-from restain.evaluation.reference import Reference, with_dab
+from restain.evaluation.image import SSIM_WINDOW, gradient_energy, mean_absolute_error, ms_ssim, psnr, ratio, ssim
+from restain.evaluation.membrane import find_nuclei, ihc_hematoxylin, membranes_at
+from restain.evaluation.metrics import ACROSS, POOLED, POOLED_WIDE
 from restain.evaluation.stain import Moments
+from restain.optics import dab_density, glass_white
+from restain.phantom import read_truth
 from restain.prediction import Prediction
 
 Rgb = NDArray[np.uint8]
 Perceptual = Callable[[Rgb, Rgb], float]
 """A perceptual distance of two ``(H, W, 3)`` 8-bit images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the answers for one pair are compared with."""
+
+    real: Rgb
+    """``(H, W, 3)``, the real IHC image."""
+    white: NDArray[np.float32]
+    """``(3,)`` intensity of its glass."""
+    dab: NDArray[np.float32]
+    """``(H, W)`` DAB density in OD units: a phantom's truth, else by deconvolution of the real image."""
+    hematoxylin: NDArray[np.float32]
+    """``(H, W)`` hematoxylin density of the real image in OD units, by deconvolution."""
+    source: str
+    """``truth`` or ``deconvolution``."""
+    background: NDArray[np.bool_]
+    """``(H, W)``, where there is no DAB (:func:`restain.evaluation.stain.background_mask`)."""
+
+
+def truth_path(pair: Pair) -> Path:
+    """Where a phantom keeps a pair's DAB density: ``ROOT/truth/SPLIT/NAME.tif`` beside ``ROOT/IHC/SPLIT``."""
+    folder = pair.ihc_path.parent
+    return folder.parent.parent / "truth" / folder.name / f"{pair.ihc_path.stem}.tif"
+
+
+def read_reference(pair: Pair, real: Rgb) -> Reference:
+    """What ``pair`` is scored against; ``real`` is its IHC image, ``(H, W, 3)``.
+
+    Raises:
+        RestainError: if the image is too small for SSIM, or a truth file is unreadable or of another size.
+    """
+    height, width = real.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        raise RestainError(f"{pair.ihc_path}: {width}x{height} px is too small; SSIM's window is {SSIM_WINDOW} px.")
+    white = glass_white(real)
+    path = truth_path(pair)
+    if path.is_file():
+        dab, source = read_truth(path), "truth"
+        if dab.shape != (height, width):
+            raise RestainError(f"{path} is {dab.shape[1]}x{dab.shape[0]} px, its image {width}x{height}.")
+        return Reference(real, white, dab, ihc_hematoxylin(real, white), source, stain.background_mask(dab))
+    return deconvolved(real, white)
+
+
+def deconvolved(real: Rgb, white: NDArray[np.float32]) -> Reference:
+    """A real IHC image, ``(H, W, 3)`` on glass of colour ``white``, with the densities that deconvolution gives it."""
+    dab = dab_density(real, white)
+    return Reference(real, white, dab, ihc_hematoxylin(real, white), "deconvolution", stain.background_mask(dab))
+
+
+def with_dab(answer: Prediction, reference: Reference) -> Prediction:
+    """``answer`` with a DAB map: its own, else by colour deconvolution.
+
+    The deconvolution takes the real image's white for both pictures, so that a yellow cast counts as DAB.
+    """
+    return answer if answer.dab is not None else Prediction(answer.rgb, dab_density(answer.rgb, reference.white))
 
 
 class Scorer:
@@ -48,15 +110,15 @@ class Scorer:
             "background_noise": self._background.noise,
         }
 
-    def __call__(self, answer: Prediction, *, aligned: bool = False) -> tuple[dict[str, float], dict[str, Moments]]:
-        """All figures of one answer, and its sums over cells.
+    def __call__(
+        self, answer: Prediction, *, aligned: bool = False, map_only: bool = False
+    ) -> tuple[dict[str, float], dict[str, Moments]]:
+        """Metrics of one answer by the keys of ``METRICS``, and its sums over cells by those of ``SPLIT_METRICS``.
 
         Args:
             answer: ``(H, W, 3)`` RGB and, where it has one, a DAB map.
             aligned: measure the answer after alignment too.
-
-        Returns:
-            Figures by the keys of ``catalogue.METRICS``, and sums by those of ``catalogue.SPLIT_METRICS``.
+            map_only: leave out what needs a picture; the answer is its DAB map alone.
         """
         real = self.reference.real
         whole = with_dab(answer, self.reference)
@@ -65,11 +127,17 @@ class Scorer:
             POOLED.key: stain.cell_moments(whole.dab, self.reference.dab, self.mpp),
             POOLED_WIDE.key: stain.cell_moments(whole.dab, self.reference.dab, self.mpp, stain.WIDE_CELL_UM),
         }
-        white = whiteness(whole.rgb, self._background)
         values = self._real | {
             "dab_r16": stain.pearson(moments[POOLED.key]),
             "dab_r64": stain.pearson(moments[POOLED_WIDE.key]),
             **self._amounts(whole.dab),
+        }
+        means = values["dab_mean_virtual"], values["dab_mean_real"]
+        moments[ACROSS.key] = stain.moments_of(np.array(means[:1]), np.array(means[1:]))
+        if map_only:
+            return values, moments
+        white = whiteness(whole.rgb, self._background)
+        values |= {
             "background_de": white.de,
             "background_db": white.db,
             "background_de_smooth": white.de_smooth,
@@ -81,8 +149,6 @@ class Scorer:
             "mae": mean_absolute_error(whole.rgb, real),
             "sharpness": ratio(gradient_energy(whole.rgb), self._sharpness),
         }
-        means = values["dab_mean_virtual"], values["dab_mean_real"]
-        moments[ACROSS.key] = stain.moments_of(np.array(means[:1]), np.array(means[1:]))
         if self.perceptual is not None:
             values["lpips"] = self.perceptual(whole.rgb, real)
         if aligned:

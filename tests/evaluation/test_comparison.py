@@ -12,7 +12,7 @@ import pytest
 import restain
 from restain.cli import main
 from restain.errors import RestainError
-from restain.evaluation.compare import compare_runs
+from restain.evaluation.comparison import compare_runs
 
 NAMES = [f"{n:05d}_test_{n % 4}+".replace("0+", "0") for n in range(12)]
 
