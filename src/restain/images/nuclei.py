@@ -101,15 +101,15 @@ def find_nuclei(he: NDArray[np.uint8], mpp: float) -> Nuclei:
     keep[0] = False
     number = np.zeros(len(area), dtype=np.int32)
     number[keep] = np.arange(1, keep.sum() + 1)
-    x, y, diameter, elongation, darkness = (
+    left, top, diameter, length, dark = (
         values[keep].astype(np.float32) for values in (x, y, 2 * np.sqrt(area_um / np.pi), elongation, darkness)
     )
     labels = number[labels]
     return Nuclei(
-        x=x,
-        y=y,
+        x=left,
+        y=top,
         diameter_um=diameter,
-        kind=_kinds(labels, x, y, diameter, elongation, darkness, mpp),
+        kind=_kinds(labels, left, top, diameter, length, dark, mpp),
         labels=labels,
         cover=ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.3 / mpp),
         hematoxylin=hema,

@@ -176,7 +176,7 @@ def write_phantom(
     } | ({} if scanned_at is None else {"scanned_at": scanned_at})
     n_train = pairs - round(pairs * test_share)
     by_split = _split_images(images, n_train, pairs - n_train, seed)
-    options = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
+    options: dict[str, Any] = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
     jobs = []
     for index in range(pairs):
         split, number = ("train", index) if index < n_train else ("test", index - n_train)
