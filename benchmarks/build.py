@@ -28,7 +28,7 @@ from restain.dataset_builder.windows import MeasuredPair, measure_pair
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, SlideTruth, read_slide_truth, write_phantom_slide
-from restain.phantom.slide_truth import TRUTH
+from restain.phantom.slide_plan import TRUTH
 from restain.slides import rasterize
 from restain.slides.geojson import Polygon
 
@@ -115,7 +115,10 @@ def judge(source: PatchSource, measured: MeasuredPair, truth: SlideTruth, patch:
         """Which of the points lie in any of the rings."""
         if not rings:
             return np.zeros(len(points), bool)
-        corner, step = points[0] - steps[0] * grid.mpp / truth.plan.mpp, (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp
+        corner, step = (
+            points[0] - steps[0] * grid.mpp / truth.plan.mpp,
+            (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp,
+        )
         return np.any(
             [rasterize([Polygon(np.asarray(ring) - corner)], Size(POINTS, POINTS), step) for ring in rings], axis=0
         ).ravel()

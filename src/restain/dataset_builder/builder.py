@@ -149,11 +149,12 @@ def build_dataset(
     with locked_folder(out, ".restain-build.lock"):
         require_own_pictures(out)
         job = _Job(pairs, [splits[pair.patient_key] for pair in pairs], settings, out, progress, warn)
-        measured = job.measure()
-        patches = job.select(measured)
+        job.measure()
+        job.select()
         if not dry_run:
-            job.cut(measured, patches)
-        return job.report(measured, patches, dry_run=dry_run, parquet=parquet, command=command)
+            job.cut()
+            job.write_dataset(parquet, command)
+        return job.report(dry_run, command)
 
 
 def names_of(pairs: Sequence[SlidePair]) -> list[str]:
@@ -182,6 +183,9 @@ class _Job:
     out: Path
     progress: Progress | None
     warn: Callable[[str], None]
+    measured: list[MeasuredPair | None] = field(default_factory=list)
+    """None for failed slide pairs."""
+    patches: list[Patch] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
 
@@ -193,26 +197,24 @@ class _Job:
         self.faults[number] = fault
         self.warn(fault)
 
-    def measure(self) -> list[MeasuredPair | None]:
-        """Each slide pair measured; None if it failed."""
-        found: list[MeasuredPair | None] = []
+    def measure(self) -> None:
         settings = self.settings
         for number, (pair, name) in enumerate(zip(self.pairs, names_of(self.pairs), strict=True)):
             start = time.perf_counter()
+            found = None
             try:
-                found.append(measure_pair(pair, name, self.out, settings.grid, settings.thresholds, self.part(number)))
+                found = measure_pair(pair, name, self.out, settings.grid, settings.thresholds, self.part(number))
             except RestainError as fault:
-                found.append(None)
                 self.fail(number, str(fault))
+            self.measured.append(found)
             self.seconds.append(time.perf_counter() - start)
-        return found
 
-    def select(self, measured: Sequence[MeasuredPair | None]) -> list[Patch]:
-        """Every candidate with its reason; kept ones with their names."""
+    def select(self) -> None:
+        """Apply the rules to every candidate, and name those that are kept."""
         thresholds = self.settings.thresholds
-        patches = [
+        self.patches = patches = [
             Patch(number, one, self.splits[number], first_reason(one, thresholds))
-            for number, found in enumerate(measured)
+            for number, found in enumerate(self.measured)
             if found is not None
             for one in with_sharpness(found.candidates)
         ]
@@ -230,11 +232,10 @@ class _Job:
                 name = f"{numbers[one.split]:05d}_{one.split}_{self.pairs[one.slide].level.text}"
                 patches[i] = replace(one, name=name)
                 numbers[one.split] += 1
-        return patches
 
-    def cut(self, measured: Sequence[MeasuredPair | None], patches: Sequence[Patch]) -> None:
-        kept = [one for one in patches if one.reason is None]
-        for number, found in enumerate(measured):
+    def cut(self) -> None:
+        kept = [one for one in self.patches if one.reason is None]
+        for number, found in enumerate(self.measured):
             start = time.perf_counter()
             tell = self.part(len(self.pairs) + number)
             if found is not None:
@@ -244,37 +245,32 @@ class _Job:
             self.seconds[number] += time.perf_counter() - start
         remove_obsolete(self.out, (path for one in kept for path in paths_of(self.out, one)))
 
-    def report(
-        self,
-        measured: Sequence[MeasuredPair | None],
-        patches: Sequence[Patch],
-        *,
-        dry_run: bool,
-        parquet: bool,
-        command: str,
-    ) -> Built:
+    def write_dataset(self, parquet: bool, command: str) -> None:
+        """Write manifest and settings."""
+        rows = [self.row(one) for one in self.patches if one.reason is None]
+        write_csv(self.out / "manifest.csv", rows, MANIFEST_COLUMNS)
+        if parquet:
+            write_parquet(self.out / "manifest.parquet", rows, MANIFEST_COLUMNS)
+        facts = {"restain": restain.__version__, "command": command, **asdict(self.settings)}
+        write_json(self.out / "build.json", facts)
+
+    def report(self, dry_run: bool, command: str) -> Built:
+        """Write the tables of rejected windows and of slide pairs, and the contact sheet."""
         from restain.dataset_builder.contact_sheet import write_sheet
 
-        outcomes = [self.outcome(number, found, patches) for number, found in enumerate(measured)]
-        rows = [self.row(one, found) for one in patches if (found := measured[one.slide]) is not None]
-        kept = [row for row in rows if row["reason"] is None]
-        if not dry_run:
-            write_csv(self.out / "manifest.csv", kept, MANIFEST_COLUMNS)
-            if parquet:
-                write_parquet(self.out / "manifest.parquet", kept, MANIFEST_COLUMNS)
-            facts = {"restain": restain.__version__, "command": command, **asdict(self.settings)}
-            write_json(self.out / "build.json", facts)
-        write_csv(self.out / "rejected.csv", [row for row in rows if row["reason"]], REJECTED_COLUMNS)
+        outcomes = [self.outcome(number, found) for number, found in enumerate(self.measured)]
+        rows = [self.row(one) for one in self.patches if one.reason is not None]
+        write_csv(self.out / "rejected.csv", rows, REJECTED_COLUMNS)
         write_csv(self.out / "summary.csv", [one.row() for one in outcomes], SUMMARY_COLUMNS)
-        built = Built(self.out, tuple(outcomes), tuple(patches), self.out / "contact-sheet.html")
-        write_sheet(built, measured, self.settings, dry_run=dry_run, command=command)
+        built = Built(self.out, tuple(outcomes), tuple(self.patches), self.out / "contact-sheet.html")
+        write_sheet(built, self.measured, self.settings, dry_run=dry_run, command=command)
         return built
 
-    def outcome(self, number: int, found: MeasuredPair | None, patches: Sequence[Patch]) -> Outcome:
+    def outcome(self, number: int, found: MeasuredPair | None) -> Outcome:
         pair, split, seconds = self.pairs[number], self.splits[number], self.seconds[number]
         if found is None:
             return Outcome(pair, split, "failed", seconds, fault=self.faults[number])
-        reasons = Counter(one.reason or "" for one in patches if one.slide == number)
+        reasons = Counter(one.reason or "" for one in self.patches if one.slide == number)
         kept = reasons.pop("", 0)
         if not kept:
             most = ", ".join(f"{name} {count}" for name, count in reasons.most_common(3)) or "glass"
@@ -292,10 +288,12 @@ class _Job:
             self.faults.get(number, ""),
         )
 
-    def row(self, patch: Patch, found: MeasuredPair) -> dict[str, Any]:
+    def row(self, patch: Patch) -> dict[str, Any]:
         """A patch as a line of the tables; ``x`` and ``y`` are px of the H&E slide's level 0."""
-        pair, grid, one = found.pair, self.settings.grid, patch.candidate
+        found, grid, one = self.measured[patch.slide], self.settings.grid, patch.candidate
+        assert found is not None
         assert found.transform.fixed_mpp is not None
+        pair = found.pair
         scale = grid.mpp / found.transform.fixed_mpp
         quality = {} if one.quality is None else asdict(one.quality)
         return {

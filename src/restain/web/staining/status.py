@@ -7,7 +7,7 @@ from typing import Any
 
 from restain.errors import RestainError
 from restain.stain.figures import SlideFigures
-from restain.stain.steps import PREPARED, STAINED
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.web.library import Library
 from restain.web.pages import image_layer
 from restain.web.staining.jobs import Job, State
