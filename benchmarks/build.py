@@ -28,7 +28,7 @@ from restain.dataset_builder.windows import MeasuredPair, measure_pair
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, SlideTruth, read_slide_truth, write_phantom_slide
-from restain.phantom.slide_truth import TRUTH
+from restain.phantom.slide_plan import TRUTH
 from restain.slides import rasterize
 from restain.slides.geojson import Polygon
 

@@ -32,7 +32,7 @@ from restain.cohort import FieldReading, PatientReading, SlideReading, read_fiel
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.slide import write_phantom_slide
-from restain.phantom.slide_truth import SlideTruth
+from restain.phantom.slide_plan import SlideTruth
 from restain.slides import DensitySlide, open_slide, tissue_mask
 from restain.stain import Model, load
 

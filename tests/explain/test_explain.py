@@ -63,7 +63,7 @@ def he(phantom: Path) -> Path:
     return phantom / "HE" / "test" / "00001_test_3+.png"
 
 
-def whole_page(out: Path) -> str:
+def read_page(out: Path) -> str:
     page = (out / "explain.html").read_text(encoding="utf-8")
     assert NOTICE in page
     assert "<script" not in page
@@ -80,7 +80,7 @@ def test_an_image_is_explained(bundle: Path, he: Path, tmp_path: Path) -> None:
     found = explain_image(
         he, tmp_path, model=bundle, points=points, level=Her2Level.TWO, progress=lambda *at: steps.append(at)
     )
-    page = whole_page(tmp_path)
+    page = read_page(tmp_path)
     assert found.path == tmp_path / "explain.html"
     assert steps == sorted(steps)
     assert steps[-1][0] == steps[-1][1]
@@ -100,11 +100,11 @@ def test_an_image_is_explained(bundle: Path, he: Path, tmp_path: Path) -> None:
         assert picture.info["notice"] == NOTICE
 
 
-def test_without_a_point_the_most_stained_place_is_taken_and_a_window_is_told(
+def test_without_a_point_the_most_stained_place_is_taken_and_a_window_is_reported(
     bundle: Path, he: Path, tmp_path: Path
 ) -> None:
     found = explain_image(he, tmp_path, model=bundle, window=48)
-    assert "No point was given" in whole_page(tmp_path)
+    assert "No point was given" in read_page(tmp_path)
     assert any("only windows of it were explained" in s for s in found.sentences)
 
 
@@ -114,7 +114,7 @@ def test_a_model_without_classifier_attention_or_stain_output(he: Path, tmp_path
         explain_image(he, tmp_path / "out", model=plain, level=Her2Level.ONE)
     found = explain_image(he, tmp_path / "out", model=plain, points=[Point(30, 30)], window=48)
     assert "no level is explained" in found.sentences[0]
-    assert "The model has no attention" in whole_page(tmp_path / "out")
+    assert "The model has no attention" in read_page(tmp_path / "out")
 
 
 def test_points_are_in_the_sources_pixels(bundle: Path, he: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_image_of_a_few_pixels_is_refused(bundle: Path, tmp_path: Path) -> No
 def test_the_check_measures_every_map_and_repeats_itself(bundle: Path, phantom: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     found = check_phantom(phantom, tmp_path, model=bundle, progress=lambda *at: steps.append(at))
-    page = whole_page(tmp_path)
+    page = read_page(tmp_path)
     assert steps == sorted(steps)
     assert steps[-1] == (200, 200)
     result = json.loads((tmp_path / "explain.json").read_text())

@@ -55,11 +55,11 @@ def test_forward_and_back(distortion: Distortion, seed: int) -> None:
 def test_back_and_forward_but_for_the_gap(distortion: Distortion, seed: int) -> None:
     deformation = draw_deformation(distortion, SIZE, MPP, np.random.default_rng(seed), OUTLINES)
     there = np.random.default_rng(seed).uniform((0, 0), deformation.target, (400, 2))
-    origin = deformation.inverse(there)
-    whole = ~np.isnan(origin[:, 0])
-    assert np.abs(deformation.forward(origin[whole]) - there[whole]).max() < 0.02
+    source = deformation.inverse(there)
+    known = ~np.isnan(source[:, 0])
+    assert np.abs(deformation.forward(source[known]) - there[known]).max() < 0.02
     if distortion.tear_um == 0:
-        assert whole.all()
+        assert known.all()
 
 
 @given(distortion=distortions, seed=st.integers(0, 10_000))
@@ -111,7 +111,7 @@ def test_mirror_scale_and_shift() -> None:
 
 
 @pytest.mark.parametrize("rms", [5.0, 20.0])
-def test_elastic_displacement_has_the_rms_asked_for(rms: float) -> None:
+def test_elastic_displacement_has_the_requested_rms(rms: float) -> None:
     deformation = draw_deformation(Distortion(0, False, 1, (0, 0), rms, 0, False), SIZE, MPP, np.random.default_rng(3))
     far = np.random.default_rng(0).uniform(-1e6, 1e6, (20_000, 2))
     moved = np.hypot(*(deformation.forward(far) - far).T) * MPP

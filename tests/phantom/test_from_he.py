@@ -100,7 +100,7 @@ def test_what_is_no_picture_is_one_sentence(tmp_path: Path) -> None:
         read_image(tmp_path / "deep.tif")
 
 
-def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> None:
+def test_unusable_images_are_named(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(RestainError, match="does not exist"):
         find_images([tmp_path / "nowhere"])
     with pytest.raises(RestainError, match="holds no image"):

@@ -30,14 +30,14 @@ def test_it_shows_the_tissue_that_was_drawn_with_all_its_stain_but_smoother() ->
 
 
 def test_a_data_set_of_them_goes_on_and_is_read_like_any_other(tmp_path: Path) -> None:
-    given = {"pairs": 3, "size": 128, "seed": 2, "mpp": 0.5, "test_share": 0.34, "scanned_at": 0.25}
-    write_phantom(tmp_path / "set", **given)
-    assert write_phantom(tmp_path / "set", **given).written == 0
+    options = {"pairs": 3, "size": 128, "seed": 2, "mpp": 0.5, "test_share": 0.34, "scanned_at": 0.25}
+    write_phantom(tmp_path / "set", **options)
+    assert write_phantom(tmp_path / "set", **options).written == 0
     pairs = open_pairs([tmp_path / "set"])
     assert len(pairs.split("train")) + len(pairs.split("val")) == 2
     truth = next((tmp_path / "set" / "truth" / "train").glob("*.tif"))
     assert read_truth(truth).shape == (128, 128)
     with pytest.raises(RestainError, match="other parameters"):
-        write_phantom(tmp_path / "set", **{**given, "scanned_at": 0.4})
+        write_phantom(tmp_path / "set", **{**options, "scanned_at": 0.4})
     with pytest.raises(RestainError, match=r"not at 0\.6"):
-        write_phantom(tmp_path / "other", **{**given, "scanned_at": 0.6})
+        write_phantom(tmp_path / "other", **{**options, "scanned_at": 0.6})

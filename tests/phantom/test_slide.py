@@ -94,22 +94,22 @@ def test_killed_and_called_again_gives_the_same_files(step: int, small: SlideTru
     assert digests(tmp_path / "pair") == digests(small.folder)
 
 
-def test_what_is_finished_is_kept_and_more_can_be_asked_for(tmp_path: Path) -> None:
+def test_what_is_finished_is_kept_and_more_can_be_requested(tmp_path: Path) -> None:
     out = tmp_path / "pair"
-    ask = functools.partial(write, out, size=SMALL, mixture=ALONE, deformation=None)
-    first = ask(ihc=False)
+    make = functools.partial(write, out, size=SMALL, mixture=ALONE, deformation=None)
+    first = make(ihc=False)
     stamp = (out / "he.ome.tiff").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
-    again = ask(ihc=False, progress=lambda done, total: told.append((done, total)))
-    assert told == []
+    calls: list[tuple[int, int]] = []
+    again = make(ihc=False, progress=lambda done, total: calls.append((done, total)))
+    assert calls == []
     assert again.files == first.files == {"he": "he.ome.tiff"}
-    more = ask(progress=lambda done, total: told.append((done, total)))
+    more = make(progress=lambda done, total: calls.append((done, total)))
     assert more.files == {"he": "he.ome.tiff", "ihc": "ihc.ome.tiff"}
     assert (out / "he.ome.tiff").stat().st_mtime_ns == stamp
-    assert told[-1][0] == told[-1][1]
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1][0] == calls[-1][1]
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     with pytest.raises(RestainError, match="other parameters"):
-        ask(seed=5)
+        make(seed=5)
 
 
 def test_another_seed_gives_other_islands(pair: SlideTruth) -> None:
@@ -123,11 +123,11 @@ def test_the_slides_say_that_they_are_synthetic_and_how_large(pair: SlideTruth) 
         notice = read_metadata(path)["notice"]
         assert "synthetic" in notice
         assert "never real" in notice
-        with open_slide(path) as opened:
-            assert opened.size == size
-            assert opened.mpp == pytest.approx(MPP)
-            assert not opened.faults
-            assert len(opened.levels) > 1
+        with open_slide(path) as slide_file:
+            assert slide_file.size == size
+            assert slide_file.mpp == pytest.approx(MPP)
+            assert not slide_file.faults
+            assert len(slide_file.levels) > 1
 
 
 def test_openslide_and_tifffile_see_the_same_levels(pair: SlideTruth) -> None:
@@ -153,15 +153,15 @@ def test_the_truth_reads_back(pair: SlideTruth) -> None:
     assert [p.area * MPP**2 / 1e6 for p in outlines] == pytest.approx([i.area_mm2 for i in pair.plan.islands])
 
 
-def test_area_shares_are_those_asked_for(pair: SlideTruth) -> None:
+def test_area_shares_are_those_requested(pair: SlideTruth) -> None:
     assert pair.plan.level_shares == pytest.approx(MIXTURE, abs=0.002)
     assert pair.plan.tissue_share == pytest.approx(0.35, abs=0.02)
     assert sum(pair.plan.tumour_area_shares.values()) == pytest.approx(1)
 
 
 def test_tissue_is_found_where_the_truth_has_it(pair: SlideTruth) -> None:
-    with open_slide(pair.folder / pair.files["he"]) as opened:
-        found = tissue_mask(opened, 4.0)
+    with open_slide(pair.folder / pair.files["he"]) as slide_file:
+        found = tissue_mask(slide_file, 4.0)
     size = Size(found.mask.shape[1], found.mask.shape[0])
     true = rasterize([Polygon(i.outline) for i in pair.plan.islands], size, found.mpp / MPP)
     inked = rasterize([Polygon(mark.outline) for mark in pair.plan.pens], size, found.mpp / MPP)
@@ -371,8 +371,8 @@ def test_command(tmp_path: Path) -> None:
     assert truth.plan.size == Size(1200, 1000)
     assert set(truth.files) == {"he"}
     assert truth.plan.deformation.rotation_deg == 30
-    with open_slide(out / "he.ome.tiff") as opened:
-        assert opened.read(Region(Point(0, 0), Size(10, 10)), 0.5).shape == (10, 10, 3)
+    with open_slide(out / "he.ome.tiff") as slide_file:
+        assert slide_file.read(Region(Point(0, 0), Size(10, 10)), 0.5).shape == (10, 10, 3)
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,24 @@ def test_each_image_of_a_file_is_an_entry_of_its_own(tmp_path: Path):
     (tmp_path / "fields.ome.tif").unlink()
     with pytest.raises(RequestError):
         library.get(first.id)
+
+
+def test_an_outline_is_served_for_its_own_stain_alone(server):
+    he, virtual = server.id_of(HE), server.id_of(VIRTUAL)
+    assert server.image(HE, f"outlines/{virtual}/ood").status_code == 200
+    assert server.image(HE, f"outlines/{he}/tissue").status_code == 200
+    for other in (f"outlines/{he}/ood", f"outlines/{virtual}/tissue", f"outlines/{server.id_of(IHC)}/ood"):
+        assert server.image(HE, other).status_code == 404
+
+
+def test_a_pair_of_one_name_is_not_called_registered(server):
+    pair = server.get("/?q=BCI/HE", headers={"Accept-Language": "en"}).text
+    assert "paired by name, alignment not checked" in pair
+    assert "Registered IHC" not in pair
+    assert "Registered IHC" in server.get(f"/?q={HE}", headers={"Accept-Language": "en"}).text
+    assert (
+        "alignment not checked"
+        in server.get(
+            f"/view/{server.id_of('BCI/HE/train/00001_train_2+.png')}", headers={"Accept-Language": "en"}
+        ).text
+    )

@@ -253,6 +253,18 @@ def test_keys_switch_layouts_and_overlays(open_page, server):
     assert not page.get_by_role("dialog").is_visible()
 
 
+def test_overlays_are_those_of_the_stain_that_is_compared(open_page, server):
+    page = viewer(open_page, server, query="?mode=side&dab=0.7&ood=1&tissue=1")
+    page.wait_for_selector("path.ood")
+    assert page.locator("#dab-owner").inner_text() == f"of {VIRTUAL}"
+    assert page.locator("#tissue-owner").inner_text() == f"of {HE}"
+    page.locator("#beside").select_option(server.id_of(IHC))
+    page.wait_for_selector("path.ood", state="detached")
+    assert page.locator("#dab").is_disabled()
+    assert page.locator("#ood").is_disabled()
+    assert page.locator("#tissue").is_checked()
+
+
 def saved(page) -> None:
     page.wait_for_function("() => document.getElementById('saved').textContent === 'Saved'")
 

@@ -82,14 +82,10 @@ def baseline_of(he: NDArray[np.uint8], kind: Baseline, mpp: float) -> Floats:
 def integrated_gradients(
     target: Target, he: NDArray[np.uint8], baseline: Floats, *, steps: int = 32, batch: int = 1
 ) -> Attribution:
-    """Integrated gradients (Sundararajan et al., ICML 2017) from ``baseline`` to ``he``, summed over colours.
+    """Integrated gradients (Sundararajan et al., ICML 2017), summed over colours.
 
-    Args:
-        target: what is explained; it needs a gradient.
-        he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255].
-        steps: points on the straight line (Gauss–Legendre).
-        batch: points per call of the network.
+    The path is the straight line from ``baseline`` ``(H, W, 3)`` in [0, 255] to ``he`` ``(H, W, 3)`` uint8, with ``steps``
+    points (Gauss–Legendre); ``batch`` points go into one call of the network.
     """
     x, start = batch_of(he), batch_of(baseline)
     attribution = IntegratedGradients(target).attribute(
@@ -106,13 +102,8 @@ def occlusion(
 ) -> Attribution:
     """Occlusion (Zeiler & Fergus, ECCV 2014): per pixel the target's mean loss over the patches that cover it.
 
-    Args:
-        target: what is explained.
-        he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255]; replaces the image inside a patch.
-        patch: side of the patches in px; at most that of the image.
-        step: px between patches, at most ``patch``.
-        batch: patches per call of the network.
+    ``baseline`` replaces ``he`` (both as in :func:`integrated_gradients`) inside a patch of ``patch`` px, at most the
+    image's side. Patches lie ``step`` px apart; ``batch`` of them go into one call of the network.
     """
     patch = min(patch, *he.shape[:2])
     attribution = Occlusion(target).attribute(

@@ -73,20 +73,11 @@ def curve(
     seed: int,
     ends: tuple[float, float],
 ) -> Floats:
-    """Deletion or insertion curve (Petsiuk et al., BMVC 2018): the target, as patches change in the map's order.
+    """Deletion or insertion curve (Petsiuk et al., BMVC 2018): ``(steps + 1,)`` values of the target.
 
-    Args:
-        target: what is explained.
-        he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255]; replaces deleted patches.
-        values: ``(H, W)`` the map; the patches with the highest mean change first.
-        insert: insert the image into the baseline, instead of deleting it.
-        steps: number of equal parts in which the patches change.
-        seed: breaks ties.
-        ends: the target on the image and on the baseline, which all maps share.
-
-    Returns:
-        ``(steps + 1,)`` values of the target, first to last.
+    The patches with the highest mean of the map ``values`` ``(H, W)`` change first, in ``steps`` equal parts: from ``he``
+    ``(H, W, 3)`` uint8 to ``baseline`` ``(H, W, 3)`` in [0, 255], or with ``insert`` the other way. ``ends`` are the
+    target on the image and on the baseline, which all maps share; ``seed`` breaks ties.
     """
     number, order = patch_order(values, np.random.default_rng([seed]))
     rank = np.empty(len(order), np.int64)

@@ -13,24 +13,11 @@ from scipy import ndimage
 
 from restain.bundle import Bundle, load_bundle
 from restain.errors import RestainError
+from restain.explain import maps, page
 from restain.explain.attention import AttentionFigures, AttentionMap
 from restain.explain.attribution import Attribution, Baseline, CallCounter
 from restain.explain.classes import ClassShare, class_shares, find_classes
 from restain.explain.faithfulness import smoothed
-from restain.explain.maps import (
-    DAB_EFFORT,
-    DAB_WINDOW,
-    LEAST_DAB,
-    LEVEL_EFFORT,
-    LEVEL_WINDOW,
-    DabMaps,
-    LevelMaps,
-    cut,
-    explain_dab,
-    explain_level,
-    window_around,
-)
-from restain.explain.page import ExplainReport, Provenance, overlay, picture, save, side_by_side, top_of, write_report
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.files import make_folder
 from restain.geometry import Point, Region, same_mpp
@@ -98,7 +85,11 @@ class PointResult:
 
     @property
     def sentence(self) -> str:
-        little = "" if self.dab_od >= LEAST_DAB else f" (below {LEAST_DAB:g} OD there is almost nothing to explain)"
+        little = (
+            ""
+            if self.dab_od >= maps.LEAST_DAB
+            else f" (below {maps.LEAST_DAB:g} OD there is almost nothing to explain)"
+        )
         mean = f"the model's mean DAB over {DISC_UM:g} µm is {self.dab_od:.3f} OD{little}"
         return f"At {self.point_px[0]},{self.point_px[1]}: {mean}. {preferred_classes(self.maps)}"
 
@@ -128,7 +119,7 @@ def explain_image(
     window: int | None = None,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
-) -> ExplainReport:
+) -> page.ExplainReport:
     """Explain one image; writes ``explain.html``, ``explain.json`` and the overlays as PNG into ``out``.
 
     The level is explained on a window around the first point, or the middle; the DAB of each point on a smaller window
@@ -163,20 +154,20 @@ def explain_image(
     make_folder(out)
 
     middle = points[0] if points else Point(he.shape[1] // 2, he.shape[0] // 2)
-    region = window_around(he.shape, middle, window or LEVEL_WINDOW)
-    places = list(points) or [_most_stained(bundle, cut(he, region), region.origin)]
-    windows = [window_around(he.shape, place, window or DAB_WINDOW) for place in places]
-    level_calls = 0 if classifier is None else LEVEL_EFFORT.calls(region.size)
-    calls = CallCounter(level_calls + sum(DAB_EFFORT.calls(one.size) for one in windows), progress)
+    region = maps.window_around(he.shape, middle, window or maps.LEVEL_WINDOW)
+    places = list(points) or [_most_stained(bundle, maps.cut(he, region), region.origin)]
+    windows = [maps.window_around(he.shape, place, window or maps.DAB_WINDOW) for place in places]
+    level_calls = 0 if classifier is None else maps.LEVEL_EFFORT.calls(region.size)
+    calls = CallCounter(level_calls + sum(maps.DAB_EFFORT.calls(one.size) for one in windows), progress)
 
     stem, shown_level, shown_points = stem_of(source), None, []
     if classifier is not None:
-        found = explain_level(classifier, cut(he, region), scale, calls, level=level, baseline=baseline)
+        found = maps.explain_level(classifier, maps.cut(he, region), scale, calls, level=level, baseline=baseline)
         shown_level = _level_result(found, scale, out, f"{stem}.level")
     for number, (place, own) in enumerate(zip(places, windows, strict=True), 1):
         local = Point(place.x - own.origin.x, place.y - own.origin.y)
-        maps = explain_dab(network, cut(he, own), local, scale, calls, baseline=baseline)
-        shown_points.append(_point_result(maps, place, own, scale, out, f"{stem}.point{number}"))
+        answer = maps.explain_dab(network, maps.cut(he, own), local, scale, calls, baseline=baseline)
+        shown_points.append(_point_result(answer, place, own, scale, out, f"{stem}.point{number}"))
     sentences = [NO_LEVEL if shown_level is None else shown_level.sentence, *(p.sentence for p in shown_points)]
     if max(he.shape[:2]) > max(region.size.width, region.size.height):
         sentences.append(
@@ -187,9 +178,9 @@ def explain_image(
     result = ImageResult(source.name, scale, side, shown_level, shown_points, sentences)
     facts = [("resolution", f"{scale} µm/px")]
     title = f"What drives the result: {source.name}"
-    by = Provenance.of(bundle, baseline, command)
-    path = write_report(out, "image.html.j2", result, by, facts, title=title, chosen=bool(points))
-    return ExplainReport(path, tuple(sentences))
+    by = page.Provenance.of(bundle, baseline, command)
+    path = page.write_report(out, "image.html.j2", result, by, facts, title=title, chosen=bool(points))
+    return page.ExplainReport(path, tuple(sentences))
 
 
 NO_LEVEL = "The model has no label feature, so no level is explained, only the DAB."
@@ -224,7 +215,7 @@ def _most_stained(bundle: Bundle, window: NDArray[np.uint8], corner: Point) -> P
 
 
 def _map_results(
-    maps: Sequence[Attribution],
+    attributions: Sequence[Attribution],
     he: NDArray[np.uint8],
     classes: NDArray[np.uint8],
     mpp: float,
@@ -233,30 +224,30 @@ def _map_results(
     point: Point | None = None,
 ) -> list[MapResult]:
     results = []
-    for one in maps:
+    for one in attributions:
         values = smoothed(one.values, mpp)
-        file = save(out, f"{name}.{one.method}", picture(overlay(he, values), point, mpp))
+        file = page.save(out, f"{name}.{one.method}", page.picture(page.overlay(he, values), point, mpp))
         shares = class_shares(values, classes)
-        results.append(MapResult(one.method, file, top_of(values), one.completeness, shares))
+        results.append(MapResult(one.method, file, page.top_of(values), one.completeness, shares))
     return results
 
 
-def _level_result(found: LevelMaps, mpp: float, out: Path, name: str) -> LevelResult:
+def _level_result(found: maps.LevelMaps, mpp: float, out: Path, name: str) -> LevelResult:
     probabilities = dict(zip([level.text for level in Her2Level], found.probabilities.tolist(), strict=True))
     predicted = Her2Level(int(found.probabilities.argmax())).text
-    maps = _map_results(found.attributions, found.he, find_classes(found.he, mpp), mpp, out, name)
-    he = save(out, f"{name}.he", picture(found.he))
-    return LevelResult(found.level.text, predicted, probabilities, he, maps)
+    shown = _map_results(found.attributions, found.he, find_classes(found.he, mpp), mpp, out, name)
+    he = page.save(out, f"{name}.he", page.picture(found.he))
+    return LevelResult(found.level.text, predicted, probabilities, he, shown)
 
 
-def _point_result(found: DabMaps, place: Point, window: Region, mpp: float, out: Path, name: str) -> PointResult:
+def _point_result(found: maps.DabMaps, place: Point, window: Region, mpp: float, out: Path, name: str) -> PointResult:
     classes = find_classes(found.he, mpp)
     return PointResult(
         point_px=(place.x, place.y),
         window_corner_px=(window.origin.x, window.origin.y),
         dab_od=found.dab,
-        he=save(out, f"{name}.he", picture(found.he, found.point, mpp)),
-        virtual=save(out, f"{name}.virtual", picture(found.virtual, found.point, mpp)),
+        he=page.save(out, f"{name}.he", page.picture(found.he, found.point, mpp)),
+        virtual=page.save(out, f"{name}.virtual", page.picture(found.virtual, found.point, mpp)),
         maps=_map_results(found.attributions, found.he, classes, mpp, out, name, found.point),
         classes_of_dab=class_shares(found.density, classes),
         attention=[
@@ -265,22 +256,24 @@ def _point_result(found: DabMaps, place: Point, window: Region, mpp: float, out:
     )
 
 
-def _attention_result(attention: AttentionMap, found: DabMaps, mpp: float, out: Path, name: str) -> AttentionResult:
+def _attention_result(
+    attention: AttentionMap, found: maps.DabMaps, mpp: float, out: Path, name: str
+) -> AttentionResult:
     def shown(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
         values = attention.on_pixels(weights, (found.he.shape[0], found.he.shape[1]))
-        return picture(overlay(found.he, values, attention=True), found.point, mpp)
+        return page.picture(page.overlay(found.he, values, attention=True), found.point, mpp)
 
     return AttentionResult(
         **vars(attention.figures(found.point, mpp)),
-        picture=save(out, name, shown(attention.mean)),
-        heads_picture=save(out, f"{name}.heads", side_by_side([shown(head) for head in attention.heads])),
+        picture=page.save(out, name, shown(attention.mean)),
+        heads_picture=page.save(out, f"{name}.heads", page.side_by_side([shown(head) for head in attention.heads])),
     )
 
 
-def preferred_classes(maps: list[MapResult]) -> str:
+def preferred_classes(results: list[MapResult]) -> str:
     """A sentence that names the class with the largest share of each map's positive part."""
     parts = []
-    for one in maps:
+    for one in results:
         found = [(item.share, item) for item in one.classes if item.share is not None]
         if found:
             share, item = max(found, key=lambda pair: pair[0])

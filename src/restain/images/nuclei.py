@@ -101,15 +101,14 @@ def find_nuclei(he: NDArray[np.uint8], mpp: float) -> Nuclei:
     keep[0] = False
     number = np.zeros(len(area), dtype=np.int32)
     number[keep] = np.arange(1, keep.sum() + 1)
-    x, y, diameter, elongation, darkness = (
-        values[keep].astype(np.float32) for values in (x, y, 2 * np.sqrt(area_um / np.pi), elongation, darkness)
-    )
+    found = (x, y, 2 * np.sqrt(area_um / np.pi), elongation, darkness)
+    x32, y32, diameter, elongation32, darkness32 = (values[keep].astype(np.float32) for values in found)
     labels = number[labels]
     return Nuclei(
-        x=x,
-        y=y,
+        x=x32,
+        y=y32,
         diameter_um=diameter,
-        kind=_kinds(labels, x, y, diameter, elongation, darkness, mpp),
+        kind=_kinds(labels, x32, y32, diameter, elongation32, darkness32, mpp),
         labels=labels,
         cover=ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.3 / mpp),
         hematoxylin=hema,

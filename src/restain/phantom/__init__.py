@@ -14,8 +14,8 @@ from restain.phantom.pair import PhantomPair as PhantomPair
 from restain.phantom.pair import make_pair as make_pair
 from restain.phantom.pair import pair_from_image as pair_from_image
 from restain.phantom.slide import write_phantom_slide as write_phantom_slide
-from restain.phantom.slide_truth import SlideTruth as SlideTruth
-from restain.phantom.slide_truth import read_slide_truth as read_slide_truth
+from restain.phantom.slide_plan import SlideTruth as SlideTruth
+from restain.phantom.slide_plan import read_slide_truth as read_slide_truth
 from restain.phantom.tissue import Tissue as Tissue
 from restain.phantom.truth import read_record as read_record
 from restain.phantom.truth import read_truth as read_truth

@@ -138,28 +138,21 @@ def write_phantom(
         RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or an image
             cannot be read or used.
     """
-    least, images = f"{LEAST_FIELD_UM:.0f} µm", find_images(from_he)
+    images = find_images(from_he)
+    he_mpp = mpp if from_he_mpp is None else from_he_mpp
+    fits = size * mpp >= LEAST_FIELD_UM and size <= 8192
+    scans = scanned_at is None or (not images and 0.05 <= scanned_at <= mpp)
     for wrong, sentence in (
         (pairs < 1, f"A phantom needs at least one pair, not {pairs}."),
         (not 0.05 <= mpp <= 4, f"The phantom's mpp must lie between 0.05 and 4 µm per px, not at {mpp}."),
-        (
-            from_he_mpp is not None and not 0.05 <= from_he_mpp <= 4,
-            f"The mpp of the H&E images must lie between 0.05 and 4 µm per px, not at {from_he_mpp}.",
-        ),
-        (
-            size * mpp < LEAST_FIELD_UM or size > 8192,
-            f"Phantom images of {size} px at {mpp} µm/px are out of range: they must show at least {least} and be at "
-            "most 8192 px wide.",
-        ),
+        (not 0.05 <= he_mpp <= 4, f"The mpp of the H&E images must lie between 0.05 and 4 µm per px, not at {he_mpp}."),
+        (not fits, f"Images must be {LEAST_FIELD_UM:.0f} µm to 8192 px wide, not {size} px at {mpp} µm/px."),
         (not levels, "A phantom needs at least one HER2 level."),
         (seed < 0, f"A seed must be 0 or greater, not {seed}."),
         (not 0 <= test_share <= 1, f"The test share must lie between 0 and 1, not at {test_share}."),
         (not 0 <= misalign_um <= 200, f"The misalignment must lie between 0 and 200 µm, not at {misalign_um}."),
         (workers < 1, f"At least one worker is needed, not {workers}."),
-        (
-            scanned_at is not None and (bool(images) or not 0.05 <= scanned_at <= mpp),
-            f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.",
-        ),
+        (not scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
         (
             bool(images) and set(levels) != set(Her2Level),
             "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
@@ -183,7 +176,7 @@ def write_phantom(
     } | ({} if scanned_at is None else {"scanned_at": scanned_at})
     n_train = pairs - round(pairs * test_share)
     by_split = _split_images(images, n_train, pairs - n_train, seed)
-    options = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
+    options: dict[str, Any] = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
     jobs = []
     for index in range(pairs):
         split, number = ("train", index) if index < n_train else ("test", index - n_train)

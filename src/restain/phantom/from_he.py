@@ -69,17 +69,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 def draw_crop(
     image: NDArray[np.uint8], name: str, rng: np.random.Generator, *, size: int, scale: float
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """Cut a random square with enough tissue.
-
-    Args:
-        image: ``(H, W, 3)`` uint8 RGB.
-        name: name of the image, for errors.
-        rng: source of randomness.
-        size: height and width of the result in px.
-        scale: px of the result per px of the image; 1 keeps the pixels.
+    """Cut a random square with enough tissue out of ``image`` ``(H, W, 3)`` uint8, called ``name`` in errors.
 
     Returns:
-        ``(size, size, 3)`` uint8, and the crop's top-left corner ``[x, y]`` in the image.
+        ``(size, size, 3)`` uint8 with ``scale`` px per px of the image, and the crop's corner ``[x, y]`` in the image.
 
     Raises:
         RestainError: if the image is smaller than the crop, or no crop has enough tissue.

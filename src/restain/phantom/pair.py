@@ -53,19 +53,6 @@ class PhantomPair:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Misalignment:
-    """The elastic field that moves an IHC; depends on the data set's seed and the pair's index."""
-
-    rms_um: float
-    bump_um: float
-    seed: int
-    index: int
-
-    def record(self) -> dict[str, Any] | None:
-        return asdict(self) if self.rms_um > 0 else None
-
-
 def make_pair(
     seed: int,
     index: int,
@@ -100,9 +87,8 @@ def make_pair(
     noise = None if noiseless else np.random.default_rng([seed, index, 2])
     he = expose(as_seen(he_densities(tissue, rng), of_he, mpp), of_he, rng=noise)
     dab = tissue_dab(tissue, rng)
-    moved = _Misalignment(misalign_um, FIELD_BUMP_UM, seed, index)
-    ihc, truth = _ihc(counterstain(tissue, rng), dab, of_ihc, mpp, moved, noiseless)
-    record = {"style": tissue.style, "he": asdict(of_he), "ihc": asdict(of_ihc), "misalignment": moved.record()}
+    ihc, truth, record = _ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
+    record = {"style": tissue.style, "he": asdict(of_he), **record}
     return PhantomPair(he, ihc, truth, tissue.cells.inside(size), level, record)
 
 
@@ -134,17 +120,12 @@ def pair_from_image(
     """Cut a crop out of a real H&E image, find its cells, and render the IHC that the phantom's rule gives them.
 
     The crop keeps the image's pixels; it is resampled only where ``image_mpp`` differs from ``mpp``. The cells found
-    decide the level.
+    decide the level. See :func:`make_pair` for the other parameters.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         name: name of the image for the record and for errors.
-        seed: seed of the data set.
-        index: index of the pair in the data set.
-        size: height and width of the crop in px.
-        mpp: micrometres per pixel of the crop.
         image_mpp: micrometres per pixel of the image; None for ``mpp``.
-        misalign_um: RMS of the elastic field that moves the IHC, in µm.
 
     Raises:
         RestainError: if the image is too small, or has too little tissue.
@@ -154,12 +135,10 @@ def pair_from_image(
     found = find_tissue(he, mpp, rng)
     appearance = ihc_appearance(np.random.default_rng([seed, index, 1]))
     dab = membrane_dab(found.territory, found.cells, found.cover, mpp, rng)
-    moved = _Misalignment(misalign_um, FIELD_BUMP_UM, seed, index)
-    ihc, truth = _ihc(found.counterstain, dab, appearance, mpp, moved)
+    ihc, truth, record = _ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
     tumour = found.cells.tumour
-    record = {"source": name, "corner_px": corner, "ihc": asdict(appearance), "misalignment": moved.record()}
     level = asco_cap_level(tumour.completeness, tumour.dab_od)
-    return PhantomPair(he, ihc, truth, found.cells, level, record)
+    return PhantomPair(he, ihc, truth, found.cells, level, {"source": name, "corner_px": corner, **record})
 
 
 def _ihc(
@@ -167,21 +146,24 @@ def _ihc(
     dab: Floats,
     appearance: Appearance,
     mpp: float,
-    moved: _Misalignment,
+    misalign_um: float,
+    key: tuple[int, int],
     noiseless: bool = False,
-) -> tuple[NDArray[np.uint8], Floats]:
-    """Photograph the IHC section, moved by the pair's field: the image, and the DAB density in it."""
+) -> tuple[NDArray[np.uint8], Floats, dict[str, Any]]:
+    """Photograph the IHC section, moved by the field of ``(seed, index)``: the image, its DAB density, and the record."""
+    moved = {"rms_um": misalign_um, "bump_um": FIELD_BUMP_UM, "seed": key[0], "index": key[1]}
     layers = np.stack([hematoxylin, dab], axis=-1).astype(np.float32)
-    if moved.rms_um > 0:
+    if misalign_um > 0:
         shape = layers.shape[:2]
-        field = misalignment_field(shape, mpp=mpp, rms_um=moved.rms_um, seed=moved.seed, index=moved.index)
+        field = misalignment_field(shape, mpp=mpp, rms_um=misalign_um, seed=key[0], index=key[1])
         at = np.mgrid[0 : shape[0], 0 : shape[1]] + field
         layers = np.stack(
             [ndimage.map_coordinates(layers[..., i], at, order=1, mode="mirror") for i in range(2)], axis=-1
         )
     seen = as_seen(layers, appearance, mpp)
-    noise = None if noiseless else np.random.default_rng([moved.seed, moved.index, 4])
-    return expose(seen, appearance, rng=noise), seen[..., 1]
+    noise = None if noiseless else np.random.default_rng([*key, 4])
+    record = {"ihc": asdict(appearance), "misalignment": moved if misalign_um > 0 else None}
+    return expose(seen, appearance, rng=noise), seen[..., 1], record
 
 
 def _scanned(pair: PhantomPair, size: int, scanned_at: float, key: tuple[int, int]) -> PhantomPair:

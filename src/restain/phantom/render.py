@@ -68,34 +68,29 @@ def _white(rng: np.random.Generator, low: float, tint: float) -> tuple[float, fl
     return r, g, b
 
 
+def _camera(
+    rng: np.random.Generator, shading: float, blur_um: tuple[float, float], noise: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Shading, its angle, blur and noise, drawn from their ranges."""
+    return rng.uniform(0, shading), rng.uniform(0, 2 * np.pi), rng.uniform(*blur_um), rng.uniform(*noise)
+
+
 def he_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an H&E section's appearance: wide, since laboratories differ."""
     towards = rng.uniform((0.2, 0.5), (0.9, 1.05))
     hema = (1 - towards[0]) * np.array(_HE_HEMATOXYLIN[0]) + towards[0] * np.array(_HE_HEMATOXYLIN[1])
     eosin = (1 - towards[1]) * np.array(_HE_EOSIN[0]) + towards[1] * np.array(_HE_EOSIN[1])
     strong = rng.uniform(0.8, 1.2, 2)
-    return Appearance(
-        vectors=(_vector(rng, hema, 0.015), _vector(rng, eosin, 0.02), RED_CELL),
-        strength=(float(strong[0]), float(strong[1]), 1.0),
-        white=_white(rng, 0.90, 0.012),
-        shading=float(rng.uniform(0, 0.04)),
-        shading_angle=float(rng.uniform(0, 2 * np.pi)),
-        blur_um=float(rng.uniform(0.22, 0.42)),
-        noise=float(rng.uniform(1.0, 2.2)),
-    )
+    vectors = (_vector(rng, hema, 0.015), _vector(rng, eosin, 0.02), RED_CELL)
+    strength = (float(strong[0]), float(strong[1]), 1.0)
+    return Appearance(vectors, strength, _white(rng, 0.90, 0.012), *_camera(rng, 0.04, (0.22, 0.42), (1.0, 2.2)))
 
 
 def ihc_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an IHC section's appearance: narrow, since H&E cannot tell it. Stains are hematoxylin and DAB."""
-    return Appearance(
-        vectors=(_vector(rng, _IHC_HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012)),
-        strength=(float(rng.uniform(0.8, 1.2)), float(rng.uniform(0.9, 1.1))),
-        white=_white(rng, 0.935, 0.008),
-        shading=float(rng.uniform(0, 0.015)),
-        shading_angle=float(rng.uniform(0, 2 * np.pi)),
-        blur_um=float(rng.uniform(0.18, 0.30)),
-        noise=float(rng.uniform(1.2, 1.8)),
-    )
+    vectors = (_vector(rng, _IHC_HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012))
+    strength = (rng.uniform(0.8, 1.2), rng.uniform(0.9, 1.1))
+    return Appearance(vectors, strength, _white(rng, 0.935, 0.008), *_camera(rng, 0.015, (0.18, 0.30), (1.2, 1.8)))
 
 
 def expose(densities: Floats, appearance: Appearance, *, rng: np.random.Generator | None) -> NDArray[np.uint8]:
@@ -208,14 +203,8 @@ def membrane_dab(territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: 
     """DAB density of membranes and cytoplasm, ``(H, W)`` in OD units.
 
     The pixels of a territory that touch another one are its cell's perimeter. The ``completeness`` share of it that lies
-    nearest to the nucleus is stained with ``dab_od``. Scores 2 and 3 have DAB in the cytoplasm as well.
-
-    Args:
-        territory: ``(H, W)`` one plus the index of the owning cell, 0 outside epithelium.
-        cells: the cells.
-        cover: ``(H, W)`` nuclear share of a pixel, in [0, 1].
-        mpp: micrometres per pixel.
-        rng: source of the stain's granularity.
+    nearest to the nucleus is stained with ``dab_od``. Scores 2 and 3 have DAB in the cytoplasm as well. ``territory`` and
+    ``cover`` are as in :class:`restain.phantom.tissue.Tissue`.
     """
     shape = territory.shape
     dab = np.zeros(shape, dtype=np.float32)

@@ -21,10 +21,17 @@ from restain.her2 import Her2Level
 from restain.phantom.deform import Distortion
 from restain.phantom.quilting import MOST_GROWN, MOST_TEXTURES, TEXTURE_TILES, Texture, grow_texture
 from restain.phantom.render import Appearance, he_appearance, ihc_appearance
-from restain.phantom.slide_plan import SlidePlan, draw_plan
+from restain.phantom.slide_plan import (
+    NOTE,
+    TRUTH,
+    SlidePlan,
+    SlideTruth,
+    draw_plan,
+    read_slide_truth,
+    write_slide_truth,
+)
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
-from restain.phantom.slide_truth import NOTE, TRUTH, SlideTruth, read_slide_truth, write_slide_truth
-from restain.slides.store import TileStore
+from restain.slides.store import Kind, TileStore
 from restain.slides.writer import read_metadata, write_ome_tiff
 
 Progress = Callable[[int, int], None]
@@ -122,14 +129,12 @@ class SlidePair:
 
     def check(self) -> None:
         """Raise RestainError for a parameter out of range."""
-        width, height, shares = self.size.width, self.size.height, list(self.mixture.values())
+        size, islands = f"{self.size.width}x{self.size.height} px", 1 if self.islands is None else self.islands
+        small = min(self.size.width, self.size.height) * self.mpp < _LEAST_SIDE_UM
+        shares = list(self.mixture.values())
         for wrong, sentence in (
             (not 0.1 <= self.mpp <= 2, f"The slide's mpp must lie between 0.1 and 2 µm per px, not at {self.mpp}."),
-            (
-                min(width, height) * self.mpp < _LEAST_SIDE_UM,
-                f"A phantom slide of {width}x{height} px at {self.mpp} µm is too small: its sides must be at least "
-                f"{_LEAST_SIDE_UM:.0f} µm.",
-            ),
+            (small, f"A slide of {size} at {self.mpp} µm is too small: its least side is {_LEAST_SIDE_UM:.0f} µm."),
             (self.seed < 0, f"A seed must be 0 or greater, not {self.seed}."),
             (
                 not shares or min(shares) < 0 or not 0 < sum(shares) < math.inf,
@@ -139,10 +144,7 @@ class SlidePair:
                 not 0.005 <= self.tissue_share <= 0.8,
                 f"The share of tissue must lie between 0.005 and 0.8, not at {self.tissue_share}.",
             ),
-            (
-                self.islands is not None and not 1 <= self.islands <= 200,
-                f"A phantom slide has 1 to 200 islands of tissue, not {self.islands}.",
-            ),
+            (not 1 <= islands <= 200, f"A phantom slide has 1 to 200 islands of tissue, not {self.islands}."),
         ):
             if wrong:
                 raise RestainError(sentence)
@@ -250,6 +252,7 @@ def _is_finished(path: Path, identity: Mapping[str, str]) -> bool:
 
 def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, steps: _Steps) -> None:
     identity, count = pair.identity(name), pair.tile_count(name)
+    kind: Kind
     kind, mpp = ("dab", pair.mpp * DAB_REDUCTION) if name == "dab" else ("rgb", pair.mpp)
     with TileStore.open(out / f"{name}.part", identity, pair.size_of(name), pair.tile, kind, _QUALITY) as store:
         for row, column in _order(store.grid):

@@ -83,7 +83,7 @@ def refine_elastic(
     for number, grid in enumerate(grids):
         if grid.smoothing < SMOOTHING_PX and (not passes or passes[-1].z_score < FINE_Z):
             break
-        rounds = np.rint(np.linspace(*ends[number : number + 2], MOST_ROUNDS + 1)).astype(int)
+        rounds = np.rint(np.linspace(ends[number], ends[number + 1], MOST_ROUNDS + 1)).astype(int)
         for turn in range(MOST_ROUNDS):
             tell = part(progress, int(rounds[turn]), int(rounds[turn + 1]))
             shifts = match_blocks(fixed, moving, transform, grid, weights, tell)

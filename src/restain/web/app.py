@@ -104,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def error_response(request: Request, error: RequestError) -> Response:
-    """The error as a page where a browser asked for a page, else as JSON with one sentence."""
+    """The error as a page where a browser requested a page, else as JSON with one sentence."""
     if not request.url.path.startswith(("/api/", "/static/")) and request.method == "GET":
         return pages.error_page(request, error)
     sentence = text(language_of(request), error.key, **error.values)

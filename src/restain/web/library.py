@@ -160,7 +160,7 @@ def file_stamp(path: Path) -> str:
 
 
 def _companions(path: Path) -> Iterator[Path]:
-    """The other files that are opened together with this one."""
+    """The other files that belong to a slide."""
     if path.is_dir():
         yield from (one for one in path.rglob("*") if one.is_symlink())
     elif path.suffix.lower() == ".mrxs":

@@ -75,7 +75,7 @@ class Related:
 
 
 class Links:
-    """Relations among the images of one scan; ``images`` are the given ones with the kinds that relations reveal."""
+    """Relations among the images of one scan; ``images`` have the kinds that relations reveal."""
 
     def __init__(self, images: Mapping[str, Image], registered: Sequence[Registered]) -> None:
         self._registered = registered

@@ -32,7 +32,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class ServedStudy:
-    """An open study; ``location`` is its folder or the URL of its database, as given."""
+    """An open study; ``location`` is its folder or the URL of its database."""
 
     id: str
     location: str

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from restain.bundle import Card
 from restain.files import lock, make_folder, write_json
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.sources import slide_name
-from restain.stain.steps import PREPARED, STAINED
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State

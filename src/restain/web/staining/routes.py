@@ -232,7 +232,7 @@ class Staining:
         if form.model not in self.models:
             raise RequestError(422, "error.job_model")
         facts = self.tiles.facts(image)
-        # A stated mpp counts; only without one is the user asked.
+        # A stated mpp counts; without one, the user gives it.
         mpp = None if facts.mpp is not None else form.mpp or 0.0
         if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
             raise RequestError(400, "error.job_mpp", most=f"{MAX_MPP:g}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from restain.errors import RestainError
 from restain.stain.figures import SlideFigures
-from restain.stain.steps import PREPARED, STAINED
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.web.library import Library
 from restain.web.pages import image_layer
 from restain.web.staining.jobs import Job, State
@@ -66,7 +66,7 @@ class JobStatus:
         }
 
     def _phase(self, done: int) -> str:
-        phase = "look" if done < PREPARED else "stain" if done < STAINED else "write"
+        phase = "prepare" if done < PREPARED else "stain" if done < STAINED else "write"
         return self._text(f"stain.phase.{phase}")
 
     def _report(self, path: Path | None) -> tuple[list[list[str]], list[str]]:

@@ -41,10 +41,10 @@ def main(job: Path) -> None:
         stain(json.loads(job.read_bytes()), job.parent, report)
         report(done=True)
     except RestainError as error:
-        from restain.stain.look import NoTissue
+        from restain.stain.plan import NoTissueError
 
-        # The sentence of NoTissue names options of the command line.
-        report(failed="error.job_tissue" if isinstance(error, NoTissue) else str(error))
+        # The sentence of NoTissueError names options of the command line.
+        report(failed="error.job_tissue" if isinstance(error, NoTissueError) else str(error))
     except MemoryError:
         report(failed="error.job_memory")
 

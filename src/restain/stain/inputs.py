@@ -1,4 +1,4 @@
-"""What is given to be stained, a file, an array, a picture of Pillow or an open slide, as a slide."""
+"""Inputs of staining: a file, an array, a Pillow image or an open slide, all as a slide."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class ArraySource(Source):
 
 
 @dataclass(frozen=True)
-class Given:
-    """An open image: ``source`` names it in sentences and results; ``assumed`` where nothing stated its mpp."""
+class InputImage:
+    """An open image: ``source`` names it in messages and results; ``mpp_assumed`` if nothing stated its mpp."""
 
     slide: Slide
     source: Path
-    assumed: bool
+    mpp_assumed: bool
     rgb: Rgb | None = None
 
     def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
@@ -63,10 +63,10 @@ class Given:
 
 
 @contextmanager
-def opened(image: Image, mpp: float, options: StainOptions) -> Iterator[Given]:
-    """Open what is given; an open slide stays open.
+def open_input(image: Image, mpp: float, options: StainOptions) -> Iterator[InputImage]:
+    """Open an image; an open slide stays open.
 
-    A picture or array that states no mpp, and for which the options give none, is taken as being at ``mpp``, the model's.
+    A picture or array without an mpp, of its own or in the options, is taken as being at ``mpp``, the model's.
 
     Raises:
         RestainError: if it cannot be read, is no 8-bit RGB image and cannot be made one exactly, states another mpp than
@@ -75,20 +75,20 @@ def opened(image: Image, mpp: float, options: StainOptions) -> Iterator[Given]:
     if isinstance(image, str | Path):
         path = Path(image)
         with open_slide(path, options.mpp, override_mpp=options.override_mpp) as slide:
-            yield _given(slide, path, mpp)
+            yield _input(slide, path, mpp)
     elif isinstance(image, Slide):
-        yield _given(_at(image, options), image.path, mpp)
+        yield _input(_at(image, options), image.path, mpp)
     else:
         own = None
         if isinstance(image, PIL.Image.Image):
             own, image = _mpp_of(image), _oriented(image)
         rgb = as_rgb(image)
-        yield _given(_at(Slide(ArraySource(rgb, own)), options), Path(ARRAY), mpp, rgb)
+        yield _input(_at(Slide(ArraySource(rgb, own)), options), Path(ARRAY), mpp, rgb)
 
 
-def _given(slide: Slide, source: Path, mpp: float, rgb: Rgb | None = None) -> Given:
+def _input(slide: Slide, source: Path, mpp: float, rgb: Rgb | None = None) -> InputImage:
     assumed = not slide.has_mpp and (slide.is_picture or rgb is not None)
-    return Given(slide.taken_at(mpp) if assumed else slide, source, assumed, rgb)
+    return InputImage(slide.taken_at(mpp) if assumed else slide, source, assumed, rgb)
 
 
 def _at(slide: Slide, options: StainOptions) -> Slide:

@@ -1,9 +1,10 @@
-"""Where a slide is unlike the training images (out of distribution): a score for each tile, kept as the tiles come, and outlines."""
+"""Where a slide is out of distribution: a score for each tile, kept as the tiles come, and outlines."""
 
 from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from restain.ood.features import GLASS_OD
 from restain.ood.features import TILE as SEEN
 from restain.optics import optical_density
 from restain.slides import Polygon, to_polygons
-from restain.stain.figures import OodTiles
 
 LEAST_TISSUE = 0.25
 """Share of tissue below which a piece is not judged."""
@@ -29,11 +29,20 @@ COLOUR = (230, 120, 0)
 _FINER = 8
 
 
+@dataclass(frozen=True)
+class OodTiles:
+    """``judged`` tiles of tissue, those ``above`` the limit of the training images, ``median`` score (None without any)."""
+
+    judged: int
+    above: int
+    median: float | None
+
+
 class TileScores:
     """Scores of a slide's tiles (see :mod:`restain.ood.detector`; above 1 is unlike), as lines of a file that grows.
 
-    Of each tile its fullest piece of 256 px is looked at, since more costs more than it tells. What was written before a kill is
-    read again; safe from many threads.
+    The piece of 256 px of each tile with most tissue is scored. Lines written before a kill are read again; safe from many
+    threads.
 
     Args:
         path: of the lines; made where there is none.
