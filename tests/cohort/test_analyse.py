@@ -65,6 +65,9 @@ def test_slides_are_stained_read_and_put_together(cohort):
     # 250 x 260 µm of each slide are tissue.
     assert patient["tissue_mm2"] == pytest.approx(2 * 0.065, rel=0.1)
     assert sum(patient["shares"].values()) == pytest.approx(1)
+    assert sum(one["mean"] for one in patient["zero_shares"].values()) == pytest.approx(patient["shares"]["0"])
+    for level, interval in patient["share_intervals"].items():
+        assert interval["low"] <= patient["shares"][level] <= interval["high"]
     parts = patient["heterogeneity"]
     assert parts["within"] + parts["between"] == pytest.approx(parts["total"])
     cells = [field["cells"] for slide in patient["slides"] for field in slide["fields"]]

@@ -12,7 +12,7 @@ from scipy import ndimage
 from restain.geometry import Size
 from restain.images import write_png
 from restain.review import create_study, read_definition
-from restain.review.appearance import LEAST_IMAGES, Appearance, appearance, differences
+from restain.review.blinding import LEAST_IMAGES, Appearance, differences, measure_appearance
 from restain.review.definition import StudyDefinition
 
 from .conftest import START, write_study
@@ -43,7 +43,7 @@ def looks(folder: Path, seeds: range, change: Change | None = None, *, jpeg: boo
             Image.fromarray(rgb).save(file := io.BytesIO(), "JPEG", quality=30)
             rgb = np.asarray(Image.open(file))
         write_png(folder / f"{seed}.png", rgb, {})
-        found.append(appearance(folder / f"{seed}.png", SHOWN))
+        found.append(measure_appearance(folder / f"{seed}.png", SHOWN))
     return found
 
 
@@ -73,30 +73,30 @@ def test_equal_modalities_are_not_told_apart(chemical, tmp_path) -> None:
 )
 def test_a_property_that_differs_is_told_with_both_figures(chemical, tmp_path, change, told) -> None:
     said = differences(chemical, looks(tmp_path, range(100, 100 + LEAST_IMAGES), change))
-    assert told <= {sentence.split(" of chemical")[0] for sentence in said}
-    assert all("readers can tell them apart" in sentence for sentence in said)
+    assert told <= {sentence.split(":")[0] for sentence in said}
+    assert all("can tell the modalities apart" in sentence for sentence in said)
 
 
 def test_traces_of_jpeg_are_told(chemical, tmp_path) -> None:
     said = differences(chemical, looks(tmp_path, range(100, 100 + LEAST_IMAGES), jpeg=True))
-    assert any(sentence.startswith("Step across borders of JPEG blocks of chemical images is 1.0") for sentence in said)
+    assert any(sentence.startswith("Step across borders of JPEG blocks: chemical 1.0") for sentence in said)
 
 
 def test_of_few_images_only_glass_without_noise_is_told(chemical, tmp_path) -> None:
     dark = looks(tmp_path, range(100, 103), lambda rgb, glass: rgb * 0.9)
     assert differences(chemical[:3], dark) == []
     (flat,) = differences(chemical[:1], looks(tmp_path, range(100, 101), constant))
-    assert flat.startswith("Share of exactly flat blocks of glass of chemical images is 0%, of virtual ones 100%")
+    assert flat.startswith("Share of exactly flat blocks of glass: chemical 0%, virtual 100%")
 
 
 def test_images_without_glass_or_of_one_colour_say_nothing(tmp_path) -> None:
     tissue = np.random.default_rng(0).integers(60, 200, (100, 300, 3), dtype=np.uint8)
     write_png(tmp_path / "tissue.png", tissue, {})
-    found = appearance(tmp_path / "tissue.png", Size(300, 100))
+    found = measure_appearance(tmp_path / "tissue.png", Size(300, 100))
     assert np.isnan([*found.glass, found.noise, found.flat]).all()
     assert np.isfinite(found.sharpness)
     write_png(tmp_path / "dot.png", np.full((5, 3, 3), 9, np.uint8), {})
-    assert np.isnan(appearance(tmp_path / "dot.png", Size(3, 5)).sharpness)
+    assert np.isnan(measure_appearance(tmp_path / "dot.png", Size(3, 5)).sharpness)
 
 
 def test_what_lies_outside_of_what_readers_see_does_not_count(tmp_path) -> None:
@@ -104,7 +104,7 @@ def test_what_lies_outside_of_what_readers_see_does_not_count(tmp_path) -> None:
     wide[:, SIDE : 2 * SIDE] = picture(0)
     write_png(tmp_path / "wide.png", wide, {})
     write_png(tmp_path / "middle.png", picture(0), {})
-    assert appearance(tmp_path / "wide.png", SHOWN) == appearance(tmp_path / "middle.png", SHOWN)
+    assert measure_appearance(tmp_path / "wide.png", SHOWN) == measure_appearance(tmp_path / "middle.png", SHOWN)
 
 
 def study_of(folder: Path, change: Change | None) -> StudyDefinition:

@@ -1,4 +1,4 @@
-"""The job: stain every slide of a table, read its fields, put patients together, write one page."""
+"""Analysis of a cohort: stain the slides of a table, score their fields, pool them per patient, write one page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 import restain
 from restain.cohort.field import FIELD_UM, FieldReading, read_fields
 from restain.cohort.page import cohort_page
-from restain.cohort.patient import PatientReading, SlideReading
+from restain.cohort.patient import PatientReading, SlideReading, decisive_fields
 from restain.cohort.table import Row, read_table
 from restain.errors import RestainError
 from restain.evaluation.her2_classifier import Her2Classifier
@@ -29,11 +29,11 @@ from restain.stain import Model, SlideFigures, slide_name, stain_slide
 
 Progress = Callable[[int, int], None]
 
-FORMAT = 1
-"""Of the kept readings; raised when the same slide would be read differently."""
+FORMAT = 2
+"""Of the kept scores; raised when the same slide would be scored differently."""
 
 _PICTURE = 768
-"""Side in px from which pictures for the page are reduced."""
+"""Longest side of the pictures on the page in px."""
 
 
 def run_cohort(
@@ -49,27 +49,26 @@ def run_cohort(
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
-    """Stain and read the slides of a cohort; returns the page ``out/cohort.html``.
+    """Stain and score the slides of a cohort; returns the page ``out/cohort.html``.
 
     Beside it: ``cohort.json`` with all figures, ``pictures/``, and ``slides/PATIENT/`` with what
-    :func:`restain.stain.stain_slide` writes for each slide and its ``NAME.fields.json``. Called again after a kill, it goes on where it
-    was. A slide that fails does not stop the others; the page names it.
+    :func:`restain.stain.stain_slide` writes, and ``NAME.fields.json``. A repeated call resumes. A failed slide does not stop
+    the others; the page names it.
 
     Args:
         table: see :func:`restain.cohort.read_table`.
-        out: folder of the results, made where needed.
-        model: what stains. Without a stain head DAB is unmixed from its colours.
-        classifier: gives the classifier's level of each field where it is given.
-        mpp: micrometres per pixel of slides that do not say.
-        override_mpp: take ``mpp``, or the table's, also where a slide states another.
-        side_um: side of a field.
+        out: output folder; created if it does not exist.
+        model: without a stain head, DAB is unmixed from the colours of its output.
+        classifier: HER2 classifier for a second score of each field.
+        mpp: micrometres per pixel of slides that state no scale.
+        override_mpp: use ``mpp``, or that of the table, even if a slide states another.
+        side_um: side of a field in µm.
         command: the command line, for the page.
-        progress: called with what is done and what is to do, in thousandths of a slide.
+        progress: called with work done and in all, in thousandths of a slide.
         warn: called with sentences on slides.
 
     Raises:
-        RestainError: if the table is at fault, two slides of a patient share a name, no slide could be read, or the results cannot be
-            written.
+        RestainError: if the table is invalid, two slides of a patient share a name, every slide fails, or writing fails.
     """
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]
@@ -96,7 +95,7 @@ def run_cohort(
         "Table": f"{table.name}, {len(rows)} slides",
         "Model": model.label,
         "Trained on": model.bundle.card.data,
-        "Classifier": "not asked" if classifier is None else f"{classifier.label}, trained on {classifier.facts.data}",
+        "Classifier": "none" if classifier is None else f"{classifier.label}, trained on {classifier.facts.data}",
         "Command": command,
         "restain": restain.__version__,
         "Date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,7 +109,7 @@ def run_cohort(
 
 @dataclass(frozen=True)
 class _Job:
-    """What is the same for all slides."""
+    """Settings shared by all slides."""
 
     out: Path
     model: Model
@@ -165,14 +164,14 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
     left_out = max(0.0, tissue.area_um2 / 1e6 - reading.tissue_mm2)
     return replace(
         reading,
-        # The mask's pixels at borders are counted a little differently in all and in fields.
+        # Mask pixels at borders of fields count slightly differently.
         left_out_mm2=left_out if left_out > 0.01 * tissue.area_um2 / 1e6 else 0.0,
         links={name: quote(path.relative_to(job.out).as_posix()) for name, path in links.items()},
     )
 
 
 def _tissue(outlines: Path, figures: SlideFigures, he: Slide) -> TissueMask:
-    """What was taken for tissue when the slide was stained."""
+    """The tissue mask that the staining used."""
     mpp = max(MASK_MPP, he.mpp)
     mask = rasterize(read_geojson(outlines), he.size_at(mpp), mpp / he.mpp)
     return TissueMask(mask, mpp, np.asarray(figures.glass, np.float32))
@@ -228,7 +227,7 @@ def _check_names(table: Path, rows: Sequence[Row]) -> None:
 
 
 def _safe(patient: str) -> str:
-    """A patient's name as that of a folder, one for each."""
+    """A folder name that is unique to the patient."""
     return quote(patient, safe=" ").replace(".", "%2E")
 
 
@@ -243,48 +242,42 @@ def _part(progress: Progress | None, number: int, slides: int) -> Progress:
 def _result(
     patients: Sequence[PatientReading], failed: Sequence[tuple[str, str]], facts: dict[str, str], side_um: float
 ) -> dict[str, Any]:
-    def change(patient: PatientReading) -> dict[str, Any] | None:
-        if (found := patient.change) is None:
-            return None
-        places = [{"slide": slide.slide, "row": one.row, "column": one.column} for slide, one in found.fields]
-        return {"to": found.to.text, "without": places}
-
     return {
         "notice": restain.NOTICE,
         "facts": facts,
         "field_um": side_um,
-        "patients": [
-            {
-                "patient": patient.patient,
-                "level": patient.level.text,
-                "highest_slide": patient.highest.text,
-                "doubt": patient.doubt,
-                "cells": list(patient.cells),
-                "tissue_mm2": float(patient.areas.sum()),
-                "shares": {level.text: share for level, share in patient.shares.items()},
-                "heterogeneity": {
-                    "total": patient.heterogeneity.total,
-                    "within": patient.heterogeneity.within,
-                    "between": patient.heterogeneity.between,
-                },
-                "change": change(patient),
-                "slides": [
-                    {
-                        "slide": slide.slide,
-                        "block": slide.block,
-                        "level": slide.level.text,
-                        "doubt": slide.doubt,
-                        "left_out_mm2": slide.left_out_mm2,
-                        "notes": list(slide.notes),
-                        "fields": [
-                            one.as_dict() | {"level": one.level.text, "doubt": one.doubt, "reasons": list(one.reasons)}
-                            for one in slide.fields
-                        ],
-                    }
-                    for slide in patient.slides
-                ],
-            }
-            for patient in patients
-        ],
+        "patients": [_patient(patient) for patient in patients],
         "failed": [{"slide": name, "fault": fault} for name, fault in failed],
     }
+
+
+def _patient(patient: PatientReading) -> dict[str, Any]:
+    shares, parts, decisive = patient.shares, patient.heterogeneity, decisive_fields(patient.slides)
+    return _level(patient) | {
+        "patient": patient.patient,
+        "highest_slide": patient.highest.text,
+        "cells": list(patient.cells),
+        "tissue_mm2": patient.tissue_mm2,
+        "shares": {level.text: share.mean for level, share in shares.levels.items()},
+        "share_intervals": {level.text: share.plain() for level, share in shares.levels.items()},
+        "zero_shares": {kind.value: share.plain() for kind, share in shares.zero.items()},
+        "heterogeneity": {"total": parts.total, "within": parts.within, "between": parts.between},
+        "decisive_fields": None
+        if decisive is None
+        else {
+            "level_without": decisive.level.text,
+            "fields": [{"slide": slide.slide, "row": one.row, "column": one.column} for slide, one in decisive.fields],
+        },
+        "slides": [
+            _level(slide)
+            | {"slide": slide.slide, "block": slide.block}
+            | {"left_out_mm2": slide.left_out_mm2, "notes": list(slide.notes)}
+            | {"fields": [one.as_dict() | _level(one) | {"reasons": list(one.reasons)} for one in slide.fields]}
+            for slide in patient.slides
+        ],
+    }
+
+
+def _level(one: FieldReading | SlideReading | PatientReading) -> dict[str, Any]:
+    zero = None if one.zero is None else one.zero.value
+    return {"level": one.level.text, "zero": zero, "sampling_error": one.sampling_error}
