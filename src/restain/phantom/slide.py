@@ -24,8 +24,9 @@ from restain.phantom.slide_paint import Painter
 from restain.phantom.slide_plan import SlidePlan, draw_plan
 from restain.phantom.slide_texture import MOST_GROWN, MOST_TEXTURES, TEXTURE_TILES, Texture, grow_texture
 from restain.phantom.slide_truth import NOTE, TRUTH, SlideTruth, read_slide_truth, write_slide_truth
+from restain.slides.metadata import read_metadata
 from restain.slides.store import Kind, TileStore
-from restain.slides.writer import read_metadata, write_ome_tiff
+from restain.slides.writer import write_ome_tiff
 
 Progress = Callable[[int, int], None]
 

@@ -35,8 +35,8 @@ from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.files import digest, whole_folder
 from restain.geometry import Size
+from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
-from restain.slides.writer import Progress, TileCount, kept_metadata, pyramid
 
 PRIVATE = (0x0099, "restain")
 """Group and creator of the private block whose element 01 holds the metadata as JSON."""
@@ -114,7 +114,7 @@ def _write_level(
     path: Path, common: Dataset, number: int, level: TileStore, full: Size, mpp: float, step: TileCount
 ) -> None:
     # Two passes over the tiles, since the table of frames stands before them and its kind depends on their bytes.
-    cells = [(row, column) for row in range(level.grid[0]) for column in range(level.grid[1])]
+    cells = list(level.cells())
     lengths = np.fromiter((len(level.encoded(*cell)) for cell in cells), np.uint64, len(cells))
     dataset = _level_dataset(common, number, level, full, mpp, int(lengths.sum()))
     with open(path, "wb") as file:
