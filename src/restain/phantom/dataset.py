@@ -295,7 +295,7 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
 def _picture(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
     """A picture and its mpp: its own, or the given one where it states none."""
     with open_slide(path, mpp) as slide:
-        return slide.whole(), slide.mpp if slide.has_mpp else None
+        return slide.read_all(), slide.mpp if slide.has_mpp else None
 
 
 def _write_pair(job: _Job) -> None:

@@ -75,7 +75,7 @@ def appearance(path: Path, shown: Size) -> Appearance:
     from restain.slides.mask import measure_glass
 
     with open_slide(path) as opened:
-        slide = opened if opened.has_mpp else opened.taken_at(FOCUS_UM[0])
+        slide = opened if opened.has_mpp else opened.with_mpp(FOCUS_UM[0])
         width, height = min(shown.width, slide.size.width), min(shown.height, slide.size.height)
         left, top = (slide.size.width - width) // 2, (slide.size.height - height) // 2
         size = Size(min(SQUARE, width), min(SQUARE, height))

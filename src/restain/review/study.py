@@ -318,7 +318,7 @@ class Study:
             with open_slide(path, header_only=True) as slide:
                 if slide.size.width * slide.size.height > MOST_PIXELS:
                     raise RestainError("it is a slide, which is read region by region")
-                pixels = slide.whole()[region.slices]
+                pixels = slide.read_all()[region.slices]
         except RestainError as fault:
             # The sentence may name the file, and a page may show the sentence.
             raise RestainError(

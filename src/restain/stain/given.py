@@ -88,7 +88,7 @@ def opened(image: Image, mpp: float, options: StainOptions) -> Iterator[Given]:
 
 def _given(slide: Slide, source: Path, mpp: float, rgb: Rgb | None = None) -> Given:
     assumed = not slide.has_mpp and (slide.is_picture or rgb is not None)
-    return Given(slide.taken_at(mpp) if assumed else slide, source, assumed, rgb)
+    return Given(slide.with_mpp(mpp) if assumed else slide, source, assumed, rgb)
 
 
 def _at(slide: Slide, options: StainOptions) -> Slide:
@@ -98,7 +98,7 @@ def _at(slide: Slide, options: StainOptions) -> Slide:
         raise RestainError(
             f"{slide.path} states {slide.mpp:g} µm per px, and {options.mpp:g} were given; override_mpp takes those given."
         )
-    return slide.taken_at(options.mpp)
+    return slide.with_mpp(options.mpp)
 
 
 def as_rgb(image: Any) -> Rgb:
