@@ -32,7 +32,7 @@ from restain.cohort import FieldReading, PatientReading, SlideReading, read_fiel
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.slide import write_phantom_slide
-from restain.phantom.slide_truth import SlideTruth
+from restain.phantom.slide_plan import SlideTruth
 from restain.slides import DensitySlide, open_slide, tissue_mask
 from restain.stain import Model, load
 
@@ -51,7 +51,7 @@ def patient(fields: list[FieldReading]) -> PatientReading:
 
 
 def off(shares: dict[Her2Level, float], truth: SlideTruth) -> float:
-    return 100 * max(abs(shares[level] - truth.level_shares.get(level, 0.0)) for level in Her2Level)
+    return 100 * max(abs(shares[level] - truth.plan.level_shares.get(level, 0.0)) for level in Her2Level)
 
 
 def by_field(fields: list[FieldReading]) -> dict[Her2Level, float]:
@@ -69,7 +69,7 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
         seconds = time.perf_counter() - begin
     real = patient(fields)
     row: dict[str, Any] = {
-        "truth": {level.text: round(share, 3) for level, share in truth.level_shares.items()},
+        "truth": {level.text: round(share, 3) for level, share in truth.plan.level_shares.items()},
         "real": {level.text: round(share, 3) for level, share in real.shares.items()},
         "level_real": real.level.text,
         "off_pp_real": off(real.shares, truth),

@@ -49,7 +49,7 @@ from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom
 from restain.phantom.noise import misalignment_field
 from restain.recipe import DeformRecipe, Recipe, load_recipe, shipped_recipes
-from restain.register.structure import channels, look_of
+from restain.registration.features import feature_channels, measure_stain
 from restain.slides import read_image
 from restain.training import train
 from restain.training.checkpoint import load_checkpoint
@@ -94,7 +94,7 @@ def match_quality(pair: Pair) -> float:
     planes = []
     for image in pair.load():
         small = np.rint(block_reduce(image, (QUALITY_PX, QUALITY_PX, 1), np.mean)).astype(np.uint8)
-        planes.append(channels(small, look_of(small))[1].ravel())
+        planes.append(feature_channels(small, measure_stain(small))[1].ravel())
     return max(0.0, float(np.corrcoef(*planes)[0, 1])) ** 2
 
 

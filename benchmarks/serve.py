@@ -41,10 +41,10 @@ from restain.geometry import Size
 from restain.images import write_png
 from restain.review import Study, create_study, parse_definition
 from restain.slides import TileStore, write_ome_tiff
-from restain.web.accounts.roster import Roster
+from restain.web.accounts.account import Role
+from restain.web.accounts.store import AccountStore
+from restain.web.database import open_database
 from restain.web.grid import TILE, Grid
-from restain.web.identity import Role
-from restain.web.store import Store
 
 NAME = "slide.ome.tiff"
 MPP = 0.25
@@ -116,10 +116,10 @@ def across_level(side: int, halvings: int) -> list[tuple[int, int]]:
 
 def make_accounts(state: Path) -> None:
     state.mkdir()
-    store = Store(state)
+    database = open_database(state)
     for name, role in {OWNER: Role.OWNER, **dict.fromkeys(READERS, Role.READER)}.items():
-        Roster(store.database).add(name, role, PASSWORD)
-    store.close()
+        AccountStore(database).add(name, role, PASSWORD)
+    database.close()
 
 
 def make_slide(path: Path, side: int) -> None:

@@ -105,3 +105,15 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def part(
+    progress: Callable[[int, int], None] | None, start: int, end: int, total: int = 1000
+) -> Callable[[int, int], None]:
+    """Progress of a part of a job: from ``start`` to ``end`` of the job's ``total`` steps; ``progress`` may be None."""
+
+    def tell(done: int, steps: int) -> None:
+        if progress is not None:
+            progress(start + (end - start) * done // max(steps, 1), total)
+
+    return tell

@@ -15,14 +15,14 @@ from restain.cli.console import app, out_console, plain, say
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
-    from restain.web.accounts.roster import Roster
+    from restain.web.accounts.store import AccountStore
 
 accounts = typer.Typer(name="accounts", help="Who may sign in to restain serve.", no_args_is_help=True)
 app.add_typer(accounts)
 
 
 class RoleChoice(StrEnum):
-    """As :class:`restain.web.identity.Role`, which needs the extra web."""
+    """As :class:`restain.web.accounts.account.Role`, which needs the extra web."""
 
     OWNER = "owner"
     READER = "reader"
@@ -38,17 +38,17 @@ StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the pa
 
 
 @contextmanager
-def _roster(folder: Path, state: Path | None, database: str | None) -> Iterator[Roster]:
-    from restain.web.accounts.roster import Roster
-    from restain.web.settings import settings
-    from restain.web.store import Store
+def _account_store(folder: Path, state: Path | None, database: str | None) -> Iterator[AccountStore]:
+    from restain.web.accounts.store import AccountStore
+    from restain.web.database import open_database
+    from restain.web.settings import Settings
 
-    chosen = settings(folder, state, database=database)
-    store = Store(chosen.state, chosen.database)
+    settings = Settings(folder, state, database=database)
+    opened = open_database(settings.state_folder, database)
     try:
-        yield Roster(store.database)
+        yield AccountStore(opened)
     finally:
-        store.close()
+        opened.close()
 
 
 def _password(from_stdin: bool) -> str:
@@ -72,18 +72,18 @@ def add(
     password_stdin: StdinOption = False,
 ) -> None:
     """Make an account; the password (10 characters or more) is asked for twice. From the first on, all must sign in."""
-    with _roster(folder, state, database) as roster:
-        from restain.web.identity import Role
+    with _account_store(folder, state, database) as store:
+        from restain.web.accounts.account import Role
 
-        account = roster.add(name, Role(role.value), _password(password_stdin))
+        account = store.add(name, Role(role.value), _password(password_stdin))
     out_console.print(plain(f"{account.name} can sign in as {role.value}."))
 
 
 @accounts.command("list", epilog="Example: restain accounts list slides")
 def list_accounts(folder: FolderArgument, state: StateOption = None, database: DatabaseOption = None) -> None:
     """Name, role, day of making, and in how many browsers each account is signed in."""
-    with _roster(folder, state, database) as roster:
-        entries = roster.entries()
+    with _account_store(folder, state, database) as store:
+        entries = store.entries()
     if not entries:
         say("There are no accounts: whoever sits at this machine may do everything, and others may not connect.")
     for one in entries:
@@ -96,9 +96,9 @@ def remove(
     folder: FolderArgument, name: NameArgument, state: StateOption = None, database: DatabaseOption = None
 ) -> None:
     """Remove an account and end its sessions. What it answered in studies stays."""
-    with _roster(folder, state, database) as roster:
-        roster.remove(name)
-        left = [one.account.role for one in roster.entries()]
+    with _account_store(folder, state, database) as store:
+        store.remove(name)
+        left = [one.account.role for one in store.entries()]
     out_console.print(plain(f"{name} can no longer sign in."))
     if left and "owner" not in left:
         say("No owner is left: nobody can open the slides until 'restain accounts add' makes one.")
@@ -113,6 +113,6 @@ def password(
     password_stdin: StdinOption = False,
 ) -> None:
     """Set another password and end the account's sessions."""
-    with _roster(folder, state, database) as roster:
-        roster.set_password(name, _password(password_stdin))
+    with _account_store(folder, state, database) as store:
+        store.set_password(name, _password(password_stdin))
     out_console.print(plain(f"{name} has another password and must sign in again."))

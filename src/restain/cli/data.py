@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from restain.cli.console import (
     progress_bar,
 )
 from restain.errors import RestainError
+from restain.geometry import Size
+from restain.her2 import Her2Level
 
 
 @app.command(epilog="Example: restain check BCI_dataset")
@@ -56,7 +59,6 @@ def phantom(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Write synthetic paired tissue with known truth. It is never real tissue and says so."""
-    from restain.her2 import Her2Level
     from restain.phantom import write_phantom
 
     with progress_bar("phantom") as progress:
@@ -76,6 +78,35 @@ def phantom(
             workers=workers,
         )
     out_console.print(plain(summary.describe()))
+
+
+def _size(text: str) -> Size:
+    match = re.fullmatch(r"([1-9]\d{0,6})\s*[x×]\s*([1-9]\d{0,6})", text.strip())
+    if match is None:
+        raise RestainError(f"'{text}' is not a size; write width and height in px, for example 20000x16000.")
+    return Size(int(match[1]), int(match[2]))
+
+
+def _mixture(text: str) -> dict[Her2Level, float]:
+    shares: dict[Her2Level, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        level = Her2Level.parse(name.strip())
+        if level in shares:
+            raise RestainError(f"The mixture '{text}' names level {level.text} twice.")
+        try:
+            shares[level] = float(share)
+        except ValueError:
+            raise RestainError(f"'{part}' is not a share of a level; write for example 0=0.3,2+=0.7.") from None
+    return shares
+
+
+def _shift(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise RestainError(f"--shift takes two numbers, x,y, not '{text}'.") from None
+    return x, y
 
 
 @app.command(
@@ -105,20 +136,18 @@ def phantom_slide(
     dab: Annotated[bool, typer.Option("--dab", help="Also its DAB density, 4 times smaller.")] = False,
 ) -> None:
     """Write a pair of synthetic whole slides with truth, tile by tile; killed and called again it goes on."""
-    from restain.her2 import Her2Level
     from restain.phantom import Distortion, write_phantom_slide
-    from restain.phantom.slide_words import parse_mixture, parse_pair, parse_size
 
     if level is not None and mixture is not None:
         raise RestainError("Give --level or --mixture, not both.")
-    distortion = Distortion(rotate, mirror, scale, parse_pair(shift, "--shift"), elastic, tear, missing)
+    distortion = Distortion(rotate, mirror, scale, _shift(shift), elastic, tear, missing)
     with progress_bar("phantom slide") as progress:
         truth = write_phantom_slide(
             out,
-            size=parse_size(size),
+            size=_size(size),
             mpp=mpp,
             seed=seed,
-            mixture=parse_mixture(mixture) if mixture else {Her2Level.parse(level or "2+"): 1.0},
+            mixture=_mixture(mixture) if mixture else {Her2Level.parse(level or "2+"): 1.0},
             deformation=distortion if deform else None,
             ihc=ihc,
             registered=registered,

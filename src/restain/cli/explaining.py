@@ -1,4 +1,4 @@
-"""Commands that explain."""
+"""Command that explains results."""
 
 from __future__ import annotations
 
@@ -47,38 +47,40 @@ def explain(
     image: Annotated[Path | None, typer.Argument(help="H&E image to explain.")] = None,
     model: ModelOption = None,
     point: Annotated[
-        list[str] | None, typer.Option(help="X,Y in px of the image: a place whose DAB is explained; may be repeated.")
+        list[str] | None, typer.Option(help="Point whose DAB is explained: X,Y in px of the image; may be repeated.")
     ] = None,
     level: Annotated[
-        str | None, typer.Option(help="The level to explain (0, 1+, 2+, 3+); without it the predicted one.")
+        str | None, typer.Option(help="Level to explain (0, 1+, 2+, 3+); default: the predicted one.")
     ] = None,
     mpp: MppOption = None,
     override_mpp: OverrideMppOption = False,
     window: Annotated[
         int | None,
-        typer.Option(min=64, max=512, help="Side of the window in px; without it 256 (level) and 192 (DAB)."),
+        typer.Option(min=64, max=512, help="Side of the windows in px; default: 256 (level) and 192 (DAB)."),
     ] = None,
-    baseline: Annotated[BaselineChoice, typer.Option(help="What 'nothing there' looks like.")] = BaselineChoice.glass,
+    baseline: Annotated[
+        BaselineChoice, typer.Option(help="Image without evidence: glass colour or blurred H&E.")
+    ] = BaselineChoice.glass,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Instead of an image, a phantom: measure the maps against its truth.")
+        Path | None, typer.Option("--data", help="Phantom to measure the maps on, instead of an image.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --data: train, val or test.")] = "test",
-    images: Annotated[int, typer.Option(min=1, help="With --data: how many images.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="With --data: seed of places and of the random map.")] = 0,
+    split: Annotated[str, typer.Option(help="With --data: split, train, val or test.")] = "test",
+    images: Annotated[int, typer.Option(min=1, help="With --data: number of images.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="With --data: seed of the places and the random map.")] = 0,
 ) -> None:
-    """Show which H&E evidence drives the level and the DAB at a place, or measure such maps on a phantom."""
+    """Map the H&E evidence for the level and the DAB at a place, or measure such maps on a phantom."""
     if (image is None) == (data is None):
         raise RestainError("Give either an image to explain, or --data with a phantom to measure the maps on.")
     from restain.her2 import Her2Level
 
     try:
         if data is not None:
-            from restain.explain import check_phantom
+            from restain.explain.check import check_phantom
 
             if point or level is not None or mpp is not None or override_mpp or window is not None:
-                raise RestainError("--point, --level, --mpp and --window belong to an image, not to --data.")
+                raise RestainError("--point, --level, --mpp and --window apply to an image, not to --data.")
             with progress_bar("checking") as progress:
-                summary = check_phantom(
+                report = check_phantom(
                     data,
                     out,
                     model=model,
@@ -89,13 +91,12 @@ def explain(
                     command=command_line(),
                     progress=progress,
                 )
-            sentences, report = summary.sentences, summary.report
         else:
-            from restain.explain import explain_image
+            from restain.explain.image import explain_image
 
             assert image is not None
             with progress_bar("explaining") as progress:
-                explanation = explain_image(
+                report = explain_image(
                     image,
                     out,
                     model=model,
@@ -108,9 +109,8 @@ def explain(
                     command=command_line(),
                     progress=progress,
                 )
-            sentences, report = explanation.sentences, explanation.report
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; no report was written, and the same command starts anew.") from None
-    for sentence in sentences:
+        raise Interrupted("interrupted; no report was written. Re-run the same command to start again.") from None
+    for sentence in report.sentences:
         out_console.print(plain(sentence))
-    out_console.print(f"report: {plain(str(report))}")
+    out_console.print(f"report: {plain(str(report.path))}")

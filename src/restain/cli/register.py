@@ -25,7 +25,7 @@ def register(
 
     Without an mpp for both, they are plain pictures and lengths are px. Sections of different blocks are refused.
     """
-    from restain.register.job import register_files
+    from restain.registration.output import register_files
 
     with progress_bar("registering") as progress:
         report = register_files(
@@ -38,15 +38,15 @@ def register(
             finest_um=finest,
             progress=progress,
         )
-    error, unit = report["estimated_error"], report["unit"]
-    turned = f"turned by {report['orientation']['degrees']:.1f}°"
-    if report["orientation"]["mirrored"]:
+    error = report.estimated_error
+    turned = f"turned by {report.orientation['degrees']:.1f}°"
+    if report.orientation["mirrored"]:
         turned += " and mirrored"
     out_console.print(
         plain(
-            f"{fixed} and {moving} show the same tissue (agreement {report['agreement']:.1f}), {turned}; estimated error: "
-            f"median {error['median']:.1f}, 95th percentile {error['p95']:.1f} {unit}; "
-            f"folded share {report['folding']['folded_share']:.2%}. Wrote {out}."
+            f"{fixed} and {moving} show the same tissue (agreement {report.agreement:.1f}), {turned}; estimated error: "
+            f"median {error['median']:.1f}, 95th percentile {error['p95']:.1f} {report.unit}; "
+            f"folded share {report.folding['folded_share']:.2%}. Wrote {out}."
         )
     )
 
@@ -63,8 +63,8 @@ def map_(
     ] = False,
 ) -> None:
     """Carry annotations from the fixed slide to the moving one, or back."""
-    from restain.register.files import read_transform
-    from restain.register.points import map_file
+    from restain.registration.annotations import map_file
+    from restain.registration.transform_file import read_transform
 
     with progress_bar("mapping"):
         count = map_file(points, read_transform(transform), out, inverse=inverse)

@@ -59,12 +59,13 @@ def serve(
 ) -> None:
     """Show slides in the browser: H&E and virtual or real IHC side by side, overlays, annotations."""
     from restain.bundle import DEFAULT
-    from restain.web import serve as serve_folder
+    from restain.web import Settings
+    from restain.web import serve as start_server
 
-    def told(address: str) -> None:
+    def started(address: str) -> None:
         out_console.print(plain(f"{folder} is shown at {address} (Ctrl-C stops)."))
 
-    serve_folder(
+    settings = Settings(
         folder,
         host=host,
         port=port,
@@ -78,6 +79,5 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         behind_proxy=behind_proxy,
-        told=told,
-        warn=say,
     )
+    start_server(settings, started=started, warn=say)

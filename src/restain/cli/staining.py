@@ -84,7 +84,7 @@ def stain(
     ray_cpus: Annotated[float, typer.Option(min=0.1, help="With --ray: cores per slide.")] = 2,
     ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per slide, or a share of one.")] = 0,
 ) -> None:
-    """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
+    """Restain H&E pictures and whole slides as HER2 IHC. Re-run the same command to resume. A failure does not stop the others."""
     from restain.slides import read_geojson
     from restain.stain import StainOptions, find_sources, load, stain_many
     from restain.stain.cluster import Cluster, stain_on_cluster

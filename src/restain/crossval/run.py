@@ -19,7 +19,6 @@ from restain.data import Pair, open_pairs
 from restain.errors import RestainError
 from restain.evaluation import evaluate_folder, load_summary
 from restain.files import make_folder, write_json
-from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
 from restain.report import save_picture
@@ -143,7 +142,7 @@ def _fold(
 def _limits(pair: Pair, bundle: Path, mpp: float) -> dict[str, dict[str, float]]:
     he, real = pair.load()
     loaded, told = load_bundle(bundle), None
-    if isinstance(getattr(loaded.generator, "head", None), StainHead):
+    if loaded.generator.stain_head is not None:
         red, green, blue = glass_white(real).tolist()
         told = Model(loaded, options=StainOptions(white=(red, green, blue))).predict(he).rgb
     return limits(he, real, told, mpp)

@@ -32,7 +32,7 @@ from restain.prediction import Prediction, Predictor
 from restain.report.pictures import DAB_TOP
 from restain.report.plots import save_histogram
 from restain.slides import read_image
-from restain.stain.provenance import origin
+from restain.stain.provenance import image_metadata
 from restain.statistics import json_ready
 
 Rgb = NDArray[np.uint8]
@@ -125,7 +125,7 @@ def evaluate(
             write_png(
                 out / "images" / f"{pair.name}.png",
                 given.rgb,
-                origin(pair.he_path, {"model": label, **(provenance or {})}),
+                image_metadata(pair.he_path, {"model": label, **(provenance or {})}),
                 mpp,
             )
         answer = with_dab(given, reference)

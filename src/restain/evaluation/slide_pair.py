@@ -23,7 +23,7 @@ from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
 from restain.optics import hematoxylin_density
 from restain.prediction import Prediction
-from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
+from restain.registration import Transform, read_transform, register_slides, warp_region, write_transform
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
 from restain.slides.find import split_number
 from restain.statistics import json_ready
@@ -65,7 +65,7 @@ def compare_slides(
 ) -> Path:
     """Compare a virtual IHC slide with a real one; returns the page ``out/slides.html``.
 
-    The real slide is laid on the virtual one (:func:`restain.register.register_slides`, or ``transform``) and read on its
+    The real slide is laid on the virtual one (:func:`restain.registration.register_slides`, or ``transform``) and read on its
     grid. Every field with tissue on both is scored as the evaluation scores an image (:class:`restain.evaluation.score.Scorer`).
     The virtual slide's DAB is its own map where ``NAME.dab.ome.tiff`` lies beside it, else deconvolved like the real
     one's. Beside the page: ``slides.json``, ``fields.csv``, ``pictures/``, ``transform/``. Called again after a kill, it
@@ -78,7 +78,7 @@ def compare_slides(
         he: the H&E slide that the virtual one was made from; adds the baseline, its hematoxylin.
         mpp: micrometres per pixel of the real slide, where it does not say.
         override_mpp: take ``mpp`` also where the real slide states another.
-        transform: a file as :func:`restain.register.read_transform` takes it, from the virtual slide to the real one.
+        transform: a file as :func:`restain.registration.read_transform` takes it, from the virtual slide to the real one.
         side_um: side of a field.
         command: the command line, for the page.
         progress: called with thousandths done and 1000.

@@ -39,7 +39,7 @@ class Appearance:
 
     ``glass``: median RGB. ``noise``: median standard deviation of luminance in windows of glass, in grey levels.
     ``flat``: share of 8 x 8 blocks of glass that are one exact colour. ``sharpness``: fine over middle detail
-    (:func:`restain.dataset_builder.measure.focus`). ``blocking``: gradient of luminance across borders of JPEG's blocks
+    (:func:`restain.dataset_builder.quality.focus`). ``blocking``: gradient of luminance across borders of JPEG's blocks
     over that elsewhere; 1 without traces.
     """
 
@@ -70,12 +70,12 @@ def appearance(path: Path, shown: Size) -> Appearance:
         RestainError: if the image cannot be read.
     """
     # Here, so that a study's other parts do not load it.
-    from restain.dataset_builder.measure import FOCUS_UM, focus
+    from restain.dataset_builder.quality import FOCUS_UM, focus
     from restain.slides import glass_windows, open_slide
     from restain.slides.mask import measure_glass
 
     with open_slide(path) as opened:
-        slide = opened if opened.has_mpp else opened.with_mpp(FOCUS_UM[0])
+        slide = opened if opened.has_mpp else opened.taken_at(FOCUS_UM[0])
         width, height = min(shown.width, slide.size.width), min(shown.height, slide.size.height)
         left, top = (slide.size.width - width) // 2, (slide.size.height - height) // 2
         size = Size(min(SQUARE, width), min(SQUARE, height))

@@ -100,7 +100,7 @@ class Slide:
             raise RestainError(f"{self.path} does not say its micrometres per pixel; give them with --mpp.")
         return self._mpp
 
-    def with_mpp(self, mpp: float) -> Slide:
+    def taken_at(self, mpp: float) -> Slide:
         """The same open slide with another ``mpp`` of level 0."""
         other = Slide(self._source, mpp)
         other.path = self.path
@@ -176,8 +176,16 @@ class Slide:
         """
         own = 1.0 if self._mpp is None else self._mpp
         ratio = max(1.0, max(self.size.width, self.size.height) / max_side)
-        view = self.with_mpp(own)
+        view = self.taken_at(own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
+
+    def read_associated(self, name: str) -> Rgb:
+        """Pixels ``(H, W, 3)`` ``uint8`` of one of the ``associated`` images.
+
+        Raises:
+            RestainError: if there is no such image, or its format does not give the pixels.
+        """
+        return self._source.read_associated(name)
 
     def describe(self) -> str:
         """Facts of the file, one per line, without its ``faults``."""

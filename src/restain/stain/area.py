@@ -1,4 +1,4 @@
-"""Which pixels of a slide are stained: tissue with a margin, inside the region that was asked for, not under a pen."""
+"""The pixels of a slide that are stained: tissue with a margin, in the region of interest, not under a pen mark."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from restain.geometry import Region, Size
 from restain.slides import Polygon, TissueMask, rasterize
 
 MARGIN_UM = 32.0
-"""Round the tissue so much is stained as well, since the mask's outline is as rough as its pixels."""
+"""Margin round the tissue that is stained too, since the mask's pixels are coarse."""
 FADE_UM = 32.0
-"""Beyond the margin the stained image fades into glass over this width, so that no edge shows where the fill begins."""
+"""Width beyond the margin over which the stained image fades into glass."""
 
 
 class Area:
@@ -72,7 +72,7 @@ class Area:
         return not self._soft[first_y:last_y, first_x:last_x].any()
 
     def is_stained(self, region: Region) -> bool:
-        """Whether the network has to look at ``region``: tissue inside the region of interest."""
+        """Whether ``region`` shows tissue inside the region of interest."""
         if self.is_glass(region):
             return False
         inside = self.inside(region)
