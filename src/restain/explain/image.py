@@ -194,7 +194,7 @@ def _at_model(
         for point in points:
             disc_mask((slide.size.height, slide.size.width), point, 1.0)
         if not slide.has_mpp or same_mpp(slide.mpp, model_mpp):
-            return slide.whole(), list(points)
+            return slide.read_all(), list(points)
         scale = slide.mpp / model_mpp
         size = slide.size_at(model_mpp)
         if size.width * size.height > LARGEST_PICTURE:

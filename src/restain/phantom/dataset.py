@@ -265,7 +265,7 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
 def _read_image(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
     """An image and its mpp: its own, or ``mpp`` where it states none."""
     with open_slide(path, mpp) as slide:
-        return slide.whole(), slide.mpp if slide.has_mpp else None
+        return slide.read_all(), slide.mpp if slide.has_mpp else None
 
 
 def _on_image(path: Path, stated_mpp: float | None, seed: int, index: int, **options: Any) -> PhantomPair:

@@ -31,8 +31,9 @@ from restain.phantom.slide_plan import (
     write_slide_truth,
 )
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
+from restain.slides.metadata import read_metadata
 from restain.slides.store import Kind, TileStore
-from restain.slides.writer import read_metadata, write_ome_tiff
+from restain.slides.writer import write_ome_tiff
 
 Progress = Callable[[int, int], None]
 
