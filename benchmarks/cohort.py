@@ -50,8 +50,12 @@ def patient(fields: list[FieldReading]) -> PatientReading:
     return PatientReading("phantom", (SlideReading("phantom", "phantom", "A", tuple(fields)),))
 
 
+def shares_of(one: PatientReading) -> dict[Her2Level, float]:
+    return {level: share.mean for level, share in one.shares.levels.items()}
+
+
 def off(shares: dict[Her2Level, float], truth: SlideTruth) -> float:
-    return 100 * max(abs(shares[level] - truth.plan.level_shares.get(level, 0.0)) for level in Her2Level)
+    return 100 * max(abs(shares[level] - truth.level_shares.get(level, 0.0)) for level in Her2Level)
 
 
 def by_field(fields: list[FieldReading]) -> dict[Her2Level, float]:
@@ -70,9 +74,9 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
     real = patient(fields)
     row: dict[str, Any] = {
         "truth": {level.text: round(share, 3) for level, share in truth.plan.level_shares.items()},
-        "real": {level.text: round(share, 3) for level, share in real.shares.items()},
+        "real": {level.text: round(share, 3) for level, share in shares_of(real).items()},
         "level_real": real.level.text,
-        "off_pp_real": off(real.shares, truth),
+        "off_pp_real": off(shares_of(real), truth),
         "off_pp_by_field": off(by_field(fields), truth),
         "seconds_per_mm2": seconds / sum(one.tissue_mm2 for one in fields),
         "off_pp_virtual": None,
@@ -83,9 +87,9 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
         with open_slide(stained.path) as ihc, DensitySlide(stained.dab) as dab:
             virtual = patient(read_fields(ihc, tissue, dab=dab))
         row |= {
-            "virtual": {level.text: round(share, 3) for level, share in virtual.shares.items()},
+            "virtual": {level.text: round(share, 3) for level, share in shares_of(virtual).items()},
             "level_virtual": virtual.level.text,
-            "off_pp_virtual": off(virtual.shares, truth),
+            "off_pp_virtual": off(shares_of(virtual), truth),
         }
     return row
 

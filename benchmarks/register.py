@@ -319,8 +319,12 @@ def main() -> None:
     parser.add_argument("--kidney", type=Path, help="folder of the rat kidney's pictures and landmarks")
     parser.add_argument("--bci", type=Path, help="folder with HE/test and IHC/test of BCI")
     parser.add_argument("--mist", type=Path, help="folder with valA and valB of MIST")
-    parser.add_argument("--acceptance", type=int, default=0, help="seeds of phantom pairs by which the acceptance is judged")
-    parser.add_argument("--set", action="store_true", help="judge the acceptance on the half that its limits were set on")
+    parser.add_argument(
+        "--acceptance", type=int, default=0, help="seeds of phantom pairs by which the acceptance is judged"
+    )
+    parser.add_argument(
+        "--set", action="store_true", help="judge the acceptance on the half that its limits were set on"
+    )
     parser.add_argument("--hisalign-python", type=Path, help="Python of an environment that has hisalign")
     options = parser.parse_args()
     side, mpp = (512, 2.0) if options.quick else (1536, 1.0)

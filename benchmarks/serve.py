@@ -214,7 +214,7 @@ def make_study(folder: Path) -> Path:
         path = folder / f"{number}.png"
         write_png(path, rng.integers(0, 255, (64, 64, 3)).astype(np.uint8), {}, mpp=MPP)
         images.append({"path": path, "case": f"case {number}", "modality": "chemical", "level": "1+"})
-    asked = {"title": "Benchmark", "questions": ["her2", "origin"], "readers": list(READERS), "images": images}
+    asked = {"title": "Benchmark", "questions": ["her2", "modality"], "readers": list(READERS), "images": images}
     create_study(parse_definition(asked, "benchmark"), folder / "study").close()
     return folder / "study"
 
@@ -233,7 +233,7 @@ def killed_in_the_middle(folder: Path, state: Path, study: Path) -> tuple[int, i
         try:
             with server.signed_in(name) as client:
                 while "token" in (item := client.post(f"{place}/next", json={}).json()):
-                    for question, value in (("her2", "2+"), ("origin", "virtual")):
+                    for question, value in (("her2", "2+"), ("modality", "virtual")):
                         given = {"value": value, "replaces": [None], "seconds": 1.0}
                         kept = client.put(f"{place}/{item['token']}/answers/{question}", json=given)
                         if kept.status_code == 200:

@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 
 from restain.database import Database, StoreFault  # noqa: E402
 from restain.errors import RestainError  # noqa: E402
-from restain.review import store as review  # noqa: E402
+from restain.review import tables as review  # noqa: E402
 from restain.web.annotations import AnnotationStore  # noqa: E402
 from restain.web.database import FILE, open_database  # noqa: E402
 
@@ -112,11 +112,11 @@ def test_rooms_share_a_database(url: str, tmp_path: Path):
 OPENS = """
 import sys
 from restain.database import Database
-from restain.review import store
+from restain.review import tables
 print("ready", flush=True)
 input()
-with Database(sys.argv[1], store.TABLES).write() as connection:
-    connection.execute(store.READERS.insert().values(name=sys.argv[2]))
+with Database(sys.argv[1], tables.TABLES).write() as connection:
+    connection.execute(tables.READERS.insert().values(name=sys.argv[2]))
 """
 
 

@@ -24,7 +24,7 @@ from .conftest import Settings, create_app, httpx, picture, uvicorn
 
 MODALITIES = {"chemical": "zinnober", "virtual": "quitte"}
 """Parts of file names that stand for a modality."""
-QUESTIONS = ["her2", "origin", "quality", {"kind": "text", "name": "remarks"}]
+QUESTIONS = ["her2", "modality", "quality", {"kind": "text", "name": "remarks"}]
 
 
 def write_material(folder: Path, cases: int, side: int = 640) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from PIL import Image
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import write_png
-from restain.review import Modality, Study, create_study, read_definition
+from restain.review import Kind, Study, create_study, read_definition
+from restain.review.definition import CHOICES
 from restain.slides import open_slide
 from restain.web.review import Studies, StudyTiles
 from restain.web.review.pages import CHOICE_TEXTS, QUESTION_TEXTS
@@ -24,7 +25,7 @@ from restain.web.review.tiles import _crop
 from .conftest import write_slide
 from .review_study import MODALITIES, Reader, ReviewServer, make_study
 
-GOOD = {"her2": "2+", "origin": "virtual", "quality": "4"}
+GOOD = {"her2": "2+", "modality": "virtual", "quality": "4"}
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def test_an_image_that_cannot_be_shown_is_told_without_its_name_and_can_be_passe
 
 
 def test_built_in_questions_are_asked_in_the_readers_language_and_own_words_as_they_are(tmp_path):
-    own = [{"kind": "her2", "words": "Grade it, please"}, "origin", "quality", {"kind": "text", "name": "remarks"}]
+    own = [{"kind": "her2", "words": "Grade it, please"}, "modality", "quality", {"kind": "text", "name": "remarks"}]
     trial = make_study(tmp_path, questions=own)
     served = ReviewServer(tmp_path, [trial])
     try:
@@ -317,8 +318,8 @@ def test_built_in_questions_are_asked_in_the_readers_language_and_own_words_as_t
         assert all(words in page for words in ("化学 IHC 还是虚拟染色？", "染色质量", "备注", "虚拟</span>"))
     finally:
         served.stop()
-    assert len(QUESTION_TEXTS) == 4
-    assert set(CHOICE_TEXTS) == {modality.value for modality in Modality}
+    assert len(QUESTION_TEXTS) == 5
+    assert set(CHOICE_TEXTS) == {*CHOICES[Kind.MODALITY], *CHOICES[Kind.HER2_ZERO]}
 
 
 def test_hostile_words_of_a_study_stay_words(tmp_path):

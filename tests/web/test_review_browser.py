@@ -120,10 +120,10 @@ def test_two_readers_complete_a_review_and_its_results_are_theirs(machine, serve
     given: dict[str, list[tuple[str, str]]] = {"anna": [], "bo": []}
     for turn in range(4):
         for name, page in pages.items():
-            level, origin = str((turn + len(name)) % 4), str(turn % 2 + 1)
+            level, modality = str((turn + len(name)) % 4), str(turn % 2 + 1)
             if name == "anna":
                 # By keys alone.
-                for key in (level, origin, "4"):
+                for key in (level, modality, "4"):
                     page.keyboard.press(key)
                 page.keyboard.press("a")
                 page.keyboard.type("pale, n = 3")
@@ -132,12 +132,12 @@ def test_two_readers_complete_a_review_and_its_results_are_theirs(machine, serve
                 page.locator("[data-question=her2]").get_by_text(
                     ["0", "1+", "2+", "3+"][int(level)], exact=True
                 ).click()
-                page.locator("[data-question=origin]").get_by_text(
-                    ["Chemical", "Virtual"][int(origin) - 1], exact=True
+                page.locator("[data-question=modality]").get_by_text(
+                    ["Chemical", "Virtual"][int(modality) - 1], exact=True
                 ).click()
                 page.locator("[data-question=quality]").get_by_text("4", exact=True).click()
             given[name] += [("her2", ["0", "1+", "2+", "3+"][int(level)])]
-            given[name] += [("origin", ["chemical", "virtual"][int(origin) - 1]), ("quality", "4")]
+            given[name] += [("modality", ["chemical", "virtual"][int(modality) - 1]), ("quality", "4")]
             given[name] += [("remarks", "pale, n = 3")] if name == "anna" else []
             onward(page)
     for name, page in pages.items():
@@ -169,7 +169,7 @@ def test_a_killed_server_loses_and_doubles_nothing(machine, trial, tmp_path):
         running.start()
         page.wait_for_function("(first) => window.restainReview.state.token !== first", arg=first)
         drawn(page)
-        expected = [("her2", "2+"), ("origin", "chemical"), ("quality", "5")]
+        expected = [("her2", "2+"), ("modality", "chemical"), ("quality", "5")]
         assert answers_of(trial, "anna") == expected
         # Killed while answers are under way: whatever the page shows as saved is there, and nothing twice.
         for key in ("0", "2", "3"):
@@ -177,7 +177,7 @@ def test_a_killed_server_loses_and_doubles_nothing(machine, trial, tmp_path):
         running.kill()
         running.start()
         saved(page)
-        assert answers_of(trial, "anna") == [*expected, ("her2", "0"), ("origin", "virtual"), ("quality", "3")]
+        assert answers_of(trial, "anna") == [*expected, ("her2", "0"), ("modality", "virtual"), ("quality", "3")]
         onward(page)
     finally:
         running.stop()
@@ -199,7 +199,7 @@ def test_without_network_answers_wait_in_the_browser_even_if_the_page_is_closed(
     page = begin(context, served)
     assert token_of(page) == token
     saved(page)
-    assert answers_of(trial, "anna") == [("her2", "3+"), ("origin", "chemical")]
+    assert answers_of(trial, "anna") == [("her2", "3+"), ("modality", "chemical")]
     assert page.locator("input[value='3+']").is_checked()
 
 
@@ -396,7 +396,7 @@ def test_every_control_has_a_name(machine, served):
 def test_a_remark_begun_while_the_next_image_is_on_its_way_stays_with_its_image(machine, served, trial):
     page = begin(machine(served, "anna"), served)
     first = token_of(page)
-    for question, value in (("her2", "2+"), ("origin", "virtual"), ("quality", "4")):
+    for question, value in (("her2", "2+"), ("modality", "virtual"), ("quality", "4")):
         page.locator(f"[data-question={question}] input[value='{value}']").check()
     saved(page)
     held = []

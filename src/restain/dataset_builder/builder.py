@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import restain
-from restain.data.layouts import Split
+from restain.data.layouts import SPLITS, Split
 from restain.dataset_builder.manifest import check_parquet, pair_weight, write_csv, write_parquet
 from restain.dataset_builder.patches import Patch, cut_pair, paths_of, remove_obsolete, require_own_pictures
 from restain.dataset_builder.rules import (
@@ -23,7 +23,7 @@ from restain.dataset_builder.rules import (
     unbalanced,
     with_sharpness,
 )
-from restain.dataset_builder.split import SPLIT_ORDER, split_patients
+from restain.dataset_builder.split import split_patients
 from restain.dataset_builder.table import SlidePair, check_pairs
 from restain.dataset_builder.windows import Grid, MeasuredPair, measure_pair
 from restain.errors import RestainError
@@ -167,7 +167,7 @@ def names_of(pairs: Sequence[SlidePair]) -> list[str]:
 def _missing_splits(splits: Mapping[str, Split], settings: Settings) -> list[str]:
     """A sentence for each wanted split that too few patients leave empty."""
     shares = {"test": settings.test_share, "val": settings.val_share}
-    empty = [split for split in SPLIT_ORDER[1:] if shares[split] > 0 and split not in splits.values()]
+    empty = [split for split in SPLITS[1:] if shares[split] > 0 and split not in splits.values()]
     patients = "one patient" if len(splits) == 1 else f"{len(splits)} patients"
     return [
         f"There is no {split} split: {patients} cannot be divided further, and all patches of a patient are in one split."

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from restain.data.layouts import SPLITS
 from restain.dataset_builder.patches import Patch, PatchSource
 from restain.dataset_builder.rules import TITLES, UNREADABLE
-from restain.dataset_builder.split import SPLIT_ORDER
 from restain.dataset_builder.windows import Grid, MeasuredPair
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file
@@ -172,7 +172,7 @@ def _rules(removed: Counter[str], settings: Settings) -> list[dict[str, Any]]:
 def _splits(patches: Sequence[Patch], measured: Sequence[MeasuredPair | None]) -> list[dict[str, Any]]:
     """Per split: patients, pairs, and pairs per level."""
     rows = []
-    for split in SPLIT_ORDER:
+    for split in SPLITS:
         mine = [measured[one.slide] for one in patches if one.split == split and one.reason is None]
         pairs = [found.pair for found in mine if found is not None]
         patients = {pair.patient_key for pair in pairs}

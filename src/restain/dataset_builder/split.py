@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.layouts import Split
+from restain.data.layouts import SPLITS, Split
 from restain.dataset_builder.table import SlidePair
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 
 TRIALS = 400
 """Random divisions, of which the one with the most even levels is taken."""
-
-SPLIT_ORDER: tuple[Split, ...] = ("train", "val", "test")
 
 
 def split_patients(
@@ -54,7 +52,7 @@ def split_patients(
     rng = np.random.default_rng([seed, len(patients)])
     drawn = [_draw(slides, wanted, rng) for _ in range(TRIALS if len(patients) > 2 else 20)]
     best = min(drawn, key=lambda parts: _unevenness(slides, wanted, parts))
-    return {patient: SPLIT_ORDER[part] for patient, part in zip(patients, best, strict=True)}
+    return {patient: SPLITS[part] for patient, part in zip(patients, best, strict=True)}
 
 
 def _draw(slides: NDArray[np.float64], wanted: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from restain.data import tables
@@ -115,5 +115,5 @@ def _pair(folder: Path, values: dict[str, str], line: int, faults: list[str]) ->
     he, ihc = paths["he"], paths["ihc"]
     if len(faults) > before or he is None or ihc is None or level is None:
         return None
-    pair = SlidePair(he, ihc, level, values["patient"], values["block"], line, transform=paths["transform"])
-    return replace(pair, mpp_he=mpps["mpp_he"], mpp_ihc=mpps["mpp_ihc"])
+    patient, block = values["patient"], values["block"]
+    return SlidePair(he, ihc, level, patient, block, line, mpps["mpp_he"], mpps["mpp_ihc"], paths["transform"])

@@ -253,8 +253,8 @@ def _is_finished(path: Path, identity: Mapping[str, str]) -> bool:
 
 def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, steps: _Steps) -> None:
     identity, count = pair.identity(name), pair.tile_count(name)
-    kind: Kind
-    kind, mpp = ("dab", pair.mpp * DAB_REDUCTION) if name == "dab" else ("rgb", pair.mpp)
+    kind: Kind = "dab" if name == "dab" else "rgb"
+    mpp = pair.mpp * (DAB_REDUCTION if name == "dab" else 1)
     with TileStore.open(out / f"{name}.part", identity, pair.size_of(name), pair.tile, kind, _QUALITY) as store:
         for row, column in _order(store.grid):
             if not store.has(row, column):

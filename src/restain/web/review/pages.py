@@ -21,12 +21,19 @@ from restain.web.texts import all_texts, language_of, text
 
 QUESTION_TEXTS = {
     Kind.HER2: "review.ask_level",
-    Kind.ORIGIN: "review.ask_origin",
+    Kind.HER2_ZERO: "review.ask_zero",
+    Kind.MODALITY: "review.ask_modality",
     Kind.QUALITY: "review.ask_quality",
     Kind.TEXT: "review.ask_text",
 }
 """Texts of questions that a study leaves to restain."""
-CHOICE_TEXTS = {"chemical": "review.choose_chemical", "virtual": "review.choose_virtual"}
+CHOICE_TEXTS = {
+    "chemical": "review.choose_chemical",
+    "virtual": "review.choose_virtual",
+    "null": "review.choose_null",
+    "ultralow": "review.choose_ultralow",
+    "above": "review.choose_above",
+}
 """Texts of choices that are translated; all others are numbers."""
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from restain.errors import RestainError
 from restain.review import Study
-from restain.review.faults import AnsweredSince, ItemClosed, NoAnswer, NoSuchItem
+from restain.review.errors import AnswerConflict, InvalidAnswer, ItemClosed, UnknownItem
 from restain.slides import open_slide
 from restain.web.accounts.account import Account, Role
 from restain.web.accounts.store import account_key
@@ -23,10 +23,10 @@ MPP_TOLERANCE = 0.01
 """Relative difference of mpp within which images have one scale."""
 _log = logging.getLogger("restain.web.review")
 _REFUSALS = {
-    NoSuchItem: (404, "review.error_item"),
+    UnknownItem: (404, "review.error_item"),
     ItemClosed: (410, "review.error_closed"),
-    NoAnswer: (400, "review.error_answer"),
-    AnsweredSince: (409, "review.error_changed"),
+    InvalidAnswer: (400, "review.error_answer"),
+    AnswerConflict: (409, "review.error_changed"),
 }
 
 

@@ -53,8 +53,8 @@ export async function request(path, method, content) {
 export const isTemporary = (error) => !(error instanceof Refused) || error.status >= 500 || error.status === 429;
 
 export class AnswerQueue {
-  // `report(state, error)`: "saving", "saved", "away" (asks again by itself), "refused" (somebody must do something),
-  // "dropped" (an answer was not taken); `saved(token, answers)`: what counts now.
+  // `report(state, error)`: "saving", "saved", "away" (retries by itself), "refused" (somebody must act),
+  // "dropped" (an answer was refused); `saved(token, answers)`: what counts now.
   constructor(prefix, address, report, saved) {
     this.prefix = prefix;
     this.address = address;

@@ -31,7 +31,7 @@ const viewTimer = new ViewTimer(`restain.seconds.${data.study}.`);
 const queue = new AnswerQueue(`restain.review.${data.study}.${encodeURIComponent(data.reader).replaceAll(".", "%2E")}.`, address, showState, (token, saved) => {
   if (token !== state.token) return;
   state.counts = saved;
-  state.shown = { ...answers, ...answers.of(token) };
+  state.shown = { ...saved, ...queue.of(token) };
   fill();
 });
 
@@ -103,7 +103,7 @@ function show(content) {
   const again = state.token === content.token;
   state.token = content.token;
   state.counts = content.answers;
-  state.shown = { ...content.answers, ...answers.of(content.token) };
+  state.shown = { ...content.answers, ...queue.of(content.token) };
   state.question = Math.max(0, questions.findIndex((one) => one.needed && !(one.name in state.shown)));
   at("number").textContent = text("review.number", content);
   at("broken").hidden = true;
