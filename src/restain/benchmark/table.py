@@ -168,7 +168,7 @@ def _verdicts(evaluations: Mapping[str, Evaluation], out: Path, command: str) ->
     """What the paired tests say of each recipe against the first, by recipe and figure."""
     if len(evaluations) < 2:
         return {}
-    folders = [summary.out for summary in evaluations.values()]
+    folders = [summary.folder for summary in evaluations.values()]
     keys = [key for key in COLUMNS if key.removesuffix("_pooled") == key]
     result = compare_runs(folders, out / "compare", metrics=keys, command=command).result
     labels = {run["label"]: name for run, name in zip(result["runs"], evaluations, strict=True)}
@@ -263,8 +263,8 @@ def _figures(out: Path, evaluations: Mapping[str, Evaluation]) -> list[dict[str,
     shown = []
     for row in sorted(turns[:SHOWN_PAIRS], key=lambda r: (r["level"], r["name"])):
         name, links = row["name"], []
-        sources = [(summaries[0].out / "figures" / f"{name}.{panel}.jpg", False) for panel in ("he", "real")]
-        sources += [(summary.out / "images" / f"{name}.png", True) for summary in summaries]
+        sources = [(summaries[0].folder / "figures" / f"{name}.{panel}.jpg", False) for panel in ("he", "real")]
+        sources += [(summary.folder / "images" / f"{name}.png", True) for summary in summaries]
         for column, (source, virtual) in enumerate(sources):
             target = folder / f"{name}.{column}.jpg"
             save_picture(target, _middle(read_image(source)), virtual=virtual)

@@ -44,7 +44,9 @@ def evaluate(
     classifier: opt.Her2Classifier = None,
     uncertainty: Annotated[
         bool,
-        Option("--uncertainty", help="Also test uncertainty against error and OOD detection; write OUT/uncertainty.html."),
+        Option(
+            "--uncertainty", help="Also test uncertainty against error and OOD detection; write OUT/uncertainty.html."
+        ),
     ] = False,
     uncertainty_images: Annotated[
         int, Option(min=1, help="Largest number of pairs for --uncertainty, in order of name.")

@@ -203,8 +203,8 @@ def _run(summary: Evaluation, method: str) -> _Run:
         rows = {row["name"]: row for row in summary.metrics["per_image"] if row["method"] == method}
         label = str(summary.metrics["model"]["label"]) if method == "model" else method
     except (KeyError, TypeError):
-        raise RestainError(f"{summary.out / 'metrics.json'} is not the result of an evaluation.") from None
-    return _Run(label, summary.out, method, rows)
+        raise RestainError(f"{summary.folder / 'metrics.json'} is not the result of an evaluation.") from None
+    return _Run(label, summary.folder, method, rows)
 
 
 def _require_same_pairs(one: _Run, other: _Run) -> None:

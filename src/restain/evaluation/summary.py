@@ -43,15 +43,20 @@ class Evaluation:
     """The content of ``metrics.json``."""
 
     @property
-    def report(self) -> Path:
-        """The HTML report.
+    def folder(self) -> Path:
+        """The folder of the files.
 
         Raises:
             RestainError: if no files were kept.
         """
         if self.out is None:
             raise RestainError("No files of this evaluation were kept; give a folder as 'out'.")
-        return self.out / "report.html"
+        return self.out
+
+    @property
+    def report(self) -> Path:
+        """The HTML report; raises as :attr:`folder`."""
+        return self.folder / "report.html"
 
     @property
     def summary(self) -> dict[str, dict[str, Interval]]:
