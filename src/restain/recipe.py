@@ -65,6 +65,8 @@ class DataRecipe(_Part):
     cache_mib: Annotated[int, Field(ge=0)] = 4096
     """Decoded pairs are kept in memory up to this size."""
     augment: AugmentRecipe = AugmentRecipe()
+    mix: Share = 0.0
+    """Share of the crops that are joined from two pairs along a line, so that one crop holds two levels (as CutMix does)."""
 
 
 class ExpressionRecipe(_Part):

@@ -218,7 +218,7 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights)
+        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix)
         feed = batches(
             crops,
             start=done,
