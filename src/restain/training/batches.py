@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restain.data import Pair, PairSet, augment_pair, open_pairs
+from restain.data.normalization import normalization_of_picture
 from restain.losses import UNKNOWN_LEVEL
 from restain.optics import glass_white
 from restain.recipe import AugmentRecipe, Recipe
@@ -34,6 +35,13 @@ def training_pairs(recipe: Recipe, data: Sequence[Path]) -> PairSet:
         same_slide=recipe.data.same_slide,
         swap=recipe.data.swap,
     )
+
+
+def normalizer(recipe: Recipe) -> Callable[[Image], Image] | None:
+    """What a recipe's networks are given in place of an H&E picture: normalised by itself; None for the picture as it is."""
+    if not recipe.data.normalization:
+        return None
+    return lambda he: normalization_of_picture(he, recipe.mpp).apply(he)
 
 
 class Batch(NamedTuple):
@@ -74,7 +82,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
 
     Every pair comes once before any comes twice, or with ``weights``, ``(n,)`` with mean 1: in as many draws as there are
     pairs, a pair of weight w comes ⌊w⌋ or ⌈w⌉ times, w times in the mean (systematic resampling, Kitagawa 1996). Decoded pairs
-    are kept in memory up to ``cache_mib``.
+    are kept in memory up to ``cache_mib``. ``normalize`` is applied once to each whole H&E picture.
 
     Raises:
         RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
@@ -89,8 +97,10 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
         cache_mib: int = 0,
         weights: NDArray[np.float64] | None = None,
         mix: float = 0.0,
+        normalize: Callable[[Image], Image] | None = None,
     ) -> None:
         self.pairs = pairs
+        self.normalize = normalize
         self.mix = mix
         self.weights = weights
         self.crop = crop
@@ -103,6 +113,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
         if index in self._cache:
             return self._cache[index]
         he, ihc = self.pairs[index].load()
+        he = he if self.normalize is None else self.normalize(he)
         decoded = he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255)
         if he.nbytes + ihc.nbytes <= self._room:
             self._room -= he.nbytes + ihc.nbytes

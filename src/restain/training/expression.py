@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,7 +60,9 @@ class ExpressionStage:
         right = (logits.argmax(1) == batch.level)[known].float().mean() if known.any() else torch.zeros(())
         return {"level": float(loss.detach()), "accuracy": float(right)}
 
-    def validate(self, pairs: Sequence[Pair]) -> dict[str, float | None]:
+    def validate(
+        self, pairs: Sequence[Pair], normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+    ) -> dict[str, float | None]:
         """Share of right levels over whole validation images; None where no level is known."""
         known = [p for p in pairs if p.level is not None]
         if not known:
@@ -66,7 +70,9 @@ class ExpressionStage:
         self.bare.eval()
         right = 0
         for pair in known:
-            he = torch.from_numpy(pair.load()[0]).to(self.fabric.device).permute(2, 0, 1)[None].float() / 255
+            rgb = pair.load()[0]
+            rgb = rgb if normalize is None else normalize(rgb)
+            he = torch.from_numpy(rgb).to(self.fabric.device).permute(2, 0, 1)[None].float() / 255
             with torch.no_grad():
                 right += int(self.bare(he).logits.argmax()) == pair.level
         self.bare.train()

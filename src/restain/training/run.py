@@ -30,7 +30,7 @@ from restain.models.network import StainingNetwork
 from restain.ood.detector import fit_ood_detector
 from restain.progress import Bar
 from restain.recipe import Recipe, find_recipe, load_recipe, parse_recipe
-from restain.training.batches import Crops, batches
+from restain.training.batches import Crops, batches, normalizer
 from restain.training.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.training.clock import Clock, Seconds
 from restain.training.expression import ExpressionStage
@@ -205,6 +205,7 @@ class _Run:
         self.bundle = out / "bundle"
         self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
         self.training = pairs.split("train")
+        self.normalize = normalizer(recipe)
         self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
 
     def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
@@ -218,7 +219,7 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix)
+        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix, self.normalize)
         feed = batches(
             crops,
             start=done,
@@ -270,9 +271,9 @@ class _Run:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
             if isinstance(stage, ExpressionStage):
-                figures: dict[str, float | None] = stage.validate(pairs)
+                figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
             else:
-                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp)
+                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp, self.normalize)
                 for number, panel in enumerate(panels):
                     self.board.experiment.add_image(
                         f"HE | virtual, {NOTICE} | real/{number}", panel, done, dataformats="HWC"
