@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from restain import NOTICE, __version__
+from restain.data.normalization import describe_normalization
 from restain.errors import RestainError
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
@@ -51,6 +52,12 @@ class Card(BaseModel):
     architecture: str
     mpp: float
     normalisation: str = "RGB uint8 / 255; networks map to [-1, 1] inside themselves"
+    normalization: dict[str, Any] | None = None
+    """Normalisation of the H&E before the network, with its targets (:mod:`restain.data.normalization`); None: there is none."""
+    context_px: int | None = None
+    """Side of the square that the network saw at a time in training, in px at ``mpp``; None where the card does not say."""
+    context_um: float | None = None
+    """The same in µm."""
     recipe: dict[str, Any]
     data: str
     """What the model was trained on, in words."""
@@ -76,8 +83,18 @@ class Bundle:
     """What the training images looked like; ``None`` in a bundle that does not say."""
 
 
+_LATER = ("normalization", "context_px", "context_um")
+"""Lines of the card that older bundles do not have; where they are None they are not written and do not enter the hash."""
+
+
+def _written(card: Card) -> dict[str, Any]:
+    """The card's lines as they stand in the file."""
+    return {key: value for key, value in card.model_dump().items() if value is not None or key not in _LATER}
+
+
 def _hash(weights: bytes, card: Card) -> str:
-    text = json.dumps(card.model_dump(exclude={"hash"}), sort_keys=True, ensure_ascii=True)
+    lines = {key: value for key, value in _written(card).items() if key != "hash"}
+    text = json.dumps(lines, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
 
@@ -104,6 +121,9 @@ def save_bundle(
         name=recipe.name,
         architecture=METHOD if recipe.peer is None else f"peer method: {recipe.peer.kind}",
         mpp=recipe.mpp,
+        normalization=describe_normalization() if recipe.data.normalization else None,
+        context_px=recipe.data.crop,
+        context_um=round(recipe.data.crop * recipe.mpp, 2),
         recipe=recipe.model_dump(mode="json"),
         data=data,
         licence=licence,
@@ -118,7 +138,7 @@ def save_bundle(
         shutil.rmtree(old, ignore_errors=True)
         fresh.mkdir(parents=True)
         (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
+        (fresh / CARD).write_text(json.dumps(_written(card), indent=2) + "\n", encoding="utf-8")
         if path.exists():
             os.replace(path, old)
         os.replace(fresh, path)

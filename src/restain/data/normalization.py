@@ -18,7 +18,7 @@ On phantom pictures of 353 µm the white is found within 1.2 % in the median, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from restain.geometry import um_to_px
 from restain.images import Rgb
 from restain.optics import EPS, HEMATOXYLIN, Floats, glass_white, optical_density, unit
+from restain.recipe import Recipe
 from restain.slides.mask import measure_glass, shows_glass
 
 ESTIMATION_MPP = 2.0
@@ -46,11 +47,11 @@ LEAST_TISSUE_UM2 = 10_000.0
 """With less tissue than this the stains' strengths are left as they are."""
 ASSUMED_WHITE = 240.0
 """Least white of a picture without glass, of which only the brightest pixels are known, and those are tissue."""
-LEAST_WHITE = 160.0
+LEAST_WHITE = 128.0
 """What is darker is not taken for glass."""
 
-VERSION = "white and stain strength 1"
-"""Name of this estimate with its targets, which a bundle's card states."""
+METHOD = "white point and stain strength"
+"""Name of this estimate, which a bundle's card states."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,22 @@ class HENormalization:
         return (np.linalg.inv(stains) @ np.diag([self.hematoxylin, self.eosin, 1.0]) @ stains).astype(np.float32)
 
 
+def describe_normalization() -> dict[str, Any]:
+    """The method and its targets as plain values, for a bundle's card."""
+    return {
+        "method": METHOD,
+        "estimated_at_um_per_px": ESTIMATION_MPP,
+        "white": TARGET_WHITE,
+        "percentile": STRENGTH_PERCENTILE,
+        "hematoxylin_od": TARGET_HEMATOXYLIN,
+        "eosin_od": TARGET_EOSIN,
+        "hematoxylin_vector": list(HEMATOXYLIN),
+        "eosin_vector": list(NORMALIZATION_EOSIN),
+        "least_gain": LEAST_GAIN,
+        "largest_gain": LARGEST_GAIN,
+    }
+
+
 def normalization_of(pictures: Sequence[Rgb], white: Floats | None = None) -> HENormalization:
     """Estimate from pictures of one slide at about :data:`ESTIMATION_MPP`.
 
@@ -101,7 +118,9 @@ def normalization_of(pictures: Sequence[Rgb], white: Floats | None = None) -> HE
         white = _white_of(max(pictures, key=lambda one: one.size)) if len(pictures) else np.full(3, 255, np.float32)
     white = np.clip(white, LEAST_WHITE, 255.0)
     red, green, blue = (float(v) for v in white)
-    density = np.concatenate([np.empty((0, 3), np.float32), *(optical_density(one, white).reshape(-1, 3) for one in pictures)])
+    density = np.concatenate(
+        [np.empty((0, 3), np.float32), *(optical_density(one, white).reshape(-1, 3) for one in pictures)]
+    )
     density = density[density.mean(axis=1) > TISSUE_OD]
     if len(density) * ESTIMATION_MPP**2 < LEAST_TISSUE_UM2:
         return HENormalization((red, green, blue))
@@ -118,6 +137,13 @@ def normalization_of_picture(rgb: Rgb, mpp: float) -> HENormalization:
         ValueError: if ``mpp`` is not a positive, finite number.
     """
     return normalization_of([_averaged(rgb, um_to_px(ESTIMATION_MPP, mpp))])
+
+
+def picture_normalizer(recipe: Recipe) -> Callable[[Rgb], Rgb] | None:
+    """What a recipe's networks are given in place of a whole H&E picture at its mpp; None where that is the picture itself."""
+    if not recipe.data.normalization:
+        return None
+    return lambda he: normalization_of_picture(he, recipe.mpp).apply(he)
 
 
 def _white_of(rgb: Rgb) -> Floats:

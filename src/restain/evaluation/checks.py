@@ -8,6 +8,7 @@ from typing import Any
 
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, PairSet, open_pairs
+from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.evaluation.her2_classifier import Her2Classifier, load_her2_classifier
 from restain.evaluation.job import open_as_trained, require_data
@@ -134,7 +135,13 @@ def _ood_detector(
             None,
             "absent: the bundle does not know its training images, and there is no training split to learn from.",
         )
-    found = fit_ood_detector(training, bundle.recipe.data.augment, seed=bundle.recipe.seed, progress=progress)
+    found = fit_ood_detector(
+        training,
+        bundle.recipe.data.augment,
+        seed=bundle.recipe.seed,
+        normalize=picture_normalizer(bundle.recipe),
+        progress=progress,
+    )
     where = ", ".join(map(str, source.roots))
     return found, f"The bundle has none; learnt for this page from {found.images} training images of {where}."
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restain.data import Pair, PairSet, augment_pair, open_pairs
-from restain.data.normalization import normalization_of_picture
 from restain.losses import UNKNOWN_LEVEL
 from restain.optics import glass_white
 from restain.recipe import AugmentRecipe, Recipe
@@ -35,13 +34,6 @@ def training_pairs(recipe: Recipe, data: Sequence[Path]) -> PairSet:
         same_slide=recipe.data.same_slide,
         swap=recipe.data.swap,
     )
-
-
-def normalizer(recipe: Recipe) -> Callable[[Image], Image] | None:
-    """What a recipe's networks are given in place of an H&E picture: normalised by itself; None for the picture as it is."""
-    if not recipe.data.normalization:
-        return None
-    return lambda he: normalization_of_picture(he, recipe.mpp).apply(he)
 
 
 class Batch(NamedTuple):

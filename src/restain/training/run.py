@@ -21,6 +21,7 @@ from rich.console import Console
 from restain import NOTICE
 from restain.bundle import add_ood_detector, load_bundle, save_bundle
 from restain.data import Pair, PairSet, pair_weights
+from restain.data.normalization import picture_normalizer
 from restain.errors import Interrupted, RestainError
 from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
@@ -30,7 +31,7 @@ from restain.models.network import StainingNetwork
 from restain.ood.detector import fit_ood_detector
 from restain.progress import Bar
 from restain.recipe import Recipe, find_recipe, load_recipe, parse_recipe
-from restain.training.batches import Crops, batches, normalizer
+from restain.training.batches import Crops, batches
 from restain.training.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.training.clock import Clock, Seconds
 from restain.training.expression import ExpressionStage
@@ -120,7 +121,13 @@ def train(
     )
     if fit_ood and fabric.is_global_zero and load_bundle(run.bundle).ood is None:
         with Bar("reading training images", run.console) as bar:
-            ood = fit_ood_detector(pairs.split("train"), recipe.data.augment, seed=recipe.seed, progress=bar.update)
+            ood = fit_ood_detector(
+                pairs.split("train"),
+                recipe.data.augment,
+                seed=recipe.seed,
+                normalize=picture_normalizer(recipe),
+                progress=bar.update,
+            )
         add_ood_detector(run.bundle, ood)
     fabric.barrier()
     return run.bundle
@@ -205,7 +212,7 @@ class _Run:
         self.bundle = out / "bundle"
         self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
         self.training = pairs.split("train")
-        self.normalize = normalizer(recipe)
+        self.normalize = picture_normalizer(recipe)
         self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
 
     def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
@@ -219,7 +226,9 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix, self.normalize)
+        crops = Crops(
+            self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix, self.normalize
+        )
         feed = batches(
             crops,
             start=done,
