@@ -2,8 +2,7 @@
 
     python benchmarks/generator.py [--quick] [--threads 2] [--side 1024]
 
-The default generator is the shipped bundle's, with attention at every skip, as it runs on a tile of a slide: attention
-reads from a survey made beforehand. The peers have their published width, 64, and fresh weights, since time does not
+The default generator is the shipped bundle's, with attention at every skip. The peers have their published width, 64, and fresh weights, since time does not
 depend on them. One tile of synthetic H&E; uint8 in, float32 planes out. What is compared takes turns, and the median of
 the turns counts. Prints one JSON object last:
 
@@ -19,8 +18,8 @@ the turns counts. Prints one JSON object last:
   make it ready; an engine that this machine cannot have says why.
 - ``peers_chosen``: the three networks with the chosen engine.
 - ``peak_mb``: of each engine, the peak of the resident set of a fresh process that makes it ready and restains two tiles
-  of 1216 px; Linux. ``tiles``: megapixels per second of the chosen engine by the tile's side, and the same where each
-  tile gives the 192 px that it shares with its neighbours but once.
+  of 512 px; Linux. ``tiles``: megapixels per second of the chosen engine by the tile's side, and the same where each
+  tile gives the quarter of its side that it shares with its neighbours but once.
 
 ``--quick``: fewer turns; no engine that takes minutes to compile or is known to be slow; memory of the chosen engine and eager float32 alone.
 """
@@ -48,23 +47,20 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from restain.bundle import load_bundle
-from restain.engines import Engine, EngineError, choose_engine
-from restain.engines.choose import AUTO, NAMES
-from restain.engines.eager import to_batch
+from restain.engines import AUTO, NAMES, Engine, EngineError, choose_engine
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.network import StainingNetwork
 from restain.models.peers.resnet9 import ResNet9
 from restain.models.peers.unet256 import UNet256
-from restain.models.streamed import AttentionState
+from restain.models.tensors import batch_of
 from restain.phantom import make_pair
 
 CPU = torch.device("cpu")
 EAGER = "eager-fp32"
-SLOW = ("compile-fp32", "compile-bf16", "onnxruntime-int8")
-"""Minutes to compile, or many times as slow as the others."""
-MEMORY_SIDE = 1216
-OVERLAP = 192
+SLOW = ("compile-fp32", "compile-bf16")
+"""Minutes to compile."""
+MEMORY_SIDE = 512
 
 Call = Callable[[], object]
 
@@ -89,16 +85,11 @@ def timed(calls: dict[str, Call], turns: int) -> dict[str, dict[str, float]]:
     return {n: {"s": statistics.median(wall[n]), "cpu_s": statistics.median(busy[n])} for n in calls}
 
 
-def operations(generator: StainingNetwork, he: NDArray[np.uint8], context: Sequence[AttentionState]) -> float:
-    """Operations for a tile, two per multiply-add; not in inference mode, where halos of strips are computed twice."""
+def operations(generator: StainingNetwork, he: NDArray[np.uint8]) -> float:
+    """Operations for a tile, two per multiply-add, without the halos of strips."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        generator(to_batch(he, CPU), context=context)
+        generator(batch_of(he))
     return float(counter.get_total_flops())
-
-
-def survey(generator: StainingNetwork, he: NDArray[np.uint8]) -> list[AttentionState]:
-    with torch.inference_mode():
-        return generator.survey(to_batch(he[:, :512, :512], CPU))
 
 
 def megapixels(he: NDArray[np.uint8]) -> float:
@@ -108,15 +99,14 @@ def megapixels(he: NDArray[np.uint8]) -> float:
 def compare_engines(
     names: Sequence[str], generator: StainingNetwork, he: NDArray[np.uint8], turns: int, threads: int
 ) -> dict[str, dict[str, float | str]]:
-    context = survey(generator, he)
     ready: dict[str, Engine] = {}
     found: dict[str, dict[str, float | str]] = {}
     expected: NDArray[np.float32] | None = None
     for name in names:
         start = time.perf_counter()
         try:
-            engine = choose_engine(generator, device=CPU, tile=he.shape[1], name=name, threads=threads)
-            planes = engine(he, None, context)
+            engine = choose_engine(generator, device=CPU, name=name, threads=threads)
+            planes = engine(he)
         except EngineError as fault:
             found[name] = {"missing": str(fault)}
             continue
@@ -131,7 +121,7 @@ def compare_engines(
             "max_dab_od": float(difference[..., 3].max()),
         }
         print(f"  {name}: ready", flush=True)
-    times = timed({name: partial(engine, he, None, context) for name, engine in ready.items()}, turns)
+    times = timed({name: partial(engine, he) for name, engine in ready.items()}, turns)
     for name, measured in times.items():
         found[name] |= {
             "ms": measured["s"] * 1e3,
@@ -147,10 +137,9 @@ def compare_networks(
     """Seconds of each network and, among their turns, of a matrix product."""
     calls: dict[str, Call] = {}
     for name, network in networks.items():
-        ready = choose_engine(network, device=CPU, tile=he.shape[1], name=engine, threads=threads)
-        context = survey(network, he) if network.surveys else None
-        ready(he[:, :256, :256], None, context)  # what is set up at the first call is not the network's
-        calls[name] = partial(ready, he, None, context)
+        ready = choose_engine(network, device=CPU, name=engine, threads=threads)
+        ready(he[:, :256, :256])  # what is set up at the first call is not the network's
+        calls[name] = partial(ready, he)
     a, b = torch.randn(2, 2048, 2048)
     out = a @ b
     calls["product"] = partial(torch.mm, a, b, out=out)
@@ -167,10 +156,9 @@ def peak_mb(engine: str, threads: int) -> float | None:
 def measure_memory(engine: str, threads: int) -> float:
     generator = load_bundle().generator
     he = np.random.default_rng(0).integers(0, 256, (1, MEMORY_SIDE, MEMORY_SIDE, 3), dtype=np.uint8)
-    ready = choose_engine(generator, device=CPU, tile=MEMORY_SIDE, name=engine, threads=threads)
-    context = survey(generator, he)
+    ready = choose_engine(generator, device=CPU, name=engine, threads=threads)
     for _ in range(2):
-        ready(he, None, context)
+        ready(he)
     # Not getrusage's figure, which a process takes over from the one that started it.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(peak.split()[1]) / 1024
@@ -179,15 +167,14 @@ def measure_memory(engine: str, threads: int) -> float:
 def by_tile(
     generator: StainingNetwork, engine: str, sides: Sequence[int], turns: int, threads: int
 ) -> dict[int, dict[str, float]]:
-    ready = choose_engine(generator, device=CPU, tile=max(sides), name=engine, threads=threads)
+    ready = choose_engine(generator, device=CPU, name=engine, threads=threads)
     tiles = {side: tile_of_he(side) for side in sides}
-    context = survey(generator, tiles[max(sides)])
-    ready(tiles[min(sides)], None, context)
-    times = timed({str(side): partial(ready, he, None, context) for side, he in tiles.items()}, turns)
+    ready(tiles[min(sides)])
+    times = timed({str(side): partial(ready, he) for side, he in tiles.items()}, turns)
     return {
         side: {
             "megapixels_per_s": side**2 / 1e6 / times[str(side)]["s"],
-            "new_megapixels_per_s": (side - OVERLAP) ** 2 / 1e6 / times[str(side)]["s"],
+            "new_megapixels_per_s": (0.75 * side) ** 2 / 1e6 / times[str(side)]["s"],
         }
         for side in sides
     }
@@ -226,7 +213,7 @@ def main() -> None:
 
     print("networks, eager float32", flush=True)
     times = compare_networks(networks, he, EAGER, 3 if options.quick else 5, threads)
-    count = operations(generator, he, survey(generator, he))
+    count = operations(generator, he)
     rate = 2 * 2048**3 / times["product"]["s"]
     for peer in ("unet256", "resnet9"):
         result[f"ratio_{peer}"] = times["default"]["s"] / times[peer]["s"]
@@ -239,7 +226,7 @@ def main() -> None:
     names = [name for name in NAMES if name != AUTO and not (options.quick and name in SLOW)]
     engines = compare_engines(names, generator, he, 3 if options.quick else 9, threads)
     near = {n: e["ms"] for n, e in engines.items() if "ms" in e and e["mean_255"] <= 1}  # type: ignore[operator]
-    chosen = choose_engine(generator, device=CPU, tile=options.side, threads=threads).name
+    chosen = choose_engine(generator, device=CPU, threads=threads).name
     result |= {"engine": min(near, key=near.__getitem__), "chosen": chosen, "engines": engines}
 
     print(f"networks, {chosen}", flush=True)
@@ -248,7 +235,7 @@ def main() -> None:
     print("memory and tiles", flush=True)
     measured = [EAGER, chosen] if options.quick else [name for name in names if name not in SLOW]
     result["peak_mb"] = {name: peak_mb(name, threads) for name in measured}
-    sides = [512, 1024, 1216] if options.quick else [256, 512, 768, 1024, 1216, 1536, 2048]
+    sides = [512, 1024] if options.quick else [256, 512, 768, 1024, 1536]
     result["tiles"] = by_tile(generator, chosen, sides, 3, threads)
     print(json.dumps(result))
 

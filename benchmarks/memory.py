@@ -1,15 +1,15 @@
 """How much memory does a whole slide take, and what does all that is not the network cost? Two slides in one run.
 
-    python benchmarks/memory.py [--quick] [--folder FOLDER] [--tile 1024] [--engine auto] [--threads 2]
+    python benchmarks/memory.py [--quick] [--folder FOLDER] [--engine auto] [--threads 2]
 
 Two phantom H&E slides at 0.25 µm per px, of 10^8 px and of 4 * 10^9 px (``--quick``: 2.5 * 10^7 and 10^9), the larger one mostly of
 glass, are stained by ``restain stain SLIDE --dab``, each in a process of its own. Prints one JSON object last:
 
 - ``peak_gib_small``, ``peak_gib_large``: largest resident memory of the process; ``growth``: the second over the first, less 1.
 - ``overhead_share``: of the small slide, the wall time from opening the slide to its finished files that is neither the
-  network's nor the survey's, over that of the network and the survey.
+  network's, over that of the network.
 - ``overhead_share_large``: the same of the large slide, of which most is glass.
-- ``megapixels_per_second`` through the network, margins included, and ``minutes`` per slide.
+- ``megapixels_per_second`` through the network, what windows share counted each time, and ``minutes`` per slide.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def peak_of(process: subprocess.Popen[bytes]) -> float:
 
 def stained(slide: Path, out: Path, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "restain", "stain", slide, "-o", out, "--dab"]
-    command += ["--tile", options.tile, "--engine", options.engine]
+    command += ["--engine", options.engine]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     found: list[float] = []
     with subprocess.Popen([str(part) for part in command], env=environment) as process:
@@ -70,7 +70,7 @@ def stained(slide: Path, out: Path, options: argparse.Namespace) -> dict[str, fl
         watcher.join()
     figures = json.loads((out / "he.stain.json").read_bytes())
     seconds = figures["seconds"]
-    network = seconds["network"] + seconds["survey"]
+    network = seconds["network"]
     return {
         "peak_gib": found[0],
         "overhead_share": seconds["all"] / network - 1,
@@ -88,7 +88,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="slides a quarter as large")
     parser.add_argument("--folder", type=Path, help="where slides are made and kept; without it a temporary one")
-    parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -112,7 +111,6 @@ def main() -> None:
                 "small": first,
                 "large": second,
                 "pixels": [small**2, large**2],
-                "tile": options.tile,
                 "threads": options.threads,
                 "machine": platform.machine(),
             }

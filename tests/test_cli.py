@@ -30,6 +30,7 @@ WRONG = {
     "crossval": ["few-shot", "--data", "ABSENT", "-o", "OUT"],
     "demo": ["-o", "TEXT/out"],
     "evaluate": ["--data", "ABSENT", "-o", "OUT"],
+    "evaluate-spots": ["--spots", "TEXT", "ABSENT", "-o", "OUT"],
     "explain": ["TEXT", "-o", "OUT"],
     "info": ["TEXT"],
     "map": ["--transform", "ABSENT", "TEXT", "-o", "OUT"],

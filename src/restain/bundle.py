@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors import SafetensorError
 from restain import NOTICE, __version__
 from restain.data.normalization import describe_normalization
 from restain.errors import RestainError
+from restain.files import whole_folder, write_json
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
 from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector
@@ -54,15 +53,13 @@ class Card(BaseModel):
     normalisation: str = "RGB uint8 / 255; networks map to [-1, 1] inside themselves"
     normalization: dict[str, Any] | None = None
     """Normalisation of the H&E before the network, with its targets (:mod:`restain.data.normalization`); None: there is none."""
-    context_px: int | None = None
-    """Side of the square that the network saw at a time in training, in px at ``mpp``; None where the card does not say."""
-    context_um: float | None = None
-    """The same in µm."""
     recipe: dict[str, Any]
     data: str
     """What the model was trained on, in words."""
     licence: str = "Apache-2.0"
     step: int
+    context_px: int = 512
+    """Side in px of the windows that staining shows to the network, and of the largest crops of training."""
     figures: dict[str, float | None]
     """Figures measured on the validation split, never on training data."""
     created: str
@@ -83,18 +80,10 @@ class Bundle:
     """What the training images looked like; ``None`` in a bundle that does not say."""
 
 
-_LATER = ("normalization", "context_px", "context_um")
-"""Lines of the card that older bundles do not have; where they are None they are not written and do not enter the hash."""
-
-
-def _written(card: Card) -> dict[str, Any]:
-    """The card's lines as they stand in the file."""
-    return {key: value for key, value in card.model_dump().items() if value is not None or key not in _LATER}
-
-
 def _hash(weights: bytes, card: Card) -> str:
-    lines = {key: value for key, value in _written(card).items() if key != "hash"}
-    text = json.dumps(lines, sort_keys=True, ensure_ascii=True)
+    # A card of the time before these lines was hashed without them.
+    left_out = {"hash"} | ({"context_px", "normalization"} - card.model_fields_set)
+    text = json.dumps(card.model_dump(exclude=left_out), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
 
@@ -107,6 +96,7 @@ def save_bundle(
     data: str,
     figures: dict[str, float | None],
     licence: str = "Apache-2.0",
+    context_px: int = 512,
 ) -> Card:
     """Write a bundle; an older one under the same path is replaced only when the new one is whole.
 
@@ -122,29 +112,18 @@ def save_bundle(
         architecture=METHOD if recipe.peer is None else f"peer method: {recipe.peer.kind}",
         mpp=recipe.mpp,
         normalization=describe_normalization() if recipe.data.normalization else None,
-        context_px=recipe.data.crop,
-        context_um=round(recipe.data.crop * recipe.mpp, 2),
         recipe=recipe.model_dump(mode="json"),
         data=data,
         licence=licence,
         step=step,
+        context_px=context_px,
         figures=figures,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     card = card.model_copy(update={"hash": _hash(weights, card)})
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / CARD).write_text(json.dumps(_written(card), indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as fault:
-        raise RestainError(f"{path}: the bundle cannot be written ({fault.strerror}).") from None
+    with whole_folder(path) as partial:
+        (partial / WEIGHTS).write_bytes(weights)
+        write_json(partial / CARD, card.model_dump(), indent=2)
     return card
 
 

@@ -16,7 +16,7 @@ from restain.cohort import run_cohort
 from restain.images import write_rgb
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.stain import StainOptions, load
+from restain.stain import load
 
 MPP = 0.5
 
@@ -51,9 +51,7 @@ def cohort(tmp_path_factory, model) -> tuple[Path, Path, list[str]]:
     table = folder / "cohort.csv"
     table.write_text("slide,patient,block\na.tif,P/1,A\nb.tif,P/1,B\nc.svs,P2,A\n")
     warned: list[str] = []
-    page = run_cohort(
-        table, folder / "out", model=load(model, options=StainOptions(tile=512)), side_um=200, warn=warned.append
-    )
+    page = run_cohort(table, folder / "out", model=load(model), side_um=200, warn=warned.append)
     return table, page, warned
 
 
@@ -91,7 +89,7 @@ def test_called_again_it_takes_what_is_there_and_reads_what_is_not(cohort, model
     folder = page.parent / "slides" / "P%2F1"
     kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     (folder / "b.fields.json").write_text("{")
-    run_cohort(table, page.parent, model=load(model, options=StainOptions(tile=512)), side_um=200)
+    run_cohort(table, page.parent, model=load(model), side_um=200)
     assert json.loads((page.parent / "cohort.json").read_text())["patients"] == before["patients"]
     changed = [path.name for path, when in kept.items() if path.stat().st_mtime_ns != when]
     assert changed == ["b.fields.json"]
@@ -102,7 +100,7 @@ def test_slides_whose_results_would_collide_and_cohorts_without_any_are_refused(
     for name in ("a.tif", "x/a.tif"):
         (tmp_path / name).write_bytes(b"no slide at all")
     table = tmp_path / "cohort.csv"
-    loaded = load(model, options=StainOptions(tile=512))
+    loaded = load(model)
     table.write_text("slide,patient,block\na.tif,1,A\nx/a.tif,1,B\n")
     with pytest.raises(RestainError, match="lines 2 and 3"):
         run_cohort(table, tmp_path / "out", model=loaded)
@@ -114,7 +112,7 @@ def test_slides_whose_results_would_collide_and_cohorts_without_any_are_refused(
 
 def test_the_command_prints_the_page(cohort, model, monkeypatch):
     table, page, _ = cohort
-    call = ["cohort", str(table), "-o", str(page.parent), "--model", str(model), "--tile", "512", "--field", "250"]
+    call = ["cohort", str(table), "-o", str(page.parent), "--model", str(model), "--field", "250"]
     shown = CliRunner().invoke(app, [*call, "--rule-only", "--engine", "eager-fp32"])
     assert shown.exit_code == 0, shown.output
     assert str(page) in shown.stdout.replace("\n", "")

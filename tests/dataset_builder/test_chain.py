@@ -51,9 +51,7 @@ def test_from_two_scanned_slides_to_a_comparison_with_the_real_stain(pair: Slide
 
     bundle = train(parse_recipe(TINY, "test"), [built.out], tmp_path / "run", accelerator="cpu")
     (number, held_out), *_ = ((i, one.pair) for i, one in enumerate(built.outcomes, 1) if one.split == "test")
-    stained = stain_slide(
-        held_out.he, tmp_path / "virtual", load(bundle, options=StainOptions(tile=256, format="ome-tiff"))
-    )
+    stained = stain_slide(held_out.he, tmp_path / "virtual", load(bundle, options=StainOptions(format="ome-tiff")))
 
     # The virtual slide is at the model's mpp, the registration in px of the H&E: a file of the matrix between the two.
     transform = tmp_path / "transform.json"

@@ -210,7 +210,7 @@ build_dataset([pair], Path({str(out)!r}), Settings(Grid(1.0, 192)), progress=lam
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         before = files(out)
-        with pytest.raises(RestainError, match=f"{re.escape(str(out))} is in use by another restain build"):
+        with pytest.raises(RestainError, match=f"{re.escape(str(out))} is in use by another process"):
             build_dataset([pair], out, SETTINGS)
         assert files(out) == before
         process.communicate()

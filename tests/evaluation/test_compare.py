@@ -2,23 +2,17 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
-from itertools import combinations
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import restain
 from restain.cli import main
 from restain.errors import RestainError
-from restain.evaluation.compare import compare_runs, holm, paired_interval, signed_rank
-from restain.evaluation.compare_page import forest
+from restain.evaluation.compare import compare_runs
 
 NAMES = [f"{n:05d}_test_{n % 4}+".replace("0+", "0") for n in range(12)]
 
@@ -151,51 +145,6 @@ def test_equal_labels_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     one, two = (write_run(tmp_path / name, {"psnr": draw(1)}, label="model x") for name in ("one", "two"))
     labels = [run["label"] for run in compare_runs([one, two], tmp_path / "out").result["runs"]]
     assert labels == [f"model x in {one}", f"model x in {two}"]
-
-
-def test_holm_is_the_published_example() -> None:
-    # Holm 1979 by hand: 0.005·4, 0.01·3, 0.03·2 and then 0.04·1, which may not fall below the one before.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, math.nan, 0.9])[0] == 1.0
-    assert math.isnan(holm([0.5, math.nan, 0.9])[1])
-
-
-@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8))
-def test_holm_rejects_what_closed_testing_with_bonferroni_rejects(p: list[float]) -> None:
-    alpha = 0.05
-    for index, corrected in enumerate(holm(p)):
-        others = [k for k in range(len(p)) if k != index]
-        families = ((index, *chosen) for size in range(len(others) + 1) for chosen in combinations(others, size))
-        rejected = all(min(p[k] for k in family) * len(family) <= alpha for family in families)
-        assert rejected == (corrected <= alpha)
-
-
-def test_signed_rank_is_exact_for_few_images() -> None:
-    assert signed_rank(np.array([0.3, 0.1, 0.7, 0.2, 0.5])) == pytest.approx(2 / 2**5)
-    assert signed_rank(np.zeros(5)) == 1.0
-    assert math.isnan(signed_rank(np.array([0.3])))
-
-
-def test_paired_interval_of_independent_images_is_that_of_the_mean() -> None:
-    gain = np.random.default_rng(3).normal(1.0, 2.0, 200)
-    low, high = paired_interval(gain, [str(k) for k in range(200)], seed=1)
-    half = 1.96 * gain.std(ddof=1) / np.sqrt(200)
-    assert (low, high) == (pytest.approx(gain.mean() - half, abs=0.06), pytest.approx(gain.mean() + half, abs=0.06))
-    assert all(map(math.isnan, paired_interval(gain, ["one"] * 200)))
-
-
-def test_forest_is_svg_with_every_run_and_the_line_of_no_difference() -> None:
-    lines = [
-        {"title": "PSNR", "run": "a & b", "gain": 1.0, "low": 0.5, "high": 1.5, "verdict": "better"},
-        {"title": "PSNR", "run": "c", "gain": -1.0, "low": None, "high": None, "verdict": "no difference shown"},
-    ]
-    svg = ElementTree.fromstring(forest(lines))
-    titles = [element.text for element in svg.iter("title")]
-    assert titles == ["a & b: better", "c: no difference shown"]
-    marks = [float(element.attrib["x"]) + 4 for element in svg.iter("rect")]
-    zero = next(float(e.attrib["x1"]) for e in svg.iter("line") if e.attrib.get("stroke-dasharray"))
-    assert marks[1] < zero < marks[0]
-    assert marks[0] - zero == pytest.approx(zero - marks[1], abs=0.2)
 
 
 def test_command(

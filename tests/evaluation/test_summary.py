@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from restain.errors import RestainError
 from restain.evaluation.catalogue import METRICS, SPLIT_METRICS
@@ -15,9 +12,7 @@ from restain.evaluation.stain import Moments
 from restain.evaluation.summary import (
     ImageRow,
     choose_cases,
-    finite,
     load_summary,
-    mean_interval,
     pooled_interval,
     summarise,
 )
@@ -32,40 +27,6 @@ def row(name: str, method: str, moments: Moments | None = None, **values: float)
 def moments(x: list[float], y: list[float]) -> Moments:
     a, b = np.array(x), np.array(y)
     return Moments(len(x), a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum())
-
-
-@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.integers(0, 9))
-@settings(deadline=None, max_examples=40)
-def test_an_interval_lies_within_the_data_and_is_repeatable(values: list[float], seed: int) -> None:
-    result = mean_interval(values, seed)
-    assert result.n == len(values)
-    assert min(values) - 1e-9 <= result.low <= result.high <= max(values) + 1e-9
-    assert result.mean == pytest.approx(np.mean(values))
-    assert result == mean_interval(values, seed)
-
-
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    intervals = [mean_interval(rng.normal(5, 1, 40).tolist(), seed) for seed in range(200)]
-    covered = np.mean([i.low <= 5 <= i.high for i in intervals])
-    assert 0.88 < covered <= 0.99
-
-
-def test_undefined_values_are_left_out_and_not_counted() -> None:
-    result = mean_interval([1.0, math.nan, 3.0, math.inf])
-    assert (result.mean, result.n) == (2.0, 2)
-
-
-def test_one_image_has_a_mean_and_no_interval() -> None:
-    result = mean_interval([4.0])
-    assert (result.mean, result.n) == (4.0, 1)
-    assert math.isnan(result.low)
-    assert math.isnan(result.high)
-
-
-def test_no_value_at_all() -> None:
-    assert mean_interval([math.nan]).n == 0
-    assert math.isnan(mean_interval([]).mean)
 
 
 def test_pooled_correlation_sees_differences_between_images() -> None:
@@ -97,11 +58,6 @@ def test_summary_has_every_metric_and_those_of_the_split_for_every_method() -> N
     table = summarise([row("a", "model", psnr=1.0), row("a", "baseline_he", psnr=2.0)])
     assert list(table) == ["model", "baseline_he"]
     assert set(table["model"]) == {metric.key for metric in (*METRICS, *SPLIT_METRICS)}
-
-
-def test_what_json_cannot_hold_becomes_null() -> None:
-    text = json.dumps(finite({"a": math.nan, "b": [math.inf, 1.5, ("x", -math.inf)], "c": 2}), allow_nan=False)
-    assert json.loads(text) == {"a": None, "b": [None, 1.5, ["x", None]], "c": 2}
 
 
 def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:

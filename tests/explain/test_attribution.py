@@ -13,7 +13,7 @@ from restain.explain.targets import dab_map, disc_dab, disc_mask, label_gradient
 from restain.geometry import Point
 from restain.models.generator import Generator
 from restain.models.heads import Stained
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.recipe import ExpressionRecipe, GeneratorRecipe
 
 

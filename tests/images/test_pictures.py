@@ -15,7 +15,7 @@ from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Size
 from restain.images import read_text, write_png, write_rgb
-from restain.slides import open_header, open_slide, read_image
+from restain.slides import open_slide, read_image
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
@@ -23,7 +23,7 @@ def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
 
 
 def image_size(path: Path) -> Size:
-    with open_header(path) as slide:
+    with open_slide(path, header_only=True) as slide:
         return slide.size
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restain.models.attention import FavorAttention, ResidualAttentionBlock, draw_features
-from restain.models.streamed import AttentionState
+from restain.models.streamed import AttentionState, attend_at_once
 
 
 def split_heads(attention: FavorAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,6 +170,13 @@ def test_agrees_with_performer_pytorch(train: bool) -> None:
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item())
+
+
+def test_whole_products_for_compilers_are_the_streamed_form() -> None:
+    attention, tokens = attention_and_tokens(2, 60, 8, chunk=16)
+    parts = (attention._tempered(attention.to_q), attention._tempered(attention.to_k), attention._value_map())
+    whole = attend_at_once(tokens, *parts, attention.to_out.bias, attention.projection)
+    torch.testing.assert_close(whole, attention(tokens))
 
 
 def test_order_of_keys_does_not_matter() -> None:

@@ -166,27 +166,3 @@ def test_every_shipped_recipe_builds_a_generator_that_runs(name: str) -> None:
     generator = Generator(recipe.generator, recipe.expression).eval()
     with torch.no_grad():
         assert generator(torch.rand(1, 3, 64, 64)).rgb.shape == (1, 3, 64, 64)
-
-
-def test_the_survey_of_one_window_is_what_attention_sees_there() -> None:
-    generator = make()
-    he = torch.rand(1, 3, 64, 48)
-    assert generator.surveys
-    with torch.no_grad():
-        torch.testing.assert_close(generator(he, context=generator.survey(he)).rgb, generator(he).rgb)
-
-
-def test_another_context_gives_another_image() -> None:
-    generator = make()
-    for block in generator.modules():
-        if isinstance(block, ResidualAttentionBlock):
-            block.scale.data.fill_(1.0)
-    he = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        other = generator(he, context=generator.survey(1 - he)).rgb
-        assert (other - generator(he).rgb).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("kind", ["exact", "none"])
-def test_without_favor_there_is_nothing_to_survey(kind: str) -> None:
-    assert not make(attention=AttentionRecipe(kind=kind, head_dim=8)).surveys

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from restain.models import strips
 from restain.models.attention import ResidualAttentionBlock
-from restain.models.blocks import channels_last
+from restain.models.blocks import channels_last, doubled
 from restain.models.generator import Generator
-from restain.models.strips import Strip, by_strips, doubled, strips_of
+from restain.models.strips import Strip, _by_strips, run_in_strips, strips_of
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
 
 
@@ -41,23 +41,8 @@ def test_the_image_is_that_of_the_whole(images: int, size: tuple[int, int], chan
     he = torch.rand(images, 3, *size)
     with torch.no_grad():
         whole = generator(he).rgb
-    with torch.inference_mode():
-        stripped = generator(he).rgb
+    stripped = run_in_strips(generator, he).rgb
     torch.testing.assert_close(stripped, whole, atol=2e-6, rtol=0)
-
-
-def test_context_and_survey_are_those_of_the_whole() -> None:
-    generator = make()
-    he, other = torch.rand(1, 3, 64, 48), torch.rand(1, 3, 48, 48)
-    with torch.no_grad():
-        states = generator.survey(other)
-        whole = generator(he, context=states).rgb
-        assert (whole - generator(he).rgb).abs().max() > 1e-4
-    with torch.inference_mode():
-        torch.testing.assert_close(generator(he, context=states).rgb, whole, atol=2e-6, rtol=0)
-        for a, b in zip(generator.survey(other), states, strict=True):
-            torch.testing.assert_close(a.log_mass, b.log_mass, atol=1e-4, rtol=0)
-            torch.testing.assert_close(a.mean, b.mean, atol=1e-4, rtol=0)
 
 
 @given(st.integers(2, 40), st.integers(1, 9), st.data())
@@ -72,16 +57,8 @@ def test_rows_of_the_upsampled_map_are_those_of_the_whole(height: int, halo: int
 @given(st.integers(1, 100), st.integers(0, 4))
 def test_strips_share_out_the_rows(half: int, halo: int) -> None:
     x = torch.arange(2 * half, dtype=torch.float32).view(1, 1, -1, 1).expand(1, 1, -1, 4)
-    with torch.inference_mode():
-        found = strips_of(x, halo)
-        same, half_height = by_strips(found, lambda s: [s.kept(s.of(x)), s.kept(s.of(x))[:, :, ::2]])
+    found = strips_of(x, halo)
+    same, half_height = _by_strips(found, lambda s: [s.kept(s.of(x)), s.kept(s.of(x))[:, :, ::2]])
     assert len(found) == -(-2 * half // 6)
     assert torch.equal(same, x)
     assert torch.equal(half_height, x[:, :, ::2])
-
-
-def test_learning_works_on_the_whole() -> None:
-    x = torch.zeros(1, 1, 100, 4)
-    assert len(strips_of(x, 2)) == 1
-    with torch.no_grad():
-        assert len(strips_of(x, 2)) == 1

@@ -142,17 +142,17 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(RestainError, match=r"file.*cannot be written") as caught:
+    with pytest.raises(RestainError, match=r"file.*cannot be made") as caught:
         write_phantom(blocked / "out", pairs=1, size=SIZE)
     assert "\n" not in str(caught.value)
-    with pytest.raises(RestainError, match="cannot be written"):
+    with pytest.raises(RestainError, match="cannot be made"):
         write_phantom(blocked, pairs=1, size=SIZE)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
 def test_a_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(RestainError, match="cannot be written"):
+    with pytest.raises(RestainError, match="cannot be made"):
         write_phantom(tmp_path / "out", pairs=1, size=SIZE)
     tmp_path.chmod(0o700)
 

@@ -60,7 +60,7 @@ def test_a_reader_who_is_drawn_twice_is_not_compared_with_themself():
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 4, (2, 1, 300))
     found = kappa_interval(level_tables(first, second), np.array([[0, 1]]), 2, seed=0)
-    assert -0.2 < found.low < found.value < found.high < 0.2
+    assert -0.2 < found.low < found.mean < found.high < 0.2
 
 
 def test_the_difference_of_means_is_that_of_two_way_analysis_of_variance():
@@ -77,8 +77,8 @@ def test_the_difference_of_means_is_that_of_two_way_analysis_of_variance():
     freedom = (readers + cases - error) ** 2 / (readers**2 / 4)
     from scipy.stats import t
 
-    assert found.value == pytest.approx(mean)
-    assert (found.high - found.value) == pytest.approx(t.ppf(0.975, freedom) * math.sqrt(variance))
+    assert found.mean == pytest.approx(mean)
+    assert (found.high - found.mean) == pytest.approx(t.ppf(0.975, freedom) * math.sqrt(variance))
 
 
 def test_the_difference_between_a_good_and_a_bad_stain_is_seen_and_that_of_equals_is_not():
@@ -91,17 +91,17 @@ def test_the_difference_between_a_good_and_a_bad_stain_is_seen_and_that_of_equal
     assert worse.high < 0
     assert kappa_difference(tables[0], tables[1]).low == pytest.approx(-worse.high)
     equal = kappa_difference(tables[2], tables[0])
-    assert (equal.value, equal.low, equal.high) == (0, 0, 0)
+    assert (equal.mean, equal.low, equal.high) == (0, 0, 0)
 
 
 def test_what_cannot_be_said_is_not_said():
-    assert math.isnan(obuchowski_rockette(np.array([np.nan, np.nan]), np.full((5, 2), np.nan)).value)
+    assert math.isnan(obuchowski_rockette(np.array([np.nan, np.nan]), np.full((5, 2), np.nan)).mean)
     lone = obuchowski_rockette(np.array([0.1]), np.full((5, 1), 0.1))
-    assert lone.value == pytest.approx(0.1)
+    assert lone.mean == pytest.approx(0.1)
     assert math.isnan(lone.low)
     same = level_tables(np.full((2, 9), 3), np.full((2, 9), 3))
-    assert math.isnan(kappa_interval(same, np.array([[0], [1]]), 2, 0).value)
-    assert math.isnan(mean_interval(np.full((2, 3, 1), np.nan), 0).value)
+    assert math.isnan(kappa_interval(same, np.array([[0], [1]]), 2, 0).mean)
+    assert math.isnan(mean_interval(np.full((2, 3, 1), np.nan), 0).mean)
 
 
 def test_guessing_is_told_from_skill_and_from_habit():

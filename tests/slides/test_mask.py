@@ -198,7 +198,7 @@ def test_glass_spread_follows_the_noise() -> None:
 
 @pytest.mark.skipif(not CMU.is_file(), reason="the shared sample slide is not beside the checkout")
 def test_real_slide() -> None:
-    from restain.slides.reader import open_slide
+    from restain.slides.slide import open_slide
 
     with open_slide(CMU) as slide:
         found = tissue_mask(slide)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from restain.cli import app
 from restain.geometry import Point, Region, Size
-from restain.slides import open_header, open_slide, read_image
+from restain.slides import open_slide, read_image
 
 TAG = 0x0112
 
@@ -60,7 +60,7 @@ def test_all_orientations_are_applied_as_pillow_applies_them(tmp_path: Path, suf
         with Image.open(path) as picture:
             want = np.asarray(ImageOps.exif_transpose(picture))
     assert np.array_equal(got, want)
-    with open_header(path) as slide:
+    with open_slide(path, header_only=True) as slide:
         assert slide.size == Size(want.shape[1], want.shape[0])
         assert slide.orientation == orientation
 

@@ -15,8 +15,8 @@ import pytest
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.slides.peek import StoreView
 from restain.slides.store import TileStore
+from restain.slides.store_view import StoreView
 
 SIZE = Size(150, 100)
 IDENTITY = {"slide": "a", "bundle": "b"}

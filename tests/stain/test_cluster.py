@@ -46,7 +46,7 @@ def test_a_worker_is_killed_and_every_slide_comes_out_whole(
     for number in range(3):
         shutil.copy(slide, tmp_path / f"block_{number}.ome.tiff")
     sources = find_sources([tmp_path])
-    options = StainOptions(tile=512, engine="eager-fp32")
+    options = StainOptions(engine="eager-fp32")
     out, killed, done = tmp_path / "out", [], threading.Event()
 
     def kill() -> None:

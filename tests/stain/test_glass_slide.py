@@ -38,7 +38,7 @@ def faint(make_bundle, tmp_path_factory) -> Bundle:
 
 
 def test_rings_round_the_tissue_have_one_mean_and_one_noise(noisy: Path, faint: Bundle, tmp_path: Path) -> None:
-    result = stain_slide(noisy, tmp_path, Model(faint), StainOptions(tile=512, dab=True))
+    result = stain_slide(noisy, tmp_path, Model(faint), StainOptions(dab=True))
     rgb, dab = tifffile.imread(result.path, key=0).astype(float), tifffile.imread(result.dab, key=0)
     with open_slide(noisy) as slide:
         found = tissue_mask(slide)
@@ -60,7 +60,7 @@ def test_rings_round_the_tissue_have_one_mean_and_one_noise(noisy: Path, faint: 
 
 
 def test_without_noise_glass_is_one_colour_and_a_result_of_its_own(noisy: Path, bundle: Bundle, tmp_path: Path) -> None:
-    plain = StainOptions(glass_noise=False, tile=512)
+    plain = StainOptions(glass_noise=False)
     result = stain_slide(noisy, tmp_path, Model(bundle), plain)
     assert result.figures.glass_noise is None
     assert tifffile.imread(result.path, key=0)[-90:, -90:].std(axis=(0, 1)).max() == 0

@@ -11,7 +11,7 @@ from PIL import Image
 
 from restain import RestainError
 from restain.bundle import Bundle
-from restain.stain import Model, Source, StainOptions, find_sources, slide_name, stain_many
+from restain.stain import Model, Source, find_sources, slide_name, stain_many
 from restain.stain.many import Outcome, write_summary
 
 
@@ -82,14 +82,14 @@ def test_names_lose_their_suffixes_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_that_fails_stops_no_other_and_the_summary_says_what_happened(bundle: Bundle, folder: Path) -> None:
     out = folder / "out"
-    outcomes = stain_many(find_sources([folder]), out, Model(bundle), StainOptions(tile=512))
+    outcomes = stain_many(find_sources([folder]), out, Model(bundle))
     assert [outcome.outcome for outcome in outcomes] == ["stained", "stained", "failed"]
     rows = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
     assert [row["outcome"] for row in rows] == ["stained", "stained", "failed"]
     assert Path(rows[0]["result"]).is_file()
     assert float(rows[0]["tissue_mm2"]) > 0
     assert "c.svs" in rows[2]["fault"]
-    again = stain_many(find_sources([folder]), out, Model(bundle), StainOptions(tile=512))
+    again = stain_many(find_sources([folder]), out, Model(bundle))
     assert [outcome.outcome for outcome in again] == ["kept", "kept", "failed"]
 
 
@@ -120,7 +120,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_from_the_command_line(bundle: Bundle, folder: Path) -> None:
-    given = ("--model", bundle.path, "--engine", "eager-fp32", "--tile", 512)
+    given = ("--model", bundle.path, "--engine", "eager-fp32")
     result = run("stain", folder, "-o", folder / "out", *given, "--format", "dicom", "--region", 100, 100, 500, 500)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

@@ -61,14 +61,14 @@ def test_what_was_judged_before_a_kill_is_not_judged_again(
     tissue = np.ones((512, 512), np.float32)
     noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3)).astype(np.uint8)
     first = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
-    first.look(0, 1, noise, tissue)
-    first.look(1, 2, picture[100:612, 100:612], tissue)
+    first.score(0, 1, noise, tissue)
+    first.score(1, 2, picture[100:612, 100:612], tissue)
     with open(tmp_path / "ood.jsonl", "a") as file:
         file.write("[1, 0, 3.")
     second = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     np.testing.assert_allclose(second.scores, first.scores, atol=1e-4)
-    second.look(0, 1, picture[100:612, 100:612], tissue)
-    second.look(1, 0, noise, tissue)
+    second.score(0, 1, picture[100:612, 100:612], tissue)
+    second.score(1, 0, noise, tissue)
     third = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     assert third.figures() == second.figures()
     assert third.figures().judged == 3
@@ -82,7 +82,7 @@ def test_glass_with_a_rim_of_tissue_is_not_judged(ood: OodDetector, picture: np.
     half = rim.copy()
     half[:, :256] = picture[:512, :256]
     for column, he in enumerate((rim, half)):
-        tiles.look(0, column, he, np.ones((512, 512), np.float32))
+        tiles.score(0, column, he, np.ones((512, 512), np.float32))
     assert np.isnan(tiles.scores).tolist() == [[True, False]]
 
 
@@ -104,7 +104,7 @@ def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
     spoiled[518:1018, 1030:1530] = brown
     knowing = replace(bundle, ood=ood)
     slide = write_slide(tmp_path / "slide.ome.tiff", spoiled)
-    made = stain_slide(slide, tmp_path / "out", Model(knowing), StainOptions(tile=512, everywhere=True))
+    made = stain_slide(slide, tmp_path / "out", Model(knowing), StainOptions(everywhere=True))
     assert made.ood is not None
     inside = rasterize(read_geojson(made.ood), Size(1536, 1024), 1.0)
     assert inside[560:980, 1070:1490].all()

@@ -63,3 +63,10 @@ def test_only_what_is_shown_is_looked_at() -> None:
     assert measure_seams(lambda region: image[region.slices], size, 512, lambda _: False) is None
     assert measure(np.full((1024, 1024, 3), 240, np.uint8)) is None
     assert measure(texture(300, 300)) is None
+
+
+def test_an_image_with_a_single_line_of_texture_has_a_finite_interval() -> None:
+    image = np.full((1024, 2048, 3), 240, np.float32)
+    image[:, 450:600] = texture(1024, 150)
+    seams = measure(image)
+    assert seams is None or np.isfinite([seams.ratio, seams.low, seams.high]).all()

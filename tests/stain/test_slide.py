@@ -17,14 +17,14 @@ from restain import NOTICE, RestainError
 from restain.bundle import Bundle
 from restain.geometry import Point, Region, Size
 from restain.slides import Slide, TileStore, open_slide, read_geojson, read_image, read_metadata
-from restain.stain import Model, Provenance, StainedSlide, StainOptions, restain_whole, stain_slide
+from restain.stain import Model, Provenance, StainedSlide, StainOptions, stain_slide
 from restain.stain.area import rectangle
 from restain.stain.figures import SlideFigures
 
 
 @pytest.fixture(scope="module")
 def model(bundle: Bundle) -> Model:
-    return Model(bundle, options=StainOptions(tile=512))
+    return Model(bundle)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +60,6 @@ def test_the_result_is_a_slide_that_every_reader_opens_with_scale_and_origin(
         key: value for key, value in text.items() if key != "holes"
     }
     assert SlideFigures.read(stained.report) == stained.figures
-
-
-@pytest.mark.slow
-def test_it_shows_what_the_network_makes_of_the_whole_slide(stained: StainedSlide, slide: Path, bundle: Bundle) -> None:
-    with open_slide(slide) as opened:
-        he = opened.read(Region(Point(0, 0), opened.size), 0.5)
-    expected, got = restain_whole(bundle.generator, he)[..., :3] * 255, pixels(stained.path).astype(int)
-    inside = np.zeros((1100, 1500), bool)
-    inside[200:500, 300:600] = True
-    assert np.abs(expected - got)[inside].mean() < 4  # JPEG
 
 
 def test_glass_has_the_models_white_and_no_dab(stained: StainedSlide, white: np.ndarray) -> None:
@@ -118,20 +108,6 @@ def test_outside_the_region_of_interest_tissue_is_grey_and_glass_is_glass(
         stain_slide(slide, tmp_path, model, replace(options, roi=(rectangle(Region(Point(0, 0), Size(50, 50))),)))
 
 
-@pytest.mark.slow
-def test_blocks_of_any_size_give_the_same_slide(
-    slide: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
-) -> None:
-    bundle = make_bundle(tmp_path / "bundle", label_feature=False)  # untrained, it reaches far beyond the margin
-    model, fine = Model(bundle), StainOptions(quality=100)  # coarser steps of JPEG would be taken for differences
-    small, large = (
-        pixels(stain_slide(slide, tmp_path / str(tile), model, fine.having(tile=tile)).path).astype(int)
-        for tile in (512, 1024)
-    )
-    assert np.abs(small - large).max() <= 3
-    assert np.abs(small - large).mean() < 0.1
-
-
 class Torn(Slide):
     """A slide of which one place cannot be decoded."""
 
@@ -148,12 +124,11 @@ class Torn(Slide):
 def test_what_cannot_be_read_is_a_marked_hole_or_with_strict_the_end(
     slide: Path, model: Model, white: np.ndarray, tmp_path: Path
 ) -> None:
-    large = model.options.having(tile=1024)
     said: list[str] = []
     with pytest.raises(RestainError, match=r"block_1\.ome\.tiff is truncated"):
-        stain_slide(Torn(open_slide(slide)), tmp_path, model, large.having(strict=True))
+        stain_slide(Torn(open_slide(slide)), tmp_path, model, StainOptions(strict=True))
     assert not (tmp_path / "block_1.ome.tiff").exists()
-    result = stain_slide(Torn(open_slide(slide)), tmp_path, model, large, warn=said.append)
+    result = stain_slide(Torn(open_slide(slide)), tmp_path, model, warn=said.append)
     (hole,) = result.figures.holes
     assert (hole.x, hole.y, hole.width, hole.height) == (0, 0, 512, 512)
     assert "cannot be decoded" in hole.reason
@@ -219,7 +194,7 @@ import sys
 from pathlib import Path
 from restain.stain import StainOptions, load, stain_slide
 slide, out, bundle = map(Path, sys.argv[1:])
-stain_slide(slide, out, load(bundle), StainOptions(tile=512, dab=True),
+stain_slide(slide, out, load(bundle), StainOptions(dab=True),
             progress=lambda done, total: print(done, flush=True))
 """
 

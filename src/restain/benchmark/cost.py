@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import write_json
 
 SIDE = 1024
 """Side in px of the image that is stained to measure."""
@@ -60,8 +60,7 @@ def staining_cost(bundle: Path, out: Path, *, train_seconds: float, train_wall_s
         raise RestainError(f"{bundle}: staining to measure its cost failed ({last}).")
     parameters, seconds, threads, device, memory = json.loads(result.stdout.splitlines()[-1])
     cost = Cost(parameters, train_seconds, train_wall_seconds, seconds, threads, device, memory)
-    with whole_file(out) as partial:
-        partial.write_text(json.dumps(asdict(cost), indent=1) + "\n", encoding="utf-8")
+    write_json(out, asdict(cost))
     return cost
 
 

@@ -22,7 +22,7 @@ from restain.benchmark.table import write_results
 from restain.errors import RestainError
 from restain.evaluation import evaluate_folder, load_summary
 from restain.evaluation.splits import scored_pairs
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, whole_file, write_json
 from restain.recipe import Recipe, parse_recipe
 from restain.training import train
 from restain.training.pace import steps_within
@@ -174,8 +174,7 @@ def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, ac
             with bar(f"{entry.name}: measuring the pace"):
                 steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
         make_folder(entry.folder)
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps({"asked": asked, "steps": steps}, indent=1) + "\n", encoding="utf-8")
+        write_json(path, {"asked": asked, "steps": steps})
     values = recipe.model_dump(mode="json")
     values["train"]["steps"] = steps
     return parse_recipe(values, entry.name)
@@ -192,7 +191,7 @@ def _share_stage_one(entry: Entry, recipe: Recipe, known: Mapping[str, Path]) ->
     source, target = known.get(_stage_one_key(recipe)), entry.run / "expression.ckpt"
     if source is None or not source.is_file() or target.exists():
         return
-    entry.run.mkdir(parents=True, exist_ok=True)
+    make_folder(entry.run)
     with whole_file(target) as partial:
         shutil.copyfile(source, partial)
 

@@ -21,10 +21,9 @@ from restain.benchmark.cost import Cost
 from restain.evaluation import EvaluationSummary
 from restain.evaluation.catalogue import BY_KEY
 from restain.evaluation.compare import compare_runs
-from restain.evaluation.figures import save_figure
-from restain.evaluation.pages import environment
-from restain.files import whole_file
+from restain.files import make_folder, write_text
 from restain.recipe import Recipe
+from restain.report import save_picture, write_page
 from restain.slides import read_image
 
 COLUMNS = (
@@ -149,25 +148,20 @@ def write_results(
     _write(out / "benchmark.csv", _csv(lines))
     _write(out / "benchmark.md", markdown(lines, facts))
     figures = _figures(out, evaluations)
-    page = (
-        environment("restain.benchmark")
-        .get_template("benchmark.html.j2")
-        .render(
-            title=f"Benchmark: {len(names)} recipes, {budget} each",
-            notice=restain.NOTICE,
-            version=restain.__version__,
-            facts=facts.items(),
-            headings=headings(),
-            lines=lines,
-            figures=figures,
-            columns=["H&E", "real IHC", *names],
-            cost_titles=COST_TITLES,
-            cost_texts=cost_texts,
-            crop=CROP,
-        )
+    return write_page(
+        out / "benchmark.html",
+        "benchmark.html.j2",
+        "restain.benchmark",
+        title=f"Benchmark: {len(names)} recipes, {budget} each",
+        facts=facts.items(),
+        headings=headings(),
+        lines=lines,
+        figures=figures,
+        columns=["H&E", "real IHC", *names],
+        cost_titles=COST_TITLES,
+        cost_texts=cost_texts,
+        crop=CROP,
     )
-    _write(out / "benchmark.html", page)
-    return out / "benchmark.html"
 
 
 def _verdicts(evaluations: Mapping[str, EvaluationSummary], out: Path, command: str) -> dict[str, dict[str, str]]:
@@ -265,8 +259,7 @@ def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[di
     levels = sorted({row["level"] for row in rows})
     queues = [[row for row in rows if row["level"] == level] for level in levels]
     turns = [queue[turn] for turn in range(SHOWN_PAIRS) for queue in queues if turn < len(queue)]
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / "figures")
     shown = []
     for row in sorted(turns[:SHOWN_PAIRS], key=lambda r: (r["level"], r["name"])):
         name, links = row["name"], []
@@ -274,7 +267,7 @@ def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[di
         sources += [(summary.out / "images" / f"{name}.png", True) for summary in summaries]
         for column, (source, virtual) in enumerate(sources):
             target = folder / f"{name}.{column}.jpg"
-            save_figure(target, _middle(read_image(source)), virtual=virtual)
+            save_picture(target, _middle(read_image(source)), virtual=virtual)
             links.append({"link": quote(f"figures/{target.name}"), "virtual": virtual})
         shown.append({"name": name, "level": row["level"], "links": links})
     return shown
@@ -286,5 +279,4 @@ def _middle(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, text)

@@ -21,6 +21,7 @@ from restain.cli import (
     review,
     serving,
     slides,
+    spots,
     staining,
     training,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "review",
     "serving",
     "slides",
+    "spots",
     "staining",
     "training",
 ]

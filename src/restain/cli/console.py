@@ -58,9 +58,6 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(help="Where the network runs: cpu, cuda, cuda:1 or mps; without it CUDA where there is one."),
 ]
-TileOption = Annotated[
-    int | None, typer.Option(min=256, help="Largest side in px of what the network takes at a time; else 1536.")
-]
 EngineOption = Annotated[
     str | None,
     typer.Option(help="What runs the network, by name (docs/speed.md); else the fastest that agrees (auto)."),

@@ -14,7 +14,6 @@ from restain.cli.console import (
     MppOption,
     OutOption,
     OverrideMppOption,
-    TileOption,
     app,
     command_line,
     given,
@@ -39,7 +38,6 @@ def cohort(
         typer.Option(help="Her2Classifier for a second opinion; without it the shipped one, which knows the phantom."),
     ] = None,
     rule_only: Annotated[bool, typer.Option("--rule-only", help="Ask no classifier.")] = False,
-    tile: TileOption = None,
     engine: EngineOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -48,7 +46,7 @@ def cohort(
     from restain.evaluation.her2_classifier import load_her2_classifier
     from restain.stain import StainOptions, load
 
-    stains = load(model, device=device, options=StainOptions().having(**given(tile=tile, engine=engine)))
+    stains = load(model, device=device, options=StainOptions().having(**given(engine=engine)))
     with progress_bar("cohort") as progress:
         page = run_cohort(
             table,

@@ -16,7 +16,6 @@ from restain.cli.console import (
     EngineOption,
     ModelOption,
     OutOption,
-    TileOption,
     app,
     err_console,
     given,
@@ -55,7 +54,6 @@ def stain(
         bool, typer.Option("--override-mpp", help="Let --mpp hold also where a file states another.")
     ] = False,
     dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as a file of its own.")] = False,
-    tile: TileOption = None,
     white: Annotated[
         tuple[float, float, float] | None,
         typer.Option(help="Unstained glass to imitate: R G B, up to 255; else the model's own."),
@@ -80,10 +78,6 @@ def stain(
     ] = False,
     engine: EngineOption = None,
     device: DeviceOption = None,
-    attention_grid: Annotated[
-        float | None,
-        typer.Option(min=0, help="Slides: µm between states of the tissue that attention reads from; 0 for one state."),
-    ] = None,
     ray: Annotated[
         str | None, typer.Option(help="Work on the Ray cluster at this address (HOST:PORT or auto); extra 'ray'.")
     ] = None,
@@ -91,7 +85,6 @@ def stain(
     ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per slide, or a share of one.")] = 0,
 ) -> None:
     """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
-    from restain.models.survey import Survey
     from restain.slides import read_geojson
     from restain.stain import StainOptions, find_sources, load, stain_many
     from restain.stain.cluster import Cluster, stain_on_cluster
@@ -103,7 +96,7 @@ def stain(
     if region is not None:
         outlines = [region_outline(region)]
     options = StainOptions().having(
-        **given(mpp=mpp, roi=outlines, tile=tile, white=white, quality=quality, engine=engine),
+        **given(mpp=mpp, roi=outlines, white=white, quality=quality, engine=engine),
         override_mpp=override_mpp,
         dab=dab,
         everywhere=everywhere,
@@ -111,8 +104,6 @@ def stain(
         format=form.value,
     )
     stains = load(model, device=device)
-    if attention_grid is not None:
-        options = options.having(survey=Survey.every(attention_grid, stains.mpp))
     stains.check(options)
     found = find_sources(sources)
     with progress_bar("staining") as progress:

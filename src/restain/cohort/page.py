@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 import restain
 from restain.cohort.field import FIELD_UM, LEAST_TISSUE, SQUARE_UM, FieldReading
 from restain.cohort.patient import PatientReading, SlideReading
-from restain.evaluation import figures
-from restain.evaluation.pages import environment
 from restain.her2 import Her2Level
+from restain.report import colour_scale, css_gradient, render_page
+from restain.report.pictures import DAB_TOP
+from restain.report.slide_map import Square, slide_map
 
 PICTURES = (("he", "H&E"), ("virtual", "virtual HER2 IHC"), ("dab", "DAB density"))
 """Keys of :attr:`SlideReading.links` that are pictures, and their captions."""
@@ -45,34 +46,30 @@ def cohort_page(
             f"Most uneven: patient {uneven.patient}, {uneven.heterogeneity.total:.2f} of 1.5 levels, "
             f"{uneven.heterogeneity.between:.2f} of them between blocks."
         )
-    return (
-        environment("restain.cohort")
-        .get_template("cohort.html.j2")
-        .render(
-            title=title,
-            lead=lead,
-            failed=list(failed),
-            patients=[_patient(patient) for patient in patients],
-            levels=[level.text for level in Her2Level],
-            pictures=PICTURES,
-            legend={
-                "dab": (figures.css_gradient("dab"), f"{figures.DAB_TOP:g}"),
-                "doubt": figures.css_gradient("difference"),
-                "levels": [(level.text, level_colour(level)) for level in Her2Level],
-            },
-            side=f"{side_um:g}",
-            square=f"{SQUARE_UM:g}",
-            least=f"{LEAST_TISSUE:.0%}",
-            facts=list((facts or {}).items()),
-            notice=restain.NOTICE,
-            version=restain.__version__,
-        )
+    return render_page(
+        "cohort.html.j2",
+        "restain.cohort",
+        title=title,
+        lead=lead,
+        failed=list(failed),
+        patients=[_patient(patient) for patient in patients],
+        levels=[level.text for level in Her2Level],
+        pictures=PICTURES,
+        legend={
+            "dab": (css_gradient("dab"), f"{DAB_TOP:g}"),
+            "doubt": css_gradient("difference"),
+            "levels": [(level.text, level_colour(level)) for level in Her2Level],
+        },
+        side=f"{side_um:g}",
+        square=f"{SQUARE_UM:g}",
+        least=f"{LEAST_TISSUE:.0%}",
+        facts=facts or {},
     )
 
 
 def level_colour(level: Her2Level) -> str:
     """The CSS colour of a level on maps: the darker the higher."""
-    return _css(figures.colour_scale("dab")[_AT[level]])
+    return _css(colour_scale("dab")[_AT[level]])
 
 
 def field_map(slide: SlideReading, label: str, paint: Callable[[FieldReading], tuple[str, str]]) -> Markup:
@@ -85,31 +82,11 @@ def field_map(slide: SlideReading, label: str, paint: Callable[[FieldReading], t
     """
     if slide.size is None:
         return Markup("")
-    width, height = slide.size.width, slide.size.height
-    parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
-    if "he" in slide.links:
-        parts.append(
-            f'<image href="{escape(slide.links["he"])}" width="{width}" height="{height}" '
-            'preserveAspectRatio="none" opacity=".35"/>'
-        )
+    squares = []
     for reading in slide.fields:
-        box, (colour, word) = reading.region, paint(reading)
-        line = max(width, height) / 200
-        dash = f' stroke-dasharray="{3 * line:.0f} {2 * line:.0f}"' if _strange(reading) else ""
-        size = min(box.size.width, box.size.height) / 3
-        parts.append(
-            f"<g><title>{escape(describe(reading))}</title>"
-            f'<rect x="{box.origin.x}" y="{box.origin.y}" width="{box.size.width}" height="{box.size.height}" '
-            f'fill="{colour}" fill-opacity=".8" stroke="#222" stroke-width="{line:.0f}"{dash}/>'
-            f'<text x="{box.origin.x + box.size.width / 2:.0f}" y="{box.origin.y + box.size.height / 2:.0f}" '
-            f'text-anchor="middle" dominant-baseline="central" style="font-size:{size:.0f}px;fill:{_ink(colour)}">'
-            f"{escape(word)}</text></g>"
-        )
-    # The words on the map's own fields must not follow the page's style of plots.
-    style = "width:100%;height:auto;display:block"
-    return Markup(
-        f'<svg viewBox="0 0 {width} {height}" style="{style}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+        colour, word = paint(reading)
+        squares.append(Square(reading.region, colour, describe(reading), word, _ink(colour), _strange(reading)))
+    return slide_map(slide.size, squares, label, slide.links.get("he", ""), opacity=0.35, frame=1 / 200)
 
 
 def describe(reading: FieldReading) -> str:
@@ -163,7 +140,7 @@ def _patient(patient: PatientReading) -> dict[str, Any]:
 def _slide(slide: SlideReading) -> dict[str, Any]:
     def doubtful(reading: FieldReading) -> tuple[str, str]:
         index = min(255, round(reading.doubt / 0.5 * 255))
-        return _css(figures.colour_scale("difference")[index]), f"{reading.doubt:.0%}"
+        return _css(colour_scale("difference")[index]), f"{reading.doubt:.0%}"
 
     maps = [
         (field_map(slide, "level of each field", lambda one: (level_colour(one.level), one.level.text)), "level"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +18,11 @@ from restain.cohort.page import cohort_page
 from restain.cohort.patient import PatientReading, SlideReading
 from restain.cohort.table import Row, read_table
 from restain.errors import RestainError
-from restain.evaluation import figures
 from restain.evaluation.her2_classifier import Her2Classifier
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, read_kept, write_json, write_kept, write_text
 from restain.optics import dab_density
+from restain.report import colour_map, save_picture
+from restain.report.pictures import DAB_TOP
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
 from restain.stain import Model, SlideFigures, slide_name, stain_slide
@@ -102,11 +102,9 @@ def run_cohort(
         "Date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     facts = {name: value for name, value in facts.items() if value}
-    with whole_file(out / "cohort.json") as partial:
-        partial.write_text(json.dumps(_result(patients, failed, facts, side_um), indent=1), encoding="utf-8")
+    write_json(out / "cohort.json", _result(patients, failed, facts, side_um))
     page = out / "cohort.html"
-    with whole_file(page) as partial:
-        partial.write_text(cohort_page(patients, facts=facts, failed=failed, side_um=side_um), encoding="utf-8")
+    write_text(page, cohort_page(patients, facts=facts, failed=failed, side_um=side_um))
     return page
 
 
@@ -157,9 +155,7 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
                     side_um=side_um,
                     progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
                 )
-                content = {"key": key, "fields": [reading.as_dict() for reading in found]}
-                with whole_file(kept) as partial:
-                    partial.write_text(json.dumps(content), encoding="utf-8")
+                write_kept(kept, key, {"fields": [reading.as_dict() for reading in found]})
             links = _pictures(pictures, slide_name(row.slide), he, ihc, density, tissue.glass)
         finally:
             if density is not None:
@@ -183,12 +179,11 @@ def _tissue(outlines: Path, figures: SlideFigures, he: Slide) -> TissueMask:
 
 
 def _kept(path: Path, key: dict[str, Any]) -> list[FieldReading] | None:
+    if (content := read_kept(path, key)) is None:
+        return None
     try:
-        content = json.loads(path.read_bytes())
-        if content["key"] != key:
-            return None
         return [FieldReading.from_dict(values) for values in content["fields"]]
-    except (OSError, LookupError, TypeError, ValueError, RestainError):
+    except (LookupError, TypeError, ValueError, RestainError):
         return None
 
 
@@ -204,11 +199,11 @@ def _pictures(
     drawn = {
         "he": he.thumbnail(_PICTURE)[0],
         "virtual": virtual,
-        "dab": figures.colour_map(shown, "dab", figures.DAB_TOP),
+        "dab": colour_map(shown, "dab", DAB_TOP),
     }
     paths = {what: folder / f"{name}.{what}.jpg" for what in drawn}
     for what, rgb in drawn.items():
-        figures.save_figure(paths[what], rgb, virtual=what != "he")
+        save_picture(paths[what], rgb, virtual=what != "he")
     return paths
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from restain.evaluation.baselines import DESCRIPTIONS
-from restain.files import whole_file
+from restain.files import write_text
 
 COLUMNS = {
     "dab_r16": ("DAB r, 16 µm cells", 2),
@@ -34,8 +34,7 @@ def write_page(out: Path, results: Mapping[str, Any]) -> Path:
         names=list(dict.fromkeys(row["name"] for row in results["rows"])),
         by_pair={(row["name"], row["method"]): row for row in results["rows"]},
     )
-    with whole_file(out / "crossval.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(out / "crossval.html", page)
     return out / "crossval.html"
 
 

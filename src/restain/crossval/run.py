@@ -18,14 +18,14 @@ from restain.crossval.report import write_page
 from restain.data import Pair, open_pairs
 from restain.errors import RestainError
 from restain.evaluation import evaluate_folder, load_summary
-from restain.evaluation.figures import save_figure
-from restain.evaluation.summary import finite, mean_interval
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, write_json
 from restain.models.heads import StainHead
 from restain.optics import glass_white
 from restain.recipe import Recipe
+from restain.report import save_picture
 from restain.slides import read_image
 from restain.stain import Model, StainOptions
+from restain.statistics import json_ready, mean_interval
 from restain.training import train
 from restain.training.prepare import prepare
 
@@ -94,8 +94,7 @@ def crossval(
         "restain": restain.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with whole_file(out / "crossval.json") as partial:
-        partial.write_text(json.dumps(finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out / "crossval.json", json_ready(results))
     return write_page(out, results)
 
 
@@ -126,8 +125,7 @@ def _fold(
     if not kept.is_file():
         with bar(f"{fold.slide}: limits"):
             found = {pair.name: _limits(pair, bundle, recipe.mpp) for pair in pairs}
-        with whole_file(kept) as partial:
-            partial.write_text(json.dumps(finite(found), indent=1) + "\n", encoding="utf-8")
+        write_json(kept, json_ready(found))
     try:
         bounds = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -166,7 +164,6 @@ def _overall(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
 def _picture(pair: Pair, out: Path, fold: Fold) -> None:
     he, real = pair.load()
     virtual = read_image(out / "slides" / fold.folder / "evaluation" / "images" / f"{pair.name}.png")
-    folder = out / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / "pictures")
     for kind, rgb in (("he", he), ("virtual", virtual), ("real", real)):
-        save_figure(folder / f"{pair.name}.{kind}.jpg", rgb, virtual=kind == "virtual")
+        save_picture(folder / f"{pair.name}.{kind}.jpg", rgb, virtual=kind == "virtual")

@@ -8,7 +8,7 @@ from pathlib import Path
 from restain.data.pairs import Pair
 from restain.errors import RestainError
 from restain.geometry import same_mpp
-from restain.slides import open_header
+from restain.slides import open_slide
 
 
 def stated_mpp(path: Path) -> float | None:
@@ -17,7 +17,7 @@ def stated_mpp(path: Path) -> float | None:
     Raises:
         RestainError: if the file cannot be read.
     """
-    with open_header(path) as slide:
+    with open_slide(path, header_only=True) as slide:
         return slide.mpp if slide.has_mpp else None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from restain.dataset_builder.refine import Box, local_transform
 from restain.dataset_builder.rules import Candidate
 from restain.dataset_builder.survey import Grid, Survey, matrix_of
 from restain.errors import RestainError
-from restain.files import make_folder
+from restain.files import digest, make_folder
 from restain.images import Rgb, read_text, write_png
 from restain.register import Transform, warp_region
 from restain.slides import Slide, open_slide
@@ -139,7 +137,7 @@ def _pictures(out: Path) -> list[Path]:
 def _digest(survey: Survey, patch: Patch) -> str:
     origin, figures = patch.candidate.region.origin, patch.candidate.figures
     facts = [survey.origin, origin.x, origin.y, None if figures is None else figures.matrix]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return digest(facts)[:32]
 
 
 def _holds(path: Path, digest: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import restain
 from restain.data.layouts import Split
 from restain.dataset_builder.cut import Patch, check_is_ours, cut_pair, paths_of, remove_stale
-from restain.dataset_builder.lock import held
 from restain.dataset_builder.manifest import check_parquet, pair_weight, write_csv, write_parquet
 from restain.dataset_builder.rules import (
     BALANCE,
@@ -31,7 +29,7 @@ from restain.dataset_builder.split import PARTS, split_patients
 from restain.dataset_builder.survey import Grid, Survey, survey_pair
 from restain.dataset_builder.table import SlidePair, check_pairs
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file
+from restain.files import locked_folder, make_folder, write_json
 from restain.stain import slide_name
 
 Progress = Callable[[int, int], None]
@@ -153,7 +151,7 @@ def build_dataset(
     for sentence in split_notes(splits, settings):
         warn(sentence)
     make_folder(out)
-    with held(out):
+    with locked_folder(out, ".restain-build.lock"):
         check_is_ours(out)
         job = _Job(pairs, [splits[pair.person] for pair in pairs], settings, out, progress, warn)
         surveys = job.survey()
@@ -268,8 +266,7 @@ class _Job:
             write_csv(self.out / "manifest.csv", kept, MANIFEST_COLUMNS)
             if parquet:
                 write_parquet(self.out / "manifest.parquet", kept, MANIFEST_COLUMNS)
-            with whole_file(self.out / "build.json") as partial:
-                partial.write_text(json.dumps(self.facts(command), indent=1), encoding="utf-8")
+            write_json(self.out / "build.json", self.facts(command))
         write_csv(self.out / "rejected.csv", [row for row in rows if row["reason"]], REJECTED_COLUMNS)
         write_csv(self.out / "summary.csv", [one.row() for one in outcomes], SUMMARY_COLUMNS)
         page = write_sheet(self.out, surveys, patches, outcomes, self.settings, dry_run=dry_run, command=command)

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-import restain
 from restain.dataset_builder.cut import PairReader, Patch
 from restain.dataset_builder.rules import BALANCE, RULES, UNREADABLE
 from restain.dataset_builder.survey import Survey
 from restain.errors import RestainError
-from restain.evaluation.pages import environment
 from restain.files import make_folder, whole_file
 from restain.her2 import Her2Level
 from restain.images import Rgb
+from restain.report import write_page
 
 if TYPE_CHECKING:
     from restain.dataset_builder.run import Outcome, Settings
@@ -66,27 +65,21 @@ def write_sheet(
         }
         for group in groups
     ]
-    page = (
-        environment("restain.dataset_builder")
-        .get_template("sheet.html.j2")
-        .render(
-            title="Contact sheet" + (" of a dry run" if dry_run else ""),
-            outcomes=outcomes,
-            shown=[name for name in _reasons() if any(one.removed.get(name) for one in outcomes)],
-            rules=_rules(outcomes, settings),
-            parts=_parts(patches, surveys),
-            levels=[level.text for level in Her2Level],
-            groups=[group for group in view if group["cases"]],
-            dry_run=dry_run,
-            facts=_facts(settings, command).items(),
-            notice=NOTICE,
-            version=restain.__version__,
-        )
+    return write_page(
+        out / "contact-sheet.html",
+        "sheet.html.j2",
+        "restain.dataset_builder",
+        title="Contact sheet" + (" of a dry run" if dry_run else ""),
+        outcomes=outcomes,
+        shown=[name for name in _reasons() if any(one.removed.get(name) for one in outcomes)],
+        rules=_rules(outcomes, settings),
+        parts=_parts(patches, surveys),
+        levels=[level.text for level in Her2Level],
+        groups=[group for group in view if group["cases"]],
+        dry_run=dry_run,
+        facts=_facts(settings, command).items(),
+        notice=NOTICE,
     )
-    path = out / "contact-sheet.html"
-    with whole_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return path
 
 
 def _reasons() -> tuple[str, ...]:

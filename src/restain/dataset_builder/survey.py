@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from restain.dataset_builder.measure import Figures, Shares, measure_patch, over
 from restain.dataset_builder.rules import Candidate, Thresholds, first_reason
 from restain.dataset_builder.table import SlidePair
 from restain.errors import RestainError
+from restain.files import digest, file_state, journal, read_journal
 from restain.geometry import Point, Region, Size
 from restain.register import Transform, read_transform, write_transform
 from restain.register.files import TRANSFORM_FILE
@@ -110,20 +110,20 @@ def survey_pair(
         )
         folder = out / "registration" / name
         transform, agreement = _registered(pair, he, ihc, folder, tell(0, 400))
-        digest = hashlib.sha256((folder / TRANSFORM_FILE).read_bytes()).hexdigest()
+        transform_hash = hashlib.sha256((folder / TRANSFORM_FILE).read_bytes()).hexdigest()
         kept = out / "measured" / f"{name}.jsonl"
         key = {
             "format": FORMAT,
             "restain": __version__,
             "slides": [_state(he), _state(ihc)],
-            "transform": digest,
+            "transform": transform_hash,
             **asdict(grid),
         }
         known = _read(kept, key)
         if known is None or _unmeasured(known.candidates, thresholds):
             known = _measure(he, ihc, transform, grid, thresholds, known, kept, key, tell(400, 1000))
     tell(0, 1000)(1, 1)
-    origin = hashlib.sha256(json.dumps([key, known.glass]).encode()).hexdigest()
+    origin = digest([key, known.glass])
     return Survey(pair, name, transform, origin, known.glass, agreement, known.windows, tuple(known.candidates))
 
 
@@ -139,8 +139,8 @@ def _opened(path: Path, mpp: float | None, option: str, override_mpp: bool) -> S
 
 
 def _state(slide: Slide) -> list[Any]:
-    state = split_number(slide.path)[0].stat()
-    return [str(slide.path.resolve()), state.st_size, state.st_mtime_ns, slide.mpp]
+    state = file_state(split_number(slide.path)[0])
+    return [str(slide.path.resolve()), *state[1:], slide.mpp]
 
 
 def _registered(
@@ -196,9 +196,13 @@ def _measure(
         found = [Candidate(region, overview_shares(one, other, transform, region, grid.mpp)) for region in inside]
         red, green, blue = (float(v) for v in other.tissue.glass)
         known = _Known((red, green, blue), len(regions), found)
-        _start(kept, key, known)
     left = _unmeasured(known.candidates, thresholds)
-    with open(kept, "a", encoding="utf-8") as file:
+    windows = [[one.region.origin.x, one.region.origin.y, *asdict(one.shares).values()] for one in known.candidates]
+    head = {"glass": known.glass, "windows": known.windows, "candidates": windows}
+    before = [
+        _entry(number, one) for number, one in enumerate(known.candidates) if one.figures is not None or one.fault
+    ]
+    with journal(kept, key, [head, *before]) as append:
         for done, number in enumerate(left):
             progress(done, len(left))
             region = known.candidates[number].region
@@ -207,46 +211,30 @@ def _measure(
             except RestainError as caught:
                 figures, fault = None, str(caught)
             known.candidates[number] = replace(known.candidates[number], figures=figures, fault=fault)
-            line = {"at": number, "figures": None if figures is None else figures.as_dict(), "fault": fault}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
+            append(_entry(number, known.candidates[number]))
     return known
 
 
-def _start(kept: Path, key: dict[str, Any], known: _Known) -> None:
-    """The file's first line: what it is of, and all windows with what the overviews say of them."""
-    windows = [[one.region.origin.x, one.region.origin.y, *asdict(one.shares).values()] for one in known.candidates]
-    head = {"key": key, "glass": known.glass, "windows": known.windows, "candidates": windows}
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(head) + "\n", encoding="utf-8")
-    except OSError as fault:
-        raise RestainError(f"{kept} cannot be written ({fault.strerror}).") from None
+def _entry(number: int, one: Candidate) -> dict[str, Any]:
+    return {"at": number, "figures": None if one.figures is None else one.figures.as_dict(), "fault": one.fault}
 
 
 def _read(kept: Path, key: dict[str, Any]) -> _Known | None:
-    """What was measured before; None where nothing was, or of something else. A line that was cut off is passed over."""
+    """What was measured before; None where nothing was, or of something else."""
+    entries = read_journal(kept, key)
+    if not entries:
+        return None
     try:
-        first, *lines = kept.read_text(encoding="utf-8").splitlines()
-        head = json.loads(first)
-        if head["key"] != json.loads(json.dumps(key)):
-            return None
+        head, *measured = entries
         side = Size(int(key["size"]), int(key["size"]))
         red, green, blue = head["glass"]
         found = [Candidate(Region(Point(x, y), side), Shares(*shares)) for x, y, *shares in head["candidates"]]
         known = _Known((red, green, blue), int(head["windows"]), found)
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    for line in lines:
-        try:
-            said = json.loads(line)
+        for said in measured:
             figures = None if said["figures"] is None else Figures.from_dict(said["figures"])
             found[said["at"]] = replace(found[said["at"]], figures=figures, fault=said["fault"])
-        except (ValueError, LookupError, TypeError):
-            continue
-    if lines and not kept.read_bytes().endswith(b"\n"):
-        with open(kept, "a", encoding="utf-8") as file:
-            file.write("\n")
+    except (ValueError, LookupError, TypeError):
+        return None
     return known
 
 

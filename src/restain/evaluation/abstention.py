@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.evaluation.summary import Interval
+from restain.statistics import Interval, percentile_interval
 
 Values = NDArray[np.float64]
 
@@ -94,9 +94,9 @@ def abstention(
         risk=curve[at].tolist(),
         oracle=best[at].tolist(),
         random=float(all_errors.mean()),
-        area=_interval(area, areas, len(errors)),
+        area=percentile_interval(area, areas, len(errors)),
         oracle_area=float(best.mean()),
-        gain=_interval(gain, gains, len(errors)),
+        gain=percentile_interval(gain, gains, len(errors)),
     )
 
 
@@ -105,11 +105,3 @@ def _area_and_gain(doubt: Values, error: Values) -> tuple[float, float]:
     area, chance = risk_coverage(doubt, error).mean(), error.mean()
     room = chance - best
     return float(area), float((chance - area) / room) if room > 1e-12 else math.nan
-
-
-def _interval(value: float, samples: Sequence[float], n: int) -> Interval:
-    known = np.asarray([s for s in samples if math.isfinite(s)])
-    if known.size == 0:
-        return Interval(value, math.nan, math.nan, n)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Interval(value, float(low), float(high), n)

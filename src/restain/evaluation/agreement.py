@@ -8,23 +8,17 @@ that draws slides whole where slides are known.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from restain.her2 import Her2Level
-
-Counts = NDArray[np.float64]
+from restain.statistics import confusion, kappa_interval, wilson_interval
 
 LEVELS = len(Her2Level)
-RESAMPLES = 2000
-"""Bootstrap samples behind kappa's interval."""
 
 READINGS = {
     "classifier": "a network trained on real IHC images",
@@ -98,74 +92,23 @@ def figures(
         slides: the slide of each, which the bootstrap draws whole; ``None`` draws one by one.
         seed: of the bootstrap.
     """
-    table = confusion(truth, read)
+    table = confusion(truth, read, LEVELS)
     right, n = int(np.trace(table)), int(table.sum())
     groups = {}
     for name, levels in GROUPS.items():
         inside = np.isin(np.arange(LEVELS), [int(level) for level in levels])
         found, others = table[np.ix_(inside, inside)].sum(), table[np.ix_(~inside, ~inside)].sum()
         groups[name] = {
-            "sensitivity": share(int(found), int(table[inside].sum())),
-            "specificity": share(int(others), int(table[~inside].sum())),
+            "sensitivity": wilson_interval(int(found), int(table[inside].sum())).plain(),
+            "specificity": wilson_interval(int(others), int(table[~inside].sum())).plain(),
         }
     return {
         "n": n,
-        "accuracy": share(right, n),
-        "kappa": _kappa_interval(truth, read, slides, seed),
+        "accuracy": wilson_interval(right, n).plain(),
+        "kappa": kappa_interval(truth, read, LEVELS, slides, seed).plain(),
         "confusion": table.astype(int).tolist(),
         "groups": groups,
     }
-
-
-def confusion(truth: Sequence[int], read: Sequence[int]) -> Counts:
-    """Counts ``(4, 4)``: a row per known level, a column per level read."""
-    table = np.zeros((LEVELS, LEVELS))
-    np.add.at(table, (np.asarray(truth, dtype=int), np.asarray(read, dtype=int)), 1)
-    return table
-
-
-def quadratic_kappa(table: Counts) -> Counts:
-    """Cohen's kappa with quadratic weights (Cohen, *Psychol Bull* 70:213, 1968) of ``(..., 4, 4)`` counts: ``(...)``.
-
-    1 is full agreement, 0 that of chance with the same margins. NaN where chance alone cannot disagree: everything is,
-    and was read as, one level.
-    """
-    level = np.arange(LEVELS)
-    weight = (level[:, None] - level) ** 2
-    n = np.maximum(table.sum(axis=(-2, -1)), 1)
-    chance = table.sum(axis=-1)[..., :, None] * table.sum(axis=-2)[..., None, :] / n[..., None, None]
-    observed, expected = (weight * table).sum(axis=(-2, -1)), (weight * chance).sum(axis=(-2, -1))
-    ratio = np.divide(observed, expected, out=np.full(np.shape(observed), np.nan), where=expected > 0)
-    return np.asarray(1 - ratio)
-
-
-def share(hits: int, n: int) -> dict[str, float | int | None]:
-    """A share of ``n`` with Wilson's 95 % interval."""
-    if n == 0:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return {"mean": hits / n, "low": float(ends.low), "high": float(ends.high), "n": n}
-
-
-def _kappa_interval(
-    truth: Sequence[int], read: Sequence[int], slides: Sequence[str] | None, seed: int
-) -> dict[str, float | int | None]:
-    value = float(quadratic_kappa(confusion(truth, read)))
-    if math.isnan(value):
-        return {"mean": None, "low": None, "high": None, "n": len(truth)}
-    whole = range(len(truth)) if slides is None else slides
-    units = {unit: number for number, unit in enumerate(dict.fromkeys(whole))}
-    tables = np.zeros((len(units), LEVELS, LEVELS))
-    np.add.at(tables, ([units[unit] for unit in whole], list(truth), list(read)), 1)
-    drawn = np.random.default_rng([seed, len(units)]).multinomial(
-        len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES
-    )
-    samples = quadratic_kappa(np.tensordot(drawn.astype(np.float64), tables, axes=1))
-    samples = samples[np.isfinite(samples)]
-    if len(units) < 2 or samples.size == 0:
-        return {"mean": value, "low": None, "high": None, "n": len(truth)}
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return {"mean": value, "low": float(low), "high": float(high), "n": len(truth)}
 
 
 def _per_slide(truth: Sequence[int], read: Sequence[int], slides: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -8,7 +8,6 @@ the figure's own unit (of the distance from zero where zero is best, of the loga
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,21 +18,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 import restain
 from restain.errors import RestainError
 from restain.evaluation.agreement import READINGS
 from restain.evaluation.catalogue import METRICS, Better, merit
 from restain.evaluation.compare_page import render_comparison
-from restain.evaluation.summary import EvaluationSummary, finite, load_summary
-from restain.files import whole_file
+from restain.evaluation.summary import EvaluationSummary, load_summary
+from restain.files import make_folder, whole_file, write_json, write_text
+from restain.statistics import RESAMPLES, holm, json_ready, mean_interval, signed_rank
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
-
-RESAMPLES = 2000
-"""Bootstrap samples behind an interval."""
 
 SIGNIFICANT = 0.05
 """A corrected p below this is told as a difference."""
@@ -165,7 +161,7 @@ def compare_runs(
     slides = _slides_of(baseline)
     comparison = Comparison(
         out,
-        finite(
+        json_ready(
             {
                 "notice": restain.NOTICE,
                 "baseline": baseline.label,
@@ -184,44 +180,6 @@ def compare_runs(
     )
     _write(comparison)
     return comparison
-
-
-def paired_interval(gain: Floats, unit: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``gain`` (one per image); units are drawn whole.
-
-    NaN at both ends where there is a single unit.
-    """
-    names = {name: number for number, name in enumerate(dict.fromkeys(unit))}
-    if len(names) < 2:
-        return math.nan, math.nan
-    member = [names[name] for name in unit]
-    sums, counts = np.bincount(member, gain), np.bincount(member)
-    drawn = np.random.default_rng([seed, len(names)]).integers(0, len(names), (RESAMPLES, len(names)))
-    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def signed_rank(gain: Floats) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test that ``gain`` is symmetric about zero.
-
-    Exact up to 50 units without ties or zeros, else by the normal approximation; zeros are left out, and 1 if nothing
-    remains. NaN with fewer than two units.
-    """
-    if len(gain) < 2:
-        return math.nan
-    # Equal sums of unequal numbers differ in the last bits, which would be a zero with a rank.
-    rounded = np.round(gain, 12)
-    return 1.0 if not rounded.any() else float(wilcoxon(rounded[rounded != 0]).pvalue)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p-values; NaN stay NaN and are not counted as tests."""
-    order = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
-    corrected, floor = [math.nan] * len(p), 0.0
-    for rank, (value, index) in enumerate(order):
-        floor = max(floor, min(1.0, value * (len(order) - rank)))
-        corrected[index] = floor
-    return corrected
 
 
 def _runs(summaries: Sequence[EvaluationSummary], baselines: bool) -> list[_Run]:
@@ -290,7 +248,7 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
     gain = turned[:, 1] - turned[:, 0]
     clusters = kept if slides is None else [slides[name] for name in kept]
     units = np.array([gain[np.array(clusters) == cluster].mean() for cluster in dict.fromkeys(clusters)])
-    low, high = paired_interval(gain, clusters, seed)
+    interval = mean_interval(gain, seed, clusters)
     return Difference(
         metric=key,
         title=title,
@@ -303,8 +261,8 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
         mean_baseline=float(both[:, 0].mean()),
         mean_run=float(both[:, 1].mean()),
         gain=float(gain.mean()),
-        low=low,
-        high=high,
+        low=interval.low,
+        high=interval.high,
         better_on=int((gain > 0).sum()),
         p=signed_rank(units),
     )
@@ -312,16 +270,10 @@ def _difference(key: str, baseline: _Run, run: _Run, seed: int) -> Difference | 
 
 def _write(comparison: Comparison) -> None:
     out, result = comparison.out, comparison.result
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out}: the folder cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     with whole_file(out / "compare.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(result["differences"])
-    with whole_file(comparison.report) as partial:
-        partial.write_text(render_comparison(result), encoding="utf-8")
-    with whole_file(out / "compare.json") as partial:
-        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(comparison.report, render_comparison(result))
+    write_json(out / "compare.json", result)

@@ -6,15 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from markupsafe import Markup, escape
-
-import restain
-from restain.evaluation.curves import ticks
-from restain.evaluation.pages import environment
-
-COLOURS = {"better": "#2b7a3d", "worse": "#b3361e", "no difference shown": "#7d7d7d"}
-MARKS = {"better": "▲", "worse": "▼", "no difference shown": "="}
-"""Verdicts are told apart by a sign too, not by colour alone."""
+from restain.report import render_page
+from restain.report.plots import VERDICTS, Gain, forest_plot
 
 
 def render_comparison(result: Mapping[str, Any]) -> str:
@@ -28,55 +21,14 @@ def render_comparison(result: Mapping[str, Any]) -> str:
         ("restain", result["restain"]),
         ("Date", result["created"]),
     ]
-    return (
-        environment()
-        .get_template("compare.html.j2")
-        .render(
-            title="Paired comparison",
-            result=result,
-            figures=figures,
-            facts=[(name, value) for name, value in facts if value],
-            notice=restain.NOTICE,
-            version=restain.__version__,
-        )
+    return render_page(
+        "compare.html.j2",
+        "restain.evaluation",
+        title="Paired comparison",
+        result=result,
+        figures=figures,
+        facts=facts,
     )
-
-
-def forest(lines: Sequence[Mapping[str, Any]]) -> Markup:
-    """A forest plot of gains as inline SVG: a mark and its interval per run, and the line of no difference.
-
-    Args:
-        lines: of one figure, with ``run``, ``gain``, ``low``, ``high`` (``None`` where undefined) and ``verdict``.
-    """
-    values = [0.0] + [v for line in lines for v in (line["gain"], line["low"], line["high"]) if v is not None]
-    # Runs that differ in nothing still need an axis.
-    marks = ticks(min(values), max(values)) if max(values) - min(values) > 1e-9 else [-1.0, 0.0, 1.0]
-    left, right = marks[0], marks[-1]
-    bottom = 14 + 22 * len(lines)
-
-    def at(value: float) -> float:
-        return 20 + 400 * (value - left) / (right - left)
-
-    parts = []
-    for value in marks:
-        x = f"{at(value):.1f}"
-        parts.append(f'<line x1="{x}" x2="{x}" y1="6" y2="{bottom}" stroke="currentColor" stroke-opacity=".12"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{value:g}</text>')
-    zero = f"{at(0):.1f}"
-    parts.append(f'<line x1="{zero}" x2="{zero}" y1="4" y2="{bottom}" stroke="currentColor" stroke-dasharray="5 4"/>')
-    for number, line in enumerate(lines):
-        y, colour = 17 + 22 * number, COLOURS[line["verdict"]]
-        said = f"{line['run']}: {line['verdict']}"
-        parts.append(f"<g><title>{escape(said)}</title>")
-        if line["low"] is not None and line["high"] is not None:
-            ends = f'x1="{at(line["low"]):.1f}" x2="{at(line["high"]):.1f}"'
-            parts.append(f'<line {ends} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<rect x="{at(line["gain"]) - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}"/>')
-        parts.append(f'<text x="428" y="{y + 4}">{number + 1} {MARKS[line["verdict"]]}</text></g>')
-    parts.append(f'<text x="20" y="{bottom + 30}">◂ worse</text>')
-    parts.append(f'<text x="420" y="{bottom + 30}" text-anchor="end">better ▸</text>')
-    label = escape(f"gain in {lines[0]['title']} with 95 % interval")
-    return Markup(f'<svg viewBox="0 0 460 {bottom + 36}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
 
 
 def _figure(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -86,7 +38,13 @@ def _figure(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "title": first["title"],
         "unit": first["unit"],
         "better": first["better"],
-        "plot": forest(lines),
+        "plot": forest_plot(
+            [
+                Gain(line["verdict"], line["gain"], _number_or_nan(line["low"]), _number_or_nan(line["high"]))
+                for line in lines
+            ],
+            f"gain in {first['title']} with 95 % interval",
+        ),
         "rows": [
             {
                 "run": line["run"],
@@ -99,7 +57,7 @@ def _figure(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "better_on": f"{line['better_on']} of {line['n']}",
                 "p": _p(line["p"]),
                 "p_holm": _p(line["p_holm"]),
-                "verdict": f"{MARKS[line['verdict']]} {line['verdict']}",
+                "verdict": f"{VERDICTS[line['verdict']][1]} {line['verdict']}",
             }
             for line in lines
         ],
@@ -117,3 +75,7 @@ def _number(value: float, digits: int, *, sign: bool = False) -> str:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _number_or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

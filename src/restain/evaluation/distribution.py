@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.evaluation.features import CROP_PX, FeatureNet
-from restain.evaluation.summary import Interval
+from restain.statistics import Interval
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from restain import __version__
 from restain.errors import RestainError
 from restain.evaluation.agreement import ReadingRow, agreement
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
-from restain.files import make_folder
+from restain.files import make_folder, whole_folder, write_json
 from restain.her2 import COMPLETE, Her2Level, cell_levels, level_of_counts
 from restain.models.expression import ExpressionClassifier
 from restain.optics import DAB, HEMATOXYLIN, glass_white, unit
@@ -248,19 +246,9 @@ def save_her2_classifier(path: Path, facts: Her2ClassifierFacts, network: Expres
     require_her2_classifier_folder(path)
     weights = safetensors.torch.save({k: v.detach().half().contiguous() for k, v in network.state_dict().items()})
     facts = facts.model_copy(update={"hash": _hash(weights, facts)})
-    fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
-    try:
-        for folder in (fresh, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / FACTS).write_text(json.dumps(facts.model_dump(), indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as fault:
-        raise RestainError(f"{path}: the classifier cannot be written ({fault.strerror}).") from None
+    with whole_folder(path) as partial:
+        (partial / WEIGHTS).write_bytes(weights)
+        write_json(partial / FACTS, facts.model_dump(), indent=2)
     return facts
 
 

@@ -6,20 +6,14 @@ model in them. The page needs no JavaScript and nothing from elsewhere: pictures
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-import restain
-from restain.evaluation import figures
-from restain.evaluation.pages import environment
 from restain.evaluation.summary import EvaluationSummary
 from restain.evaluation.view import PANEL_TITLES, evaluation_view
-from restain.files import whole_file
-from restain.slides import read_image
+from restain.report import relative_link
+from restain.report import write_page as write_report_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +23,6 @@ class EvaluationSection:
     title: str
     summary: EvaluationSummary
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryItem:
-    """An H&E image and what a model made of it, where there is no real IHC image to compare with."""
-
-    caption: str
-    he: Path
-    virtual: Path
-
-
-@dataclass(frozen=True, slots=True)
-class GallerySection:
-    """Pictures without figures as a part of a page."""
-
-    title: str
-    items: Sequence[GalleryItem]
-    note: str = ""
-
-
-ReportSection = EvaluationSection | GallerySection
 
 
 def render_report(summary: EvaluationSummary) -> Path:
@@ -63,58 +36,19 @@ def render_report(summary: EvaluationSummary) -> Path:
     return write_page(summary.report, title, [EvaluationSection("", summary)])
 
 
-def write_page(out: Path, title: str, sections: Sequence[ReportSection], note: str = "") -> Path:
-    """Write one HTML page of evaluations and galleries.
+def write_page(out: Path, title: str, sections: Sequence[EvaluationSection], note: str = "") -> Path:
+    """Write one HTML page of evaluations, whose pictures are linked where they lie, and return its path.
 
     Args:
-        out: the page's file; its folder must exist. An evaluation's pictures are linked where they lie, by a
-            path relative to the page; a gallery's are written into ``figures/`` beside it.
+        out: the page's file; its folder must exist.
         title: the page's title and heading.
         sections: parts of the page, in order.
         note: a paragraph under the heading.
 
-    Returns:
-        ``out``.
-
     Raises:
-        RestainError: if a gallery's image cannot be read, or the page or a picture cannot be written.
+        RestainError: if the page cannot be written.
     """
-    views = [
-        evaluation_view(section.title, section.note, section.summary, out.parent, _link)
-        if isinstance(section, EvaluationSection)
-        else _gallery_view(section, out.parent, number)
-        for number, section in enumerate(sections, 1)
-    ]
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            note=note,
-            sections=views,
-            notice=restain.NOTICE,
-            version=restain.__version__,
-            panel_titles=PANEL_TITLES,
-        )
+    views = [evaluation_view(one.title, one.note, one.summary, out.parent, relative_link) for one in sections]
+    return write_report_page(
+        out, "report.html.j2", "restain.evaluation", title=title, note=note, sections=views, panel_titles=PANEL_TITLES
     )
-    with whole_file(out) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return out
-
-
-def _link(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path, folder)).as_posix())
-
-
-def _gallery_view(section: GallerySection, folder: Path, number: int) -> dict[str, Any]:
-    target = folder / "figures"
-    target.mkdir(exist_ok=True)
-    items = []
-    for index, item in enumerate(section.items, 1):
-        links = {}
-        for panel, source in (("he", item.he), ("virtual", item.virtual)):
-            path = target / f"gallery-{number}-{index}.{panel}.jpg"
-            figures.save_figure(path, read_image(source), virtual=panel == "virtual")
-            links[panel] = _link(path, folder)
-        items.append({"caption": item.caption, "links": links})
-    return {"kind": "gallery", "title": section.title, "note": section.note, "items": items}

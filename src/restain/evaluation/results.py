@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,35 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.data import PairSet
-from restain.evaluation import align, background, figures, membrane, stain
+from restain.evaluation import align, background, membrane, stain
 from restain.evaluation.baselines import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, BaselineFit
 from restain.evaluation.image import absolute_difference
 from restain.evaluation.reference import Reference
 from restain.evaluation.report import render_report
 from restain.evaluation.rivals import compare, win_table
-from restain.evaluation.summary import CSV_COLUMNS, RESAMPLES, EvaluationSummary, ImageRow, choose_cases, summarise
-from restain.files import whole_file
+from restain.evaluation.summary import CSV_COLUMNS, EvaluationSummary, ImageRow, choose_cases, summarise
+from restain.files import whole_file, write_json
 from restain.her2 import FAINT_OD
 from restain.prediction import Prediction
+from restain.report import colour_map, save_pictures
+from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
+from restain.statistics import RESAMPLES
 
 ALIGNED = ("model", "baseline_hematoxylin")
 """The answers that are aligned: a registration takes longer than all other figures together."""
 
 
 def save_panels(folder: Path, name: str, he: NDArray[np.uint8], answer: Prediction, reference: Reference) -> None:
-    """Write the pictures of one image for the report, :data:`restain.evaluation.figures.PANELS`."""
+    """Write the pictures of one image for the report."""
     assert answer.dab is not None
     difference = absolute_difference(answer.rgb, reference.real)
     panels = {
         "he": he,
         "virtual": answer.rgb,
         "real": reference.real,
-        "difference": figures.colour_map(difference, "difference", figures.DIFFERENCE_TOP),
-        "dab_virtual": figures.colour_map(answer.dab, "dab", figures.DAB_TOP),
-        "dab_reference": figures.colour_map(reference.dab, "dab", figures.DAB_TOP),
+        "difference": colour_map(difference, "difference", DIFFERENCE_TOP),
+        "dab_virtual": colour_map(answer.dab, "dab", DAB_TOP),
+        "dab_reference": colour_map(reference.dab, "dab", DAB_TOP),
     }
-    for panel, rgb in panels.items():
-        figures.save_figure(folder / f"{name}.{panel}.jpg", rgb, virtual=panel in ("virtual", "dab_virtual"))
+    save_pictures(folder, name, panels, ("virtual", "dab_virtual"))
 
 
 def fit_facts(fit: BaselineFit, source: PairSet) -> dict[str, Any]:
@@ -114,9 +115,7 @@ def write_results(summary: EvaluationSummary, rows: Sequence[ImageRow]) -> None:
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.flat().items()} for row in rows)
     render_report(summary)
-    with whole_file(summary.out / "metrics.json") as partial:
-        text = json.dumps(summary.metrics, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_json(summary.out / "metrics.json", summary.metrics)
 
 
 def _cell(value: str | float) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from restain.evaluation.catalogue import COLUMNS, METRICS, SPLIT_METRICS, Metric, merit
 from restain.evaluation.stain import Moments, pearson_of_sums
-from restain.evaluation.summary import ImageRow, mean_interval, resample
+from restain.evaluation.summary import ImageRow
+from restain.statistics import mean_interval, resample
 
 FLAT = ("baseline_mean", "oracle_flat")
 """Answers of one colour."""

@@ -16,7 +16,7 @@ import restain
 from restain.data import Pair, PairSet
 from restain.data.layouts import image_files
 from restain.errors import RestainError
-from restain.evaluation import figures, stain
+from restain.evaluation import stain
 from restain.evaluation.baselines import FIT_IMAGES, FITTED, baseline_answers, fit_baselines
 from restain.evaluation.distribution import Distributions
 from restain.evaluation.features import find_extractors
@@ -25,11 +25,15 @@ from restain.evaluation.reference import Reference, read_reference, with_dab
 from restain.evaluation.results import ALIGNED, definitions, findings, fit_facts, save_panels, write_results
 from restain.evaluation.score import Perceptual, Scorer
 from restain.evaluation.splits import scored_pairs, unseen_training
-from restain.evaluation.summary import EvaluationSummary, ImageRow, finite
+from restain.evaluation.summary import EvaluationSummary, ImageRow
+from restain.files import make_folder
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
+from restain.report.pictures import DAB_TOP
+from restain.report.plots import save_histogram
 from restain.slides import read_image
 from restain.stain.provenance import origin
+from restain.statistics import json_ready
 
 Rgb = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -104,11 +108,11 @@ def evaluate(
         if progress:
             progress(done, total)
 
-    _make(out / "figures")
+    make_folder(out / "figures")
     fit = fit_baselines(training, seed=seed, progress=tick) if training else None
 
     rows: list[ImageRow] = []
-    plot = figures.CellPlot()
+    plot = CellHistogram()
     for pair in scored:
         he, real = pair.load()
         reference = read_reference(pair, real)
@@ -117,7 +121,7 @@ def evaluate(
         else:
             assert predictor is not None
             given = _predict(predictor, he, real.shape)
-            _make(out / "images")
+            make_folder(out / "images")
             write_png(
                 out / "images" / f"{pair.name}.png",
                 given.rgb,
@@ -138,7 +142,7 @@ def evaluate(
 
     summary = EvaluationSummary(
         out,
-        finite(
+        json_ready(
             {
                 "notice": restain.NOTICE,
                 "model": {"label": label, **(provenance or {})},
@@ -161,6 +165,25 @@ def evaluate(
     )
     write_results(summary, rows)
     return summary
+
+
+class CellHistogram:
+    """Counts of cells by reference and virtual DAB, added up image by image."""
+
+    BINS = 80
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((self.BINS, self.BINS))
+
+    def add(self, virtual: NDArray[np.float64], reference: NDArray[np.float64]) -> None:
+        """Count the cells of one image: two arrays of means in OD, cut off at ``DAB_TOP``."""
+        edges = np.linspace(0, DAB_TOP, self.BINS + 1)
+        across, up = (np.clip(side.ravel(), 0, DAB_TOP) for side in (reference, virtual))
+        self._counts += np.histogram2d(across, up, bins=(edges, edges))[0]
+
+    def save(self, path: Path) -> None:
+        """Plot the counts (:func:`restain.report.plots.save_histogram`)."""
+        save_histogram(path, self._counts, DAB_TOP, "reference DAB, OD", "virtual DAB, OD")
 
 
 def _predict(predictor: Predictor, he: Rgb, shape: tuple[int, ...]) -> Prediction:
@@ -227,13 +250,6 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Rgb:
     return rgb
 
 
-def _add_cells(plot: figures.CellPlot, answer: Prediction, reference: Reference, cell: int) -> None:
+def _add_cells(plot: CellHistogram, answer: Prediction, reference: Reference, cell: int) -> None:
     assert answer.dab is not None
     plot.add(stain.cell_means(answer.dab, cell), stain.cell_means(reference.dab, cell))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{folder}: the folder cannot be made ({fault.strerror}).") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from restain.evaluation.catalogue import METRICS, POOLED, POOLED_WIDE
 from restain.evaluation.reference import deconvolved
 from restain.evaluation.score import Scorer
 from restain.evaluation.stain import Moments
-from restain.evaluation.summary import finite, pooled_interval
-from restain.files import make_folder, whole_file
+from restain.evaluation.summary import pooled_interval
+from restain.files import journal, make_folder, read_journal, whole_file, write_json
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
 from restain.optics import hematoxylin_density
@@ -27,6 +26,7 @@ from restain.prediction import Prediction
 from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
 from restain.slides.find import split_number
+from restain.statistics import json_ready
 
 Progress = Callable[[int, int], None]
 
@@ -109,8 +109,7 @@ def compare_slides(
         fields = list(_measured(pair, regions, out / "fields.part.jsonl", tell(300, 980)))
         pictures = _pictures(pair, out / "pictures")
         result = _result(pair, fields, side_um, command, transform)
-    with whole_file(out / "slides.json") as partial:
-        partial.write_text(json.dumps(finite(result), indent=1), encoding="utf-8")
+    write_json(out / "slides.json", json_ready(result))
     _write_fields(out / "fields.csv", fields)
     page = write_page(out / "slides.html", result, fields, pictures)
     (out / "fields.part.jsonl").unlink(missing_ok=True)
@@ -198,33 +197,21 @@ def _registered(virtual: Slide, real: Slide, folder: Path, given: Path | None, p
 
 def _measured(pair: _Pair, regions: list[Region], kept: Path, progress: Progress) -> Iterator[Field]:
     """Fields one by one; each is written down when it is measured, and not measured again."""
-    key = json.dumps(
-        {
-            "slides": [[str(s.path), split_number(s.path)[0].stat().st_mtime_ns] for s in (pair.virtual, pair.real)],
-            "he": None if pair.he is None else str(pair.he.path),
-            "matrix": pair.transform.matrix.tolist(),
-            "side": len(regions),
-            "version": restain.__version__,
-        }
-    )
-    before: dict[Region, Field] = {}
-    try:
-        lines = kept.read_text(encoding="utf-8").splitlines()
-        if lines[:1] == [key]:
-            before = {field.region: field for line in lines[1:] if (field := _parsed(line)) is not None}
-    except OSError:
-        pass
-    with whole_file(kept) as partial:
-        lines = [key, *(json.dumps(_line(field)) for field in before.values())]
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with open(kept, "a", encoding="utf-8") as file:
+    key = {
+        "slides": [[str(s.path), split_number(s.path)[0].stat().st_mtime_ns] for s in (pair.virtual, pair.real)],
+        "he": None if pair.he is None else str(pair.he.path),
+        "matrix": pair.transform.matrix.tolist(),
+        "side": len(regions),
+        "version": restain.__version__,
+    }
+    before = {field.region: field for entry in read_journal(kept, key) or [] if (field := _parsed(entry)) is not None}
+    with journal(kept, key, map(_line, before.values())) as append:
         for number, region in enumerate(regions):
             progress(number, len(regions))
             field = before.get(region)
             if field is None:
                 field = pair.measure(region)
-                file.write(json.dumps(_line(field)) + "\n")
-                file.flush()
+                append(_line(field))
             yield field
 
 
@@ -237,10 +224,9 @@ def _line(field: Field) -> dict[str, Any]:
     }
 
 
-def _parsed(line: str) -> Field | None:
-    """A kept line; None for one that was cut off."""
+def _parsed(kept: dict[str, Any]) -> Field | None:
+    """The field of a journal's entry; None for a damaged one."""
     try:
-        kept = json.loads(line)
         x, y, width, height = kept["region"]
         moments = {key: Moments(*values) for key, values in kept["moments"].items()}
         return Field(Region(Point(x, y), Size(width, height)), kept["values"], moments)
@@ -297,7 +283,7 @@ def _pictures(pair: _Pair, folder: Path) -> Mapping[str, Path]:
     """Overviews of both slides on one grid, the virtual one marked."""
     from PIL import Image
 
-    from restain.evaluation.figures import burn_notice
+    from restain.report import burn_notice
 
     step = max(1.0, max(pair.virtual.size.width, pair.virtual.size.height) / PICTURE_PX)
     mpp = pair.mpp * step

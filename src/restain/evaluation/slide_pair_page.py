@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from restain.evaluation.catalogue import BY_KEY
-from restain.evaluation.figures import colour_scale, css_gradient
-from restain.evaluation.pages import write_result_page
+from restain.geometry import Size
+from restain.report import colour_scale, css_gradient
+from restain.report import write_page as write_report_page
+from restain.report.slide_map import Square, slide_map
 
 if TYPE_CHECKING:
     from restain.evaluation.slide_pair import Field
@@ -54,9 +56,10 @@ def write_page(path: Path, result: Mapping[str, Any], fields: Sequence[Field], p
         "Fields": f"{result['fields']} of {result['side_um']:g} µm, {result['area_mm2']:.1f} mm²",
         "Command": result["command"] or "from Python",
     }
-    return write_result_page(
+    return write_report_page(
         path,
         "slide_pair.html.j2",
+        "restain.evaluation",
         title=f"{result['virtual']} against {result['real']}",
         result=result,
         pooled={key: _pooled(value) for key, value in result["pooled"].items()},
@@ -67,27 +70,14 @@ def write_page(path: Path, result: Mapping[str, Any], fields: Sequence[Field], p
 
 
 def heat_map(fields: Sequence[Field], key: str, scale: str, top: float, size: Sequence[int], picture: str) -> Markup:
-    """An SVG of a slide, ``size`` px, with a square per field; pointing at one tells its value.
-
-    Fields whose figure is undefined are hatched by a grey frame only.
-    """
-    width, height = size
-    lines = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(BY_KEY[key].title)}">'
-        f'<image href="{escape(picture)}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
-    ]
-    stroke = max(width, height) / 900
+    """A slide of ``size`` px with a square per field; fields without the figure are a grey frame only."""
+    metric, squares = BY_KEY[key], []
     for field in fields:
-        value, box = field.values[key], field.region
-        known = math.isfinite(value)
-        colour = "#{:02x}{:02x}{:02x}".format(*_colour(value, scale, top)) if known else "none"
-        lines.append(
-            f'<rect x="{box.origin.x}" y="{box.origin.y}" width="{box.size.width}" height="{box.size.height}" '
-            f'fill="{colour}" fill-opacity=".8" stroke="#777" stroke-width="{stroke:.1f}">'
-            f"<title>{escape(BY_KEY[key].title)}: {_number(value, BY_KEY[key].digits)} {escape(BY_KEY[key].unit)}; "
-            f"x {box.origin.x}, y {box.origin.y} px</title></rect>"
-        )
-    return Markup("".join([*lines, "</svg>"]))
+        value, at = field.values[key], field.region.origin
+        colour = "#{:02x}{:02x}{:02x}".format(*_colour(value, scale, top)) if math.isfinite(value) else "none"
+        text = f"{metric.title}: {_number(value, metric.digits)} {metric.unit}; x {at.x}, y {at.y} px"
+        squares.append(Square(field.region, colour, text))
+    return slide_map(Size(*size), squares, metric.title, picture)
 
 
 def _colour(value: float, scale: str, top: float) -> np.ndarray:

@@ -6,19 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restain.errors import RestainError
 from restain.evaluation.catalogue import BY_KEY, METRICS, SPLIT_METRICS
 from restain.evaluation.stain import Moments, pearson, pearson_of_sums
-
-RESAMPLES = 2000
-"""Bootstrap samples behind an interval."""
+from restain.statistics import Interval, mean_interval, percentile_interval, resample
 
 HEADLINE = ("dab_r16_pooled", "background_de", "completeness_error", "psnr", "ssim", "sharpness")
 """Figures that are told on the command line; all are in ``metrics.json`` and the report."""
@@ -102,51 +98,14 @@ class ImageRow:
         return lead | {key: self.value(key) for key in _ORDER} | {key: getattr(self, key) for key in _LAST}
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure over ``n`` images with the ends of its 95 % interval; NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-@lru_cache(maxsize=16)
-def resample(n: int, seed: int) -> NDArray[np.int64]:
-    """The images that each bootstrap sample draws: ``(RESAMPLES, n)`` indices, the same for the same n and seed."""
-    return np.random.default_rng([seed, n]).integers(0, n, size=(RESAMPLES, n))
-
-
-def _interval(value: float, samples: NDArray[np.float64], n: int) -> Interval:
-    samples = samples[np.isfinite(samples)]
-    if n < 2 or samples.size == 0:
-        return Interval(value, math.nan, math.nan, n)
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return Interval(value, float(low), float(high), n)
-
-
-def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """Mean over images with a 95 % percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13).
-
-    Values that are not finite are left out, and ``n`` counts those that remain: undefined correlations, and
-    the infinite PSNR of identical images. One image has a mean and no interval. Images are drawn as if they
-    were independent; those of one slide are not, so that the true interval is wider.
-    """
-    kept = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
-    if kept.size == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    return _interval(float(kept.mean()), kept[resample(kept.size, seed)].mean(axis=1), int(kept.size))
-
-
 def pooled_interval(moments: Sequence[Moments], seed: int = 0) -> Interval:
     """Pearson's r over the cells of all images together; the bootstrap draws whole images, not cells."""
     n = len(moments)
     if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
+        return Interval(math.nan)
     value = pearson(sum(moments, Moments()))
     sums = np.array([astuple(m) for m in moments])
-    return _interval(value, pearson_of_sums(sums[resample(n, seed)].sum(axis=1)), n)
+    return percentile_interval(value, pearson_of_sums(sums[resample(n, seed)].sum(axis=1)), n)
 
 
 def _moments(rows: Sequence[ImageRow], key: str) -> list[Moments]:
@@ -176,14 +135,3 @@ def choose_cases(rows: Sequence[ImageRow]) -> list[tuple[str, str]]:
     if len(ranked) < 3:
         picks = {"best": 0, "worst": 1} if len(ranked) == 2 else {"only": 0}
     return [(case, ranked[index].name) for case, index in picks.items()]
-
-
-def finite(value: Any) -> Any:
-    """``value`` with every number that JSON cannot hold (NaN, infinities) as ``None``, also inside it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value

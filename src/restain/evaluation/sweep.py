@@ -7,7 +7,6 @@ the same model behind Macenko's and Reinhard's stain normalisation (the package 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,16 +22,15 @@ from restain.errors import RestainError, needs
 from restain.evaluation import stain
 from restain.evaluation.background import background_de
 from restain.evaluation.corruptions import jpeg
-from restain.evaluation.curves import Line, plot
-from restain.evaluation.figures import save_figure
 from restain.evaluation.her2_classifier import Her2Classifier, Reading
-from restain.evaluation.pages import write_result_page
 from restain.evaluation.reference import Reference, read_reference, with_dab
-from restain.evaluation.summary import finite, mean_interval
-from restain.files import whole_file
+from restain.files import make_folder, write_json
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
+from restain.report import save_picture, write_page
+from restain.report.plots import Line, line_plot
 from restain.stain import Model
+from restain.statistics import json_ready, mean_interval
 
 Rgb = NDArray[np.uint8]
 Normaliser = Callable[[Rgb], Rgb]
@@ -207,7 +205,7 @@ def sweep(
             progress(done, total)
         return _Answer(given, reading)
 
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     strip: list[dict[str, str]] = []
     for number, pair in enumerate(chosen):
         he, real = pair.load()
@@ -230,7 +228,7 @@ def sweep(
         | {key: asdict(mean_interval([row[key] for row in own], seed)) for key in FIGURES if key in own[0]}
         for (method, family, value), own in values.items()
     ]
-    result: dict[str, Any] = finite(
+    result: dict[str, Any] = json_ready(
         {
             "notice": restain.NOTICE,
             "model": model.label,
@@ -244,8 +242,7 @@ def sweep(
             "restain": restain.__version__,
         }
     )
-    with whole_file(out / "sweep.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "sweep.json", result)
     _write_page(out, result, strip)
     return result
 
@@ -292,8 +289,8 @@ def _strength(values: dict[tuple[str, str, float], list[dict[str, float]]], seed
 
 def _picture(out: Path, caption: str, he: Rgb, virtual: Rgb) -> dict[str, str]:
     stem = "sweep-" + "".join(c if c.isalnum() else "-" for c in caption)
-    save_figure(out / "figures" / f"{stem}.he.jpg", he, virtual=False)
-    save_figure(out / "figures" / f"{stem}.virtual.jpg", virtual, virtual=True)
+    save_picture(out / "figures" / f"{stem}.he.jpg", he, virtual=False)
+    save_picture(out / "figures" / f"{stem}.virtual.jpg", virtual, virtual=True)
     return {"caption": caption, "he": f"figures/{stem}.he.jpg", "virtual": f"figures/{stem}.virtual.jpg"}
 
 
@@ -319,7 +316,7 @@ def _write_page(out: Path, result: dict[str, Any], strip: list[dict[str, str]]) 
                     ends = [[_number(p[1][end]) for p in points] for end in ("mean", "low", "high")]
                     lines.append(Line(TITLES[method], [p[0] for p in points], *ends))
             plots.append(
-                plot(
+                line_plot(
                     lines,
                     family.title,
                     FIGURES[key][0],
@@ -329,9 +326,10 @@ def _write_page(out: Path, result: dict[str, Any], strip: list[dict[str, str]]) 
                 )
             )
         families.append({"title": family.title, "plots": plots, "key": family.key, "values": family.values})
-    write_result_page(
+    write_page(
         out / "sweep.html",
         "sweep.html.j2",
+        "restain.evaluation",
         title=f"H&E stain sweep of {result['model']}",
         result=result,
         titles=TITLES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,22 +13,21 @@ from numpy.typing import NDArray
 import restain
 from restain.data import Pair
 from restain.errors import RestainError
-from restain.evaluation import figures, stain
+from restain.evaluation import stain
 from restain.evaluation.abstention import Abstention, abstention
-from restain.evaluation.agreement import share
 from restain.evaluation.background import background_de
 from restain.evaluation.corruptions import SPOILINGS
-from restain.evaluation.curves import Line, plot
 from restain.evaluation.her2_classifier import Her2Classifier
-from restain.evaluation.pages import write_result_page
 from restain.evaluation.reference import Reference, read_reference, with_dab
-from restain.evaluation.summary import finite, mean_interval
 from restain.evaluation.trust import VIEWS, Trust, assess, confidence
-from restain.files import whole_file
+from restain.files import make_folder, write_json
 from restain.ood.detector import OodDetector
 from restain.prediction import Prediction
+from restain.report import colour_map, save_picture, write_page
+from restain.report.plots import Line, line_plot
 from restain.slides import read_image
 from restain.stain import Model
+from restain.statistics import json_ready, mean_interval, wilson_interval
 
 Rgb = NDArray[np.uint8]
 
@@ -120,7 +118,7 @@ def measure_trust(
     flagged: dict[str, list[bool]] = {}
     keeping = [number for number, kind in enumerate(SPOILINGS) if kind.keeps_place]
     gallery: list[dict[str, str]] = []
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     for number, pair in enumerate(chosen):
         he, real = pair.load()
         reference = read_reference(pair, real)
@@ -167,7 +165,7 @@ def measure_trust(
         found = abstention([p[0] for p in parts], [p[1] for p in parts], seed)
         if found is not None:
             curves.append({"pool": title, "order": "disagreement", "error": title, "title": words, **asdict(found)})
-    result: dict[str, Any] = finite(
+    result: dict[str, Any] = json_ready(
         {
             "notice": restain.NOTICE,
             "model": ", ".join(model.label for model in models),
@@ -190,8 +188,7 @@ def measure_trust(
             "restain": restain.__version__,
         }
     )
-    with whole_file(out / "trust.json") as partial:
-        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "trust.json", result)
     _write_page(out, result, gallery)
     return result
 
@@ -279,7 +276,9 @@ def _flags(flagged: Mapping[str, Sequence[bool]]) -> list[dict[str, Any]]:
     for key, flags in flagged.items():
         mean = sum(flags) / len(flags)
         reached = mean <= GOAL_FALSE if key == "good" else mean >= GOAL_FLAGGED
-        found.append({"key": key, "title": titles[key], **share(sum(flags), len(flags)), "reached": reached})
+        found.append(
+            {"key": key, "title": titles[key], **wilson_interval(sum(flags), len(flags)).plain(), "reached": reached}
+        )
     return found
 
 
@@ -290,16 +289,16 @@ def _save_case(folder: Path, name: str, he: Rgb, trust: Trust, answer: Predictio
         "trust_he": he,
         "trust_virtual": answer.rgb,
         "trust_real": reference.real,
-        "trust_doubt": figures.colour_map(trust.doubt, "difference", DOUBT_TOP),
-        "trust_error": figures.colour_map(error, "difference", ERROR_TOP),
+        "trust_doubt": colour_map(trust.doubt, "difference", DOUBT_TOP),
+        "trust_error": colour_map(error, "difference", ERROR_TOP),
     }
     for key, picture in panels.items():
-        figures.save_figure(folder / f"{name}.{key}.jpg", picture, virtual=key == "trust_virtual")
+        save_picture(folder / f"{name}.{key}.jpg", picture, virtual=key == "trust_virtual")
 
 
 def _save_wrong(folder: Path, key: str, title: str, wrong: Rgb, model: Model, reason: str) -> dict[str, str]:
-    figures.save_figure(folder / f"wrong-{key}.he.jpg", wrong, virtual=False)
-    figures.save_figure(folder / f"wrong-{key}.virtual.jpg", model.predict(wrong).rgb, virtual=True)
+    save_picture(folder / f"wrong-{key}.he.jpg", wrong, virtual=False)
+    save_picture(folder / f"wrong-{key}.virtual.jpg", model.predict(wrong).rgb, virtual=True)
     return {
         "title": title,
         "reason": reason,
@@ -320,11 +319,12 @@ def _write_page(out: Path, result: dict[str, Any], gallery: Sequence[Mapping[str
                 Line("random", [curve["kept"][0], 1.0], [curve["random"]] * 2),
             ]
             plots.append(
-                {"caption": f"{curve['title']}; {curve['pool']}", "svg": plot(lines, "share kept", curve["title"])}
+                {"caption": f"{curve['title']}; {curve['pool']}", "svg": line_plot(lines, "share kept", curve["title"])}
             )
-    write_result_page(
+    write_page(
         out / "trust.html",
         "trust.html.j2",
+        "restain.evaluation",
         title=f"Trust in {result['model']}",
         result=result,
         orders=ORDERS,

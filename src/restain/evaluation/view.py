@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from restain.evaluation import figures, words
+from restain.evaluation import words
 from restain.evaluation.catalogue import COLUMNS, POOLED, Group, Metric, group
 from restain.evaluation.summary import EvaluationSummary
 from restain.evaluation.tables import NOTHING, distribution_table, table, titled, verdicts, win_rows
+from restain.report import css_gradient
+from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
 
 PANEL_TITLES = {
     "he": "H&E (input)",
@@ -55,7 +57,7 @@ def evaluation_view(title: str, note: str, summary: EvaluationSummary, folder: P
     rows = {row["name"]: row for row in metrics["per_image"] if row["method"] == "model"}
 
     def links(name: str) -> dict[str, str]:
-        return {panel: link(pictures / f"{name}.{panel}.jpg", folder) for panel in figures.PANELS}
+        return {panel: link(pictures / f"{name}.{panel}.jpg", folder) for panel in PANEL_TITLES}
 
     level_columns = titled(metrics, [m for m in COLUMNS if m.key in BY_LEVEL])
     return {
@@ -99,8 +101,8 @@ def evaluation_view(title: str, note: str, summary: EvaluationSummary, folder: P
             if (summary.out / name).is_file()
         ],
         "legend": {
-            "difference": (figures.css_gradient("difference"), f"{figures.DIFFERENCE_TOP:g}"),
-            "dab": (figures.css_gradient("dab"), f"{figures.DAB_TOP:g}"),
+            "difference": (css_gradient("difference"), f"{DIFFERENCE_TOP:g}"),
+            "dab": (css_gradient("dab"), f"{DAB_TOP:g}"),
         },
     }
 

@@ -16,7 +16,8 @@ from restain.explain.targets import DISC_UM
 from restain.geometry import Point
 from restain.models.attention import ResidualAttentionBlock
 from restain.models.generator import Generator
-from restain.models.network import StainingNetwork, batch_of
+from restain.models.network import StainingNetwork
+from restain.models.tensors import batch_of
 
 
 @dataclass(frozen=True)

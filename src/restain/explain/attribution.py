@@ -23,7 +23,7 @@ from torch import Tensor
 from restain import optics
 from restain.errors import RestainError, needs
 from restain.explain.targets import Target
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 
 with needs("explain", "An explanation"):
     from captum.attr import IntegratedGradients, Occlusion

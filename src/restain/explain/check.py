@@ -51,7 +51,7 @@ from restain.explain.verdict import class_table, figures_of, verdicts
 from restain.files import make_folder
 from restain.geometry import Point
 from restain.models.blocks import channels_last
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.phantom import Tissue, read_truth, regrow
 
 CHECK_EFFORT = Effort(16, patch=32, step=24)

@@ -16,7 +16,7 @@ from scipy.integrate import trapezoid
 from restain.explain.attribution import Floats
 from restain.explain.targets import Target
 from restain.geometry import Point
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 
 SMOOTH_UM = 2.0
 """Standard deviation of the Gaussian that every map is smoothed with, in µm: pixel noise goes, a nucleus stays."""

@@ -38,10 +38,10 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
-from restain.models.network import batch_of
+from restain.models.tensors import batch_of
 from restain.slides import open_slide
 from restain.slides.find import stem_of
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 
 LEAST_SIDE = 32
 """Smallest side of an image in px at the model's mpp: one occluding patch, and one step of the larger backbone."""

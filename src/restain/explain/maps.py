@@ -31,7 +31,8 @@ from restain.explain.targets import (
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.models.expression import ExpressionClassifier
-from restain.models.network import StainingNetwork, batch_of
+from restain.models.network import StainingNetwork
+from restain.models.tensors import batch_of
 
 LEVEL_WINDOW = 256
 DAB_WINDOW = 192

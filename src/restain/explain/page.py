@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from restain import NOTICE, __version__
 from restain.explain.figures import AGAINST, ATTENDED, FOR
-from restain.files import whole_file
+from restain.files import write_text
 
 TITLES = {
     "integrated_gradients": "integrated gradients",
@@ -51,8 +51,7 @@ def write_page(out: Path, template: str, values: Mapping[str, Any]) -> Path:
         notice=NOTICE, version=__version__, titles=TITLES, limits=LIMITS, legend=legend, **values
     )
     path = out / "explain.html"
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -63,8 +62,7 @@ def write_json(out: Path, values: Mapping[str, Any]) -> None:
         RestainError: if the file cannot be written.
     """
     text = json.dumps(_plain({"notice": NOTICE, "restain": __version__, **values}), indent=1, ensure_ascii=False)
-    with whole_file(out / "explain.json") as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(out / "explain.json", text + "\n")
 
 
 def _css(colour: Sequence[int]) -> str:

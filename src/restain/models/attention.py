@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restain.models.exact import SoftmaxAttention
-from restain.models.state_grid import LocalState, State, spread_between
 from restain.models.streamed import (
     AttentionState,
     StreamedFavor,
+    attend_at_once,
     column_major,
     folded,
     gather,
     key_logits,
     split_heads,
     spread,
-    spread_at_once,
 )
 
 
@@ -75,34 +74,32 @@ class FavorAttention(nn.Module):
         self.projection.copy_(draw_features(heads, features, dim, generator))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend among ``tokens`` ``(N, n, channels)``."""
+        """Attend among ``tokens`` ``(N, n, channels)``. A compiler sees whole products in place of chunks."""
         with torch.autocast(tokens.device.type, enabled=False):
-            output: Tensor = StreamedFavor.apply(  # type: ignore[no-untyped-call]
+            parts = (
                 _at_least_float32(tokens),
                 self._tempered(self.to_q),
                 self._tempered(self.to_k),
                 self._value_map(),
                 self.to_out.bias,
                 self.projection,
-                self.chunk,
             )
+            if torch.compiler.is_compiling():
+                return attend_at_once(*parts)
+            output: Tensor = StreamedFavor.apply(*parts, self.chunk)  # type: ignore[no-untyped-call]
         return output
 
     @torch.no_grad()
     def state(self, tokens: Tensor) -> AttentionState:
-        """What :meth:`read` needs to know of ``tokens`` as keys; states can be added. No gradients."""
+        """The state of ``tokens`` as keys, for :meth:`read`; states can be added. No gradients."""
         with torch.autocast(tokens.device.type, enabled=False):
             return gather(_at_least_float32(tokens), self._tempered(self.to_k), self.projection, self.chunk)
 
     @torch.no_grad()
     def read(self, tokens: Tensor, state: AttentionState) -> Tensor:
-        """Attend from ``tokens`` to the keys in ``state``; ``read(x, state(x))`` is ``forward(x)``. No gradients.
-
-        A compiler is shown whole products in place of chunks, since it has its own ways with memory.
-        """
-        work = spread_at_once if torch.compiler.is_compiling() else spread
+        """Attend from ``tokens`` to the keys in ``state``; ``read(x, state(x))`` is ``forward(x)``. No gradients."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return work(
+            return spread(
                 _at_least_float32(tokens),
                 state,
                 self._tempered(self.to_q),
@@ -111,25 +108,6 @@ class FavorAttention(nn.Module):
                 self.to_out.bias,
                 self.chunk,
             )
-
-    @torch.no_grad()
-    def read_around(self, tokens: Tensor, around: LocalState, row: int = 0) -> Tensor:
-        """:meth:`read` from the keys round each token: ``(N, H, W, channels)`` to the same shape. No gradients.
-
-        All images are of the same place: rows from ``row`` on of the map that ``around`` knows.
-        """
-        with torch.autocast(tokens.device.type, enabled=False):
-            tokens = _at_least_float32(tokens)
-            output = torch.empty_like(tokens)
-            parts = (self._tempered(self.to_q), self.projection, self._value_map(), self.to_out.bias, self.chunk)
-            for patch in around.patches(row, *tokens.shape[1:3]):
-                x, y = tokens[:, patch.rows, patch.columns], output[:, patch.rows, patch.columns]
-                if len(set(patch.corners)) == 1:
-                    state = around.states.one(patch.corners[0]).for_each(len(x))
-                    y.copy_(spread(x.flatten(1, 2), state, *parts).view_as(y))
-                else:
-                    spread_between(x, around.states, patch, *parts, out=y)
-        return output
 
     @torch.no_grad()
     def weights(self, tokens: Tensor, query: Tensor) -> Tensor:
@@ -166,7 +144,7 @@ class FavorAttention(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """``x + scale * attention(norm(x))`` among each image's pixels: ``(N, C, H, W)`` to the same shape and layout.
 
-    The normalisation is over each pixel's channels (Ba et al. 2016) and so does not depend on the tile; it has no
+    The normalisation is over each pixel's channels (Ba et al. 2016) and so needs no statistic of the image; it has no
     affine part, as that would be one with the attention's projections. ``scale`` is per channel and starts small
     (LayerScale, Touvron et al. 2021). A channels_last input is read without a copy.
 
@@ -186,19 +164,12 @@ class ResidualAttentionBlock(nn.Module):
         return self._add(x, self.attention(self._tokens(x)))
 
     def state(self, x: Tensor) -> AttentionState:
-        """The state of one tile's pixels as keys; tiles' states add up to the image's. No gradients."""
+        """The state of a part's pixels as keys; the states of parts add up to the image's. No gradients."""
         return self.attention.state(self._tokens(x))
 
-    def read(self, x: Tensor, state: State, row: int = 0) -> Tensor:
-        """:meth:`forward` with the keys in ``state`` in place of the tile's own. No gradients.
-
-        ``row``: of the map on which a local state lies, where ``x`` begins.
-        """
-        tokens = self._tokens(x)
-        if isinstance(state, LocalState):
-            by_place = tokens.view(len(x), *x.shape[2:], -1)
-            return self._add(x, self.attention.read_around(by_place, state, row).flatten(1, 2))
-        return self._add(x, self.attention.read(tokens, state))
+    def read(self, x: Tensor, state: AttentionState) -> Tensor:
+        """:meth:`forward` with the keys in ``state`` in place of the own ones. No gradients."""
+        return self._add(x, self.attention.read(self._tokens(x), state))
 
     def weights(self, x: Tensor, row: int, column: int) -> Tensor:
         """How much the pixel at ``row``, ``column`` attends to every pixel, per head: ``(N, heads, H, W)``, sums of 1."""

@@ -1,7 +1,7 @@
 """The two pieces that every network here is made of.
 
 Nothing in them has a statistic over the image: normalisation is over a pixel's channels only, so that a pixel's result
-does not depend on the tile that it was computed in.
+does not depend on what lies beyond the reach of the convolutions.
 """
 
 from __future__ import annotations
@@ -54,3 +54,8 @@ class ResidualBlock(nn.Module):
 def halve(channels: int, out_channels: int) -> nn.Conv2d:
     """A convolution that halves height and width without overlap of its windows."""
     return nn.Conv2d(channels, out_channels, 2, stride=2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Twice the height and width, bilinear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

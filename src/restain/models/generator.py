@@ -7,10 +7,6 @@ The label feature, the last feature map of the HER2 expression classifier, is fu
 from __future__ import annotations
 
 import itertools
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import reduce
 from typing import Literal
 
 import torch
@@ -18,25 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restain.models.attention import ResidualAttentionBlock
-from restain.models.blocks import ResidualBlock, halve
+from restain.models.blocks import ResidualBlock, doubled, halve
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import RgbHead, Stained, StainHead
 from restain.models.network import StainingNetwork, padded
-from restain.models.state_grid import LocalState, State
-from restain.models.streamed import AttentionState
-from restain.models.strips import Strip, Whole, by_strips, strips_of, worthwhile
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe
-
-
-class _EnoughError(Exception):
-    """Ends a decoder early: nothing beyond is wanted."""
-
-
-Keys = Callable[[ResidualAttentionBlock, Iterator[Tensor]], State]
-"""What an attention block reads from, told the block and the parts of the map that asks, which are made when they are used."""
-
-HALO = 2
-"""Rows round a strip that the two convolutions of a residual block look at."""
 
 
 class JoinAndAttend(nn.Module):
@@ -63,44 +45,10 @@ class JoinAndAttend(nn.Module):
             )
         self.convolve = ResidualBlock(channels)
 
-    def forward(self, below: Tensor, skip: Tensor, keys: Keys | None = None) -> Tensor:
-        """``keys``: what the attention block, where there is one, reads from, in place of its own map."""
-        below = self.from_below(below)
-
-        def join(strip: Strip) -> Tensor:
-            return self.from_skip(strip.of(skip)) + strip.doubled(below)
-
-        block, strips = self.attend, strips_of(skip, HALO)
-        state: State | None = None
-        if isinstance(block, ResidualAttentionBlock):
-            if keys is None:
-                strips = [Whole()]
-            else:
-                state = keys(block, (join(strip) for strip in strips_of(skip, 0)))
-
-        def work(strip: Strip) -> Sequence[Tensor]:
-            joined = join(strip)
-            if state is not None and isinstance(block, ResidualAttentionBlock):
-                attended = block.read(joined, state, strip.above)
-            else:
-                attended = block(joined)
-            return [strip.kept(self.convolve(attended))]
-
-        return by_strips(strips, work)[0]
-
-
-def _given(context: Sequence[State], depth: int) -> Keys:
-    """A state of ``context`` for one block after the other, of which the first works on a map halved ``depth - 1`` times."""
-    states = iter(
-        state.halved(depth - 1 - number) if isinstance(state, LocalState) else state
-        for number, state in enumerate(context)
-    )
-    return lambda block, parts: next(states)
-
-
-def _own(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> AttentionState:
-    """The state of the map that asks."""
-    return reduce(operator.add, map(block.state, parts))
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        joined = self.from_skip(skip) + doubled(self.from_below(below))
+        convolved: Tensor = self.convolve(self.attend(joined))
+        return convolved
 
 
 class Generator(StainingNetwork):
@@ -115,7 +63,6 @@ class Generator(StainingNetwork):
     def __init__(self, recipe: GeneratorRecipe, expression: ExpressionRecipe) -> None:
         super().__init__()
         widths = [recipe.width * min(2**i, 8) for i in range(recipe.depth + 1)]
-        self.depth = recipe.depth
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
         self.encode = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
         self.down = nn.ModuleList(halve(a, b) for a, b in itertools.pairwise(widths))
@@ -131,86 +78,36 @@ class Generator(StainingNetwork):
             self.head = StainHead(widths[0], widths[-1], recipe.white)
         else:
             self.head = RgbHead(widths[0], widths[-1])
+        self.stride = 2**recipe.depth
         if recipe.label_feature:
             self.expression = ExpressionClassifier(expression).requires_grad_(False)
             self.fuse_label = nn.Conv2d(self.expression.channels, widths[-1], 1)
+            self.stride = max(self.stride, self.expression.backbone.stride)
 
-    def label_feature(self, he: Tensor, size: torch.Size) -> Tensor | float:
-        """The classifier's last feature map, projected and resized to the bottleneck; 0 without one."""
-        if self.expression is None:
-            return 0.0
-        with torch.no_grad():
-            features = self.expression(he).features
-        return F.interpolate(self.fuse_label(features), size=(size[2], size[3]), mode="bilinear", align_corners=False)
+    def forward(self, he: Tensor, white: Tensor | None = None) -> Stained:
+        """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none."""
+        height, width = he.shape[2:]
+        he = padded(he, self.stride)
 
-    def forward(self, he: Tensor, white: Tensor | None = None, context: Sequence[State] | None = None) -> Stained:
-        """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none.
-
-        ``context``: what :meth:`survey` says of a larger image, or :meth:`StateGrid.around
-        <restain.models.state_grid.StateGrid.around>` of the place of ``he`` in it; attention then reads from that in place of
-        ``he`` itself, so that the result for a tile does not depend on the tile.
-        """
-        keys: Keys | None = None
-        if context is not None:
-            keys = _given(context, self.depth)
-        elif worthwhile(he) and self.surveys:
-            keys = _own
-        x, bottleneck = self._decode(he, keys)
-        return self.head(x, bottleneck, white).cropped(*he.shape[2:])
-
-    @property
-    def surveyed_blocks(self) -> int:
-        """How many attention blocks :meth:`survey` tells of: all, where all attention is FAVOR+, else none."""
-        blocks = [m for m in self.modules() if isinstance(m, ResidualAttentionBlock)]
-        return 0 if any(block.exact for block in blocks) else len(blocks)
-
-    @torch.no_grad()
-    def survey(self, he: Tensor, context: Sequence[State] = (), blocks: int | None = None) -> list[AttentionState]:
-        """The states of the first ``blocks`` attention blocks (None: of all), deepest first, for ``he`` as keys: ``(N, 3, H, W)``.
-
-        States of several windows can be added (:class:`~restain.models.streamed.AttentionState`) and given to
-        :meth:`forward` as the ``context``. ``context`` here: what the first blocks read from, so that the states of those that follow
-        are what they are in the whole image; blocks beyond it see the window alone.
-        """
-        states: list[AttentionState] = []
-        before = iter(context)
-
-        def keys(block: ResidualAttentionBlock, parts: Iterator[Tensor]) -> State:
-            states.append(_own(block, parts))
-            if len(states) == blocks:
-                raise _EnoughError
-            return next(before, states[-1])
-
-        with suppress(_EnoughError):
-            self._decode(he, keys)
-        return states
-
-    def _decode(self, he: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor]:
-        """Features at (padded) full size and at the bottleneck."""
-        step = 2**self.depth if self.expression is None else max(2**self.depth, self.expression.backbone.stride)
-        he = padded(he, step)
-
-        x = he
+        x = self.stem(he * 2 - 1)
         skips = []
-        for level in range(self.depth):
-            skip, x = self._encode(x, level)
-            skips.append(skip)
-        bottleneck = self.bottleneck(x + self.label_feature(he, x.shape))
+        for encode, down in zip(self.encode, self.down, strict=True):
+            skips.append(encode(x))
+            x = down(skips[-1])
+        bottleneck = self.bottleneck(self.fuse(x, he))
         x = bottleneck
         for join_and_attend in self.decode:
-            x = join_and_attend(x, skips.pop(), keys)
-        return x, bottleneck
+            x = join_and_attend(x, skips.pop())
+        return self.head(x, bottleneck, white).cropped(height, width)
 
-    def _encode(self, x: Tensor, level: int) -> Sequence[Tensor]:
-        """One encoder level: the map that the skip connection carries, and the one of the next level."""
-        first, encode, down = level == 0, self.encode[level], self.down[level]
-
-        def work(strip: Strip) -> Sequence[Tensor]:
-            seen = strip.of(x)
-            skip = strip.kept(encode(self.stem(seen * 2 - 1) if first else seen))
-            return skip, down(skip)
-
-        return by_strips(strips_of(x, HALO + first, self.stem.out_channels if first else None), work)
+    def fuse(self, x: Tensor, he: Tensor) -> Tensor:
+        """The deepest map ``x`` with the label feature of ``he``, projected and resized, added where there is a classifier."""
+        if self.expression is None:
+            return x
+        with torch.no_grad():
+            features = self.expression(he).features
+        features = self.fuse_label(features)
+        return x + F.interpolate(features, size=x.shape[2:], mode="bilinear", align_corners=False)
 
     def freeze(self, part: Literal["encoder", "body"]) -> None:
         """Leave the encoder, or all but the head, as it is in training (the recipe's ``train.frozen``)."""

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restain.models.expression import ExpressionClassifier
 from restain.models.heads import Stained
-from restain.models.state_grid import State
-from restain.models.streamed import AttentionState
 
 
 class StainingNetwork(nn.Module, ABC):
@@ -30,29 +25,6 @@ class StainingNetwork(nn.Module, ABC):
 
     def redraw_features(self, generator: torch.Generator) -> None:
         """Draw new random features, in a network that has some (see the recipe's ``redraw_every``)."""
-
-    @property
-    def surveyed_blocks(self) -> int:
-        """How many attention blocks :meth:`survey` tells of, whose states a call takes as its ``context``."""
-        return 0
-
-    @property
-    def surveys(self) -> bool:
-        """Whether :meth:`survey` can tell anything."""
-        return self.surveyed_blocks > 0
-
-    def survey(self, he: Tensor, context: Sequence[State] = (), blocks: int | None = None) -> list[AttentionState]:
-        """What attention needs to know of ``he``, ``(N, 3, H, W)``, as keys; one state per attention block, which add up.
-
-        ``context``: what the first blocks read from meanwhile; the others read from ``he`` itself. ``blocks``: no more than so many.
-        """
-        return []
-
-
-def batch_of(he: NDArray[np.uint8] | NDArray[np.float32], device: torch.device | None = None) -> Tensor:
-    """``(H, W, 3)`` RGB in [0, 255] as a batch of one, ``(1, 3, H, W)`` in [0, 1], in the networks' memory layout."""
-    tensor = torch.from_numpy(np.ascontiguousarray(he)).to(device).permute(2, 0, 1)[None].float() / 255
-    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def padded(he: Tensor, step: int) -> Tensor:

@@ -43,14 +43,6 @@ class AttentionState:
     log_mass: Tensor
     mean: Tensor
 
-    def one(self, number: int) -> AttentionState:
-        """That of one image."""
-        return AttentionState(self.log_mass[number : number + 1], self.mean[number : number + 1])
-
-    def for_each(self, images: int) -> AttentionState:
-        """One state as that of so many images."""
-        return AttentionState(self.log_mass.expand(images, -1), self.mean.expand(images, -1, -1))
-
     def __add__(self, other: AttentionState) -> AttentionState:
         log_mass = torch.logaddexp(self.log_mass, other.log_mass)
         share = torch.exp(self.log_mass - log_mass).unsqueeze(-1)
@@ -143,20 +135,17 @@ def spread(
     return output
 
 
-def spread_at_once(
-    tokens: Tensor,
-    state: AttentionState,
-    to_q: Tensor,
-    projection: Tensor,
-    value_map: Tensor,
-    bias: Tensor,
-    chunk: int,
+def attend_at_once(
+    tokens: Tensor, to_q: Tensor, to_k: Tensor, value_map: Tensor, bias: Tensor, projection: Tensor
 ) -> Tensor:
-    """:func:`spread` as plain operations on whole tensors; ``chunk`` is not used."""
-    logits = tokens @ folded(to_q, projection).t() + state.log_mass.unsqueeze(1)
-    by_head = logits.view(*logits.shape[:2], len(projection), -1)
-    weights = torch.softmax(by_head, -1).flatten(2)
-    return weights @ value_rows(state.mean, value_map, bias)
+    """Both passes as plain operations on whole tensors, for compilers."""
+    heads = len(projection)
+    keys = (tokens @ to_k.t()).unflatten(2, (heads, -1))
+    logits = torch.einsum("nkhd,hfd->nkhf", keys, projection) - keys.square().sum(-1, keepdim=True) / 2
+    mean = torch.einsum("nkhf,nkc->nhfc", torch.softmax(logits, 1), tokens).flatten(1, 2)
+    queries = (tokens @ folded(to_q, projection).t()).unflatten(2, (heads, -1))
+    weights = torch.softmax(queries + torch.logsumexp(logits, 1, keepdim=True), -1).flatten(2)
+    return weights @ value_rows(mean, value_map, bias)
 
 
 class StreamedFavor(torch.autograd.Function):

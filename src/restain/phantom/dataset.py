@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,12 +28,13 @@ from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
+from restain.files import make_folder, whole_file, write_json, write_text
 from restain.her2 import Her2Level
 from restain.phantom.from_he import find_pictures
 from restain.phantom.pair import make_pair, pair_from_picture
 from restain.phantom.scanned import make_scanned_pair
 from restain.phantom.truth import NOTE, read_record, truth_file
-from restain.slides import open_header, open_slide
+from restain.slides import open_slide
 from restain.slides.find import split_number
 
 LEAST_FIELD_UM = 45.0
@@ -145,7 +145,7 @@ def write_phantom(
         raise RestainError(f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.")
     pictures = find_pictures(from_he)
     for one in pictures:
-        open_header(one, from_he_mpp).close()
+        open_slide(one, from_he_mpp, header_only=True).close()
     if pictures and set(levels) != set(Her2Level):
         raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
     n_test = round(pairs * test_share)
@@ -258,10 +258,10 @@ def _begin(out: Path, parameters: dict[str, Any]) -> None:
             raise RestainError(f"{out} is not empty and holds no phantom to go on with; give a new folder.")
         for part in ("HE", "IHC", "truth"):
             for split in ("train", "test"):
-                (out / part / split).mkdir(parents=True, exist_ok=True)
+                make_folder(out / part / split)
         if not manifest.is_file():
             head = {"note": NOTE, "complete": False, "parameters": parameters, "pairs": []}
-            _replace(manifest, json.dumps(head, indent=1).encode())
+            write_json(manifest, head)
     except OSError as error:
         raise RestainError(f"{out} cannot be written: {error.strerror or error}.") from error
 
@@ -326,10 +326,10 @@ def _write_pair(job: _Job) -> None:
         )
     name = f"{job.stem}_{pair.level.text}"
     for stain, image in (("HE", pair.he), ("IHC", pair.ihc)):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-        _replace(job.out / stain / job.split / f"{name}.png", buffer.getvalue())
-    _replace(job.out / "truth" / job.split / f"{name}.tif", truth_file(name, job.mpp, pair))
+        with whole_file(job.out / stain / job.split / f"{name}.png") as partial:
+            Image.fromarray(image).save(partial, "PNG", compress_level=1)
+    with whole_file(job.out / "truth" / job.split / f"{name}.tif") as partial:
+        partial.write_bytes(truth_file(name, job.mpp, pair))
 
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:
@@ -348,20 +348,11 @@ def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any
         cells += len(rows)
         levels[job.split][record["level"]] += 1
         entries.append({k: v for k, v in record.items() if k not in ("unit", "od_per_count", "note", "mpp")})
-    _replace(out / "truth" / "cells.csv", table.getvalue().encode())
+    write_text(out / "truth" / "cells.csv", table.getvalue())
     whole = {"note": NOTE, "complete": True, "parameters": parameters, "pairs": entries}
-    _replace(out / "phantom.json", json.dumps(whole, indent=1).encode())
+    write_json(out / "phantom.json", whole)
     counts = {split: dict(sorted(found.items())) for split, found in levels.items()}
     return PhantomSummary(out, len(jobs), written, len(jobs) - written, cells, counts)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 __all__ = ["PhantomSummary", "write_phantom"]

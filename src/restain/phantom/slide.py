@@ -15,6 +15,7 @@ import numpy as np
 
 from restain import __version__
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.deform import Deformation, Distortion
@@ -252,7 +253,7 @@ def _claim(out: Path, job: _Job) -> SlideTruth | None:
     """Make the folder, or look into it: the truth of the same slides if there is one. Refuse what holds something else."""
     parameters = json.loads(json.dumps(job.parameters()))
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         if (out / TRUTH).is_file():
             known = read_slide_truth(out)
             if known.parameters != parameters:

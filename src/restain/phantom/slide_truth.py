@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import write_json
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.deform import Deformation
@@ -117,8 +117,7 @@ def write_slide_truth(truth: SlideTruth) -> None:
         "deformation": plan.deformation.as_dict(),
         "appearance": truth.appearance,
     }
-    with whole_file(folder / TRUTH) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(folder / TRUTH, content)
 
 
 def read_slide_truth(folder: Path) -> SlideTruth:

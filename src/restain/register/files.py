@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, whole_file, write_json
 from restain.geometry import Size
 from restain.register.transform import Lattice, Transform
 
@@ -58,8 +58,7 @@ def write_transform(folder: Path, transform: Transform, names: tuple[str, str] =
             "means": "(rows, columns, 2): x, y in px of the fixed slide, added to a point before the matrix; cubic B-spline",
         }
     path = folder / TRANSFORM_FILE
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(path, content)
     return path
 
 

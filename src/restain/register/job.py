@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import numpy as np
 
 from restain._version import __version__
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import digest, file_state, read_kept, write_kept
 from restain.images import write_png
 from restain.register.files import read_transform, write_transform
 from restain.register.level import Progress
@@ -21,7 +19,7 @@ from restain.register.run import FINEST_UM, Registration, register_slides
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
 from restain.slides.find import split_number
-from restain.slides.reader import Slide, open_slide
+from restain.slides.slide import Slide, open_slide
 
 REPORT = "report.json"
 
@@ -70,9 +68,8 @@ def register_files(
         found = register_slides(one, two, elastic=elastic, finest_um=finest_um, progress=progress)
         write_transform(out, found.transform, (fixed.name, moving.name))
         _draw(out, one, two, found)
-        report = {"restain": __version__, "identity": identity, **describe(found, one, two)}
-        with whole_file(out / REPORT) as partial:
-            partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        report = {"restain": __version__, **describe(found, one, two)}
+        write_kept(out / REPORT, identity, report)
     return report
 
 
@@ -133,17 +130,15 @@ def _identity(fixed: Slide, moving: Slide, elastic: bool, finest_um: float) -> s
     """What the result depends on, as a digest; files by name, size and time of their last change."""
     facts: list[Any] = [__version__, elastic, finest_um]
     for slide in (fixed, moving):
-        state = split_number(slide.path)[0].stat()
-        facts += [str(slide.path.resolve()), state.st_size, state.st_mtime_ns, slide.mpp if slide.has_mpp else None]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        state = file_state(split_number(slide.path)[0])
+        facts += [str(slide.path.resolve()), *state[1:], slide.mpp if slide.has_mpp else None]
+    return digest(facts)
 
 
 def _finished(out: Path, identity: str) -> dict[str, Any] | None:
-    try:
-        report = json.loads((out / REPORT).read_bytes())
-        if not isinstance(report, dict) or report.get("identity") != identity:
+    if (report := read_kept(out / REPORT, identity)) is not None:
+        try:
+            read_transform(out)
+        except RestainError:
             return None
-        read_transform(out)
-    except (OSError, ValueError, RestainError):
-        return None
     return report

@@ -14,7 +14,7 @@ from restain.register.structure import MARGIN_PX, SMOOTHING_PX, Look, channels
 from restain.register.transform import Points, Transform
 from restain.register.warp import read_mirrored, warp_region
 from restain.slides.mask import TissueMask
-from restain.slides.reader import Slide
+from restain.slides.slide import Slide
 
 Progress = Callable[[int, int], None]
 

@@ -11,7 +11,7 @@ from restain.register.structure import Look, matter
 from restain.register.transform import Transform
 from restain.register.verdict import Quality
 from restain.register.warp import warp_region
-from restain.slides.reader import Slide
+from restain.slides.slide import Slide
 
 PICTURE_PX = 2048
 """Longer side of the pictures at most."""

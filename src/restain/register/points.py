@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import write_text
 from restain.register.files import text_of
 from restain.register.transform import Points, Transform
 
@@ -53,8 +53,7 @@ def map_file(source: Path, transform: Transform, out: Path, *, inverse: bool = F
         return moved
 
     mapped = _geojson(source, text, move) if text.lstrip()[:1] in ("{", "[") else _csv(source, text, move)
-    with whole_file(out) as partial:
-        partial.write_text(mapped, encoding="utf-8", newline="")
+    write_text(out, mapped)
     return count
 
 

@@ -20,7 +20,7 @@ from restain.register.transform import Transform
 from restain.register.verdict import Quality, agreement, least_agreement, quality
 from restain.register.warp import in_pixels, slide_of
 from restain.slides.mask import TissueMask, tissue_of
-from restain.slides.reader import Slide
+from restain.slides.slide import Slide
 
 OVERVIEW_PX = 512
 """Longer side of the overviews on which the orientation is found."""

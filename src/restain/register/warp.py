@@ -12,7 +12,7 @@ from scipy import ndimage
 from restain.geometry import Point, Region, Size, tiles
 from restain.images import Rgb
 from restain.register.transform import Transform
-from restain.slides.reader import Slide
+from restain.slides.slide import Slide
 from restain.slides.source import Level, Source
 
 TILE = 1024

@@ -17,7 +17,7 @@ from restain.review.appearance import Appearance, appearance, differences
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
 from restain.review.study import Study, moment, written
-from restain.slides import open_header
+from restain.slides import open_slide
 from restain.slides.find import split_number
 
 
@@ -46,7 +46,7 @@ def create_study(
     """
     sizes, scales = [], []
     for image in definition.images:
-        with open_header(image.path) as slide:
+        with open_slide(image.path, header_only=True) as slide:
             sizes.append(slide.size)
             if slide.has_mpp:
                 scales.append(slide.mpp)

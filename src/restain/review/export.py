@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import whole_file, write_text
 from restain.review.definition import CHOICES, Kind
 from restain.review.study import Study
 
@@ -63,8 +63,7 @@ def export_scores(study: Study, path: Path, question: str | None = None) -> int:
         file.write(",".join(COLUMNS) + "\n")
     # Names hold neither commas nor quotes (see definition), so no program needs to know CSV's quoting.
     file.writelines(",".join(row) + "\n" for row in table)
-    with whole_file(path) as partial:
-        partial.write_text(file.getvalue(), encoding="utf-8")
+    write_text(path, file.getvalue())
     return len(cases) - len(truth)
 
 

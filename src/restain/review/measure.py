@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from restain.evaluation.agreement import share
 from restain.review import mrmc
 from restain.review.definition import CHOICES, Kind, Modality, StudyDefinition
-from restain.review.mrmc import MISSING, Interval, Ints
+from restain.review.mrmc import MISSING, Ints
 from restain.review.study import Reading
+from restain.statistics import Interval, wilson_interval
 
 LEAST_CASES = 10
 LEAST_READERS = 2
@@ -111,7 +111,7 @@ def _origin(study: StudyDefinition, values: Ints, rows: list[dict[str, Any]]) ->
     said = values[..., 0]
     right = np.where(said == MISSING, np.nan, said == np.arange(2))
     for row, own in zip(rows, right, strict=True):
-        row["origin"] = share(int(np.nansum(own)), int(np.isfinite(own).sum()))
+        row["origin"] = wilson_interval(int(np.nansum(own)), int(np.isfinite(own).sum())).plain()
     readers, cases, _ = _extent(np.any(said != MISSING, axis=2))
     few = _few(readers, cases, LEAST_READERS)
     found = Interval(math.nan) if few else mrmc.mean_interval(right, study.seed)
@@ -244,7 +244,7 @@ def _figure(
     few: str,
     p: float | None = None,
 ) -> Figure:
-    value, low, high = (_number(one) for one in (found.value, found.low, found.high))
+    value, low, high = (_number(one) for one in (found.mean, found.low, found.high))
     if value is None and not few:
         few = "undefined: all answers are the same"
     p = None if p is None or not math.isfinite(p) else p

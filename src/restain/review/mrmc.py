@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from restain.evaluation.agreement import LEVELS, RESAMPLES, quadratic_kappa
+from restain.her2 import Her2Level
+from restain.statistics import RESAMPLES, Interval, quadratic_kappa
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,13 +29,7 @@ Ints = NDArray[np.int64]
 MISSING = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure and the ends of its 95 % interval, NaN where undefined."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
+LEVELS = len(Her2Level)
 
 
 def level_tables(first: Ints, second: Ints) -> Floats:

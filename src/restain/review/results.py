@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import restain
 from restain.errors import RestainError
-from restain.evaluation.pages import environment
-from restain.files import whole_file
+from restain.files import make_folder, whole_file, write_json, write_text
+from restain.report import render_page
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.export import export_answers
 from restain.review.measure import Figure, Measured, measure
@@ -43,10 +42,7 @@ def write_results(study: Study, out: Path, *, now: datetime | None = None, comma
     measured = measure(study.definition, readings)
     totals = {reader: study.progress(reader, now).total for reader in study.readers}
     facts = _facts(study.definition, now, command)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{out} cannot be made ({fault.strerror}).") from None
+    make_folder(out)
     export_answers(study, out / "answers.csv")
     with whole_file(out / "results.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         columns = [one.name for one in fields(Figure)]
@@ -54,10 +50,8 @@ def write_results(study: Study, out: Path, *, now: datetime | None = None, comma
         table.writeheader()
         table.writerows(figure for figure in measured.plain()["figures"])
     plain = {"title": study.definition.title, "totals": totals, "facts": facts} | measured.plain()
-    with whole_file(out / "results.json") as partial:
-        partial.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
-    with whole_file(out / PAGE) as partial:
-        partial.write_text(results_page(study.definition, measured, totals, facts), encoding="utf-8")
+    write_json(out / "results.json", plain)
+    write_text(out / PAGE, results_page(study.definition, measured, totals, facts))
     return out / PAGE
 
 
@@ -72,20 +66,16 @@ def results_page(study: StudyDefinition, measured: Measured, totals: dict[str, i
     """
     rows: list[dict[str, Any]] = [row | {"total": totals[row["reader"]]} for row in measured.readers]
     left = sum(row["total"] - row["read"] for row in rows)
-    return (
-        environment("restain.review")
-        .get_template("results.html.j2")
-        .render(
-            title=f"Blinded review: {study.title}",
-            measured=measured,
-            rows=rows,
-            left=left,
-            asks_origin=any("origin" in row for row in rows),
-            asks_level=any("kappa_within" in row for row in rows),
-            facts=list(facts.items()),
-            notice=restain.NOTICE,
-            version=restain.__version__,
-        )
+    return render_page(
+        "results.html.j2",
+        "restain.review",
+        title=f"Blinded review: {study.title}",
+        measured=measured,
+        rows=rows,
+        left=left,
+        asks_origin=any("origin" in row for row in rows),
+        asks_level=any("kappa_within" in row for row in rows),
+        facts=facts,
     )
 
 

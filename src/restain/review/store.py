@@ -12,6 +12,7 @@ import sqlalchemy as sql
 
 from restain.database import Database
 from restain.errors import RestainError
+from restain.files import make_folder
 
 FILE = "study.sqlite"
 
@@ -73,10 +74,7 @@ def make_store(folder: Path, url: str | None) -> Database:
     Raises:
         RestainError: if the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{folder} cannot be made ({fault.strerror}).") from None
+    make_folder(folder)
     # Its own user's alone: the file says which image is which, and who answered what.
     return Database(folder / FILE if url is None else url, TABLES)
 

@@ -27,7 +27,7 @@ from restain.geometry import Point, Region, Size
 from restain.review import store as db
 from restain.review.definition import Modality, Question, StudyDefinition, parse_definition
 from restain.review.faults import AnsweredSince, ItemClosed, NoSuchItem
-from restain.slides import open_header
+from restain.slides import open_slide
 
 MOST_PIXELS = 100_000_000
 """Pixels of an image that :meth:`Study.picture` decodes whole; larger ones are slides, read region by region."""
@@ -315,7 +315,7 @@ class Study:
         """
         path, region = self.view(reader, token)
         try:
-            with open_header(path) as slide:
+            with open_slide(path, header_only=True) as slide:
                 if slide.size.width * slide.size.height > MOST_PIXELS:
                     raise RestainError("it is a slide, which is read region by region")
                 pixels = slide.whole()[region.slices]

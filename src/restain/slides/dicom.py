@@ -13,14 +13,10 @@ bright field as in the slide that is imitated.
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import json
-import os
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -37,6 +33,7 @@ from pydicom.valuerep import DSfloat
 
 from restain import NOTICE, __version__
 from restain.errors import RestainError
+from restain.files import digest, whole_folder
 from restain.geometry import Size
 from restain.slides.store import TileStore
 from restain.slides.writer import Progress, TileCount, kept_metadata, pyramid
@@ -89,7 +86,7 @@ def write_dicom(
     kept = kept_metadata(store, metadata)
     with ExitStack() as stack:
         levels = pyramid(store, stack, step)
-        with _whole_folder(folder) as partial:
+        with whole_folder(folder) as partial:
             common = _common(store, mpp, kept)
             for number, level in enumerate(levels):
                 _write_level(partial / f"level-{number}.dcm", common, number, level, store.size, mpp, step)
@@ -111,26 +108,6 @@ def read_dicom_metadata(folder: Path) -> dict[str, str]:
         except (OSError, ValueError, InvalidDicomError):
             raise RestainError(f"{path} cannot be read or is damaged.") from None
     return {}
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` to write to, which takes its place on success and is removed on any failure."""
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    try:
-        # Left by a process that was killed; the store's lock says that nobody is writing this series now.
-        for stale in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-            shutil.rmtree(stale)
-        partial.mkdir()
-        yield partial
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(partial, folder)
-    except OSError as fault:
-        raise RestainError(f"{folder} cannot be written ({fault.strerror or fault}).") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_level(
@@ -175,9 +152,7 @@ def _common(store: TileStore, mpp: float, kept: Mapping[str, str]) -> Dataset:
     except (KeyError, ValueError):
         created = datetime.now(UTC)
     content = json.dumps([dict(kept), store.identity, store.stamp, str(store.size), mpp, created.isoformat()])
-    source = (
-        kept.get("source_sha256") or hashlib.sha256(json.dumps(store.identity, sort_keys=True).encode()).hexdigest()
-    )
+    source = kept.get("source_sha256") or digest(store.identity)
     day, clock = created.strftime("%Y%m%d"), created.strftime("%H%M%S")
 
     ds = Dataset()

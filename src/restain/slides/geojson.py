@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours, label
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import write_json
 from restain.geometry import Size
 
 Ring = NDArray[np.float64]
@@ -125,8 +125,7 @@ def write_geojson(
                 },
             }
         )
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    write_json(path, {"type": "FeatureCollection", "features": features}, indent=None)
 
 
 def read_geojson(path: Path) -> list[Polygon]:

@@ -27,7 +27,7 @@ from restain.slides.find import stem_of
 from restain.slides.geojson import to_polygons, write_geojson
 
 if TYPE_CHECKING:
-    from restain.slides.reader import Slide
+    from restain.slides.slide import Slide
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -181,7 +181,7 @@ def write_tissue(
         RestainError: if the slide cannot be read, has no mpp, or a file cannot be written.
     """
     # Work on arrays needs none of the libraries that read slides.
-    from restain.slides.reader import open_slide
+    from restain.slides.slide import open_slide
 
     with open_slide(path, mpp, override_mpp=override_mpp) as slide:
         slide_mpp = slide.mpp

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,13 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import lock, write_json
 from restain.geometry import Region, Size
 from restain.images import OD_PER_COUNT
 from restain.slides.source import paste
-
-if sys.platform != "win32":
-    import fcntl
 
 Kind = Literal["rgb", "dab"]
 
@@ -343,12 +339,8 @@ class TileStore:
         }
 
     def _claim(self) -> None:
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RestainError(f"{self.folder} is in use by another process.") from None
+        if not lock(self._file):
+            raise RestainError(f"{self.folder} is in use by another process.")
 
     def _resume(self) -> None:
         plan = self.folder / _PLAN
@@ -365,8 +357,7 @@ class TileStore:
             # Records go before the plan changes: never may old tiles stand under a new plan.
             self._file.truncate(self._end)
         if not same:
-            with whole_file(plan) as partial:
-                partial.write_text(json.dumps(self._plan(), indent=1))
+            write_json(plan, self._plan())
 
     def _records(self) -> Iterator[tuple[int, int, int]]:
         """``(index, what, payload bytes)`` of the whole records, up to the first that is torn or damaged."""

@@ -7,7 +7,6 @@ was reached, so here the same directories are both: listed as SubIFDs and chaine
 
 from __future__ import annotations
 
-import glob
 import json
 import struct
 import xml.etree.ElementTree as ET
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from restain import NOTICE, __version__
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import remove_partial, whole_file
 from restain.geometry import Size
 from restain.images import read_text
 from restain.slides.store import TileStore
@@ -76,8 +75,7 @@ def write_ome_tiff(
     with ExitStack() as stack:
         levels = pyramid(store, stack, step)
         # Left by a process that was killed; the store's lock says that nobody is writing this file now.
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            stale.unlink(missing_ok=True)
+        remove_partial(path)
         with whole_file(path) as partial:
             _write(levels, partial, mpp, _description(store, path, mpp, kept_metadata(store, metadata)), step)
             chain_levels(partial)

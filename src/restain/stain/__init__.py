@@ -8,7 +8,6 @@ from restain.stain.provenance import Ood, Provenance
 from restain.stain.result import StainedSlide, StainResult
 from restain.stain.slide import stain_slide
 from restain.stain.sources import Source, expand, find_sources, slide_name
-from restain.stain.whole import restain_whole, to_prediction
 
 __all__ = [
     "Model",
@@ -23,10 +22,8 @@ __all__ = [
     "expand",
     "find_sources",
     "load",
-    "restain_whole",
     "slide_name",
     "stain_many",
     "stain_one",
     "stain_slide",
-    "to_prediction",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import write_json
 from restain.geometry import Size
 from restain.stain.pipeline import Seconds
 from restain.stain.provenance import Provenance
@@ -79,8 +79,7 @@ class SlideFigures:
             "slide_faults": self.slide_faults,
             "seconds": asdict(self.seconds),
         }
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(path, content)
 
     @staticmethod
     def read(path: Path) -> SlideFigures:

@@ -7,6 +7,7 @@ tiles of nothing but glass repeat and are encoded once. No pixel of the H&E is c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import imagecodecs
@@ -48,6 +49,9 @@ it is not."""
 FAINT = (0.09, 0.24)
 """Share of the light that the virtual stain takes up to which it is none where the H&E is glass, and from which it is
 kept. Between these the noise fades out, whatever the H&E shows."""
+
+
+EVERYTHING = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,12 @@ class Glass:
         self, white: Floats, he_glass: Floats, mpp: float, noise: Noise | None = None, quality: int | None = None
     ) -> None:
         self.white, self.noise = np.asarray(white, np.float32), noise
+        self.he_glass = np.asarray(he_glass, np.float32)
         # Of every intensity, since a logarithm of every pixel takes longer than all else here.
         self._density = optical_density(np.arange(256), he_glass[GREEN])
         self._sigma = SMOOTH_UM / mpp
+        self.reach = math.ceil(4 * self._sigma)
+        """px of the H&E beyond a pixel that decide whether the pixel is glass."""
         self.gain = 1.0
         self._noise: Floats | None = None
         if noise is not None:
@@ -183,15 +190,16 @@ class Glass:
         noise = self._noise.take(rows, axis=0).take(columns, axis=1)
         return rgb + noise * (1 - self._stained(rgb))[..., None]
 
-    def shown(self, he: Rgb, rgb: Floats) -> Floats:
+    def shown(self, he: Rgb, rgb: Floats, part: tuple[slice, slice] = EVERYTHING) -> Floats:
         """How much of the virtual image shows, ``(h, w)`` in [0, 1]: 0 where both it and the H&E are glass.
 
         Args:
-            he: ``(h, w, 3)`` at the virtual image's scale.
+            he: ``(H, W, 3)`` at the virtual image's scale; best with :attr:`reach` px around.
             rgb: ``(h, w, 3)`` in [0, 255], the virtual image.
+            part: where ``rgb`` lies in ``he``.
         """
         density = np.abs(ndimage.gaussian_filter(self._density[he[..., GREEN]], self._sigma))
-        return np.maximum(_rise(density, *BARE_OD), self._stained(rgb))
+        return np.maximum(_rise(density[part], *BARE_OD), self._stained(rgb))
 
     def _stained(self, rgb: Floats) -> Floats:
         taken = np.abs(rgb * (1 / self.white) - 1)

@@ -11,15 +11,13 @@ import numpy as np
 
 from restain.errors import RestainError
 from restain.geometry import Region, Size
-from restain.models.survey import Survey
 from restain.slides import Slide, TissueMask, tissue_mask
 from restain.stain.area import Area, everywhere
-from restain.stain.blocks import is_one_block
 from restain.stain.given import Given
 from restain.stain.glass import Glass, measure_noise
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Provenance, now
-from restain.stain.survey import places
+from restain.stain.windows import WindowLattice
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
@@ -35,12 +33,11 @@ class NoTissue(RestainError):  # noqa: N818  (as RestainError)
 
 @dataclass(frozen=True)
 class Looked:
-    """``tissue`` found; the ``area`` to be stained; ``survey``: how attention surveys the image, None where it does not;
-    ``windows`` with tissue to be stained, in px at the model's mpp; ``size`` of the result in px."""
+    """``tissue`` found; the ``area`` to be stained; ``windows`` with tissue to be stained, in px at the model's mpp; ``size``
+    of the result in px."""
 
     tissue: TissueMask
     area: Area
-    survey: Survey | None
     windows: list[Region]
     size: Size
 
@@ -65,8 +62,7 @@ def look(
         found = everywhere(slide.size_at(found.mpp), found)
     shown = everywhere(slide.size_at(found.mpp), found) if options.everywhere else found
     area = Area(shown, slide.mpp, model.mpp, options.roi)
-    survey = None if is_one_block(size, options) else options.survey
-    windows = places(slide, model.mpp, survey, area)
+    windows = [w.region for w in WindowLattice(size, model.context_px) if area.is_stained(w.region)]
     if not windows:
         none = "no tissue was found; --everywhere stains the whole slide."
         if shown.mask.any():
@@ -74,7 +70,7 @@ def look(
         if not slide.is_picture:
             raise NoTissue(f"{given.source}: {none}")
         warn(f"{given.source}: {none}")
-    return Looked(found, area, survey, windows, size)
+    return Looked(found, area, windows, size)
 
 
 def glass_of(slide: Slide, model: Model, options: StainOptions, tissue: TissueMask, quality: int | None) -> Glass:
@@ -115,8 +111,7 @@ def provenance_of(
         bundle_hash=card.hash,
         mpp=card.mpp,
         engine=model.engine(options).name,
-        block=options.tile,
-        survey="none" if options.survey is None else options.survey.describe(),
+        context_px=card.context_px,
         white=options.white,
         glass_noise=options.glass_noise,
         region=roi,

@@ -11,7 +11,7 @@ from restain.slides.store import Kind
 
 
 class MemoryTiles:
-    """What a :class:`~restain.slides.TileStore` is to :class:`~restain.stain.blocks.BlockStainer`, as one array.
+    """What a :class:`~restain.slides.TileStore` is to :class:`~restain.stain.windows.WindowStainer`, as one array.
 
     ``pixels``: ``(H, W, 3)`` ``uint8`` RGB, or ``(H, W)`` ``float32`` optical density of DAB.
     """

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from restain.bundle import Bundle, load_bundle
 from restain.engines import Engine, choose_engine
-from restain.engines.choose import names_on
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
@@ -24,9 +23,8 @@ from restain.models.blocks import channels_last
 from restain.models.heads import StainHead
 from restain.prediction import Prediction
 from restain.slides import Polygon, Slide
-from restain.slides.reader import LARGEST_PICTURE
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
-from restain.stain.blocks import seen_side
 from restain.stain.given import ARRAY, ArraySource, Given, Image, opened
 from restain.stain.options import StainOptions
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
@@ -59,8 +57,8 @@ class Model:
         self.options = options or StainOptions()
         self.generator = channels_last(copy.deepcopy(bundle.generator).to(self.device)).eval()
         self.batch = 1 if self.device.type == "cpu" else 8
-        """Blocks that go through the network at a time."""
-        self._engines: dict[tuple[str, int], Engine] = {}
+        """Windows that go through the network at a time."""
+        self._engines: dict[str, Engine] = {}
         self._making = threading.Lock()
         self.check(self.options)
 
@@ -73,6 +71,11 @@ class Model:
     def mpp(self) -> float:
         """Micrometres per pixel at which the model works, and of all its results."""
         return self.bundle.card.mpp
+
+    @property
+    def context_px(self) -> int:
+        """Side in px of the windows that the network sees at once."""
+        return self.bundle.card.context_px
 
     @property
     def has_dab(self) -> bool:
@@ -92,8 +95,7 @@ class Model:
         """Find what this model or device cannot do, before the first step.
 
         Raises:
-            RestainError: for a DAB density or a white asked of a model without a stain head, or an engine that is not on
-                the device.
+            RestainError: for a DAB density or a white, if the model has no stain head.
         """
         if options.dab and not self.has_dab:
             raise RestainError(f"{self.label}: the model has no stain output, so it gives no DAB density.")
@@ -101,22 +103,18 @@ class Model:
             raise RestainError(
                 f"{self.label}: the model has no stain output, so it has no white that could be another."
             )
-        if options.engine not in (names := names_on(self.device)):
-            raise RestainError(
-                f"{options.engine} is no engine on {self.device.type}; the engines are {', '.join(names)}."
-            )
 
     def engine(self, options: StainOptions) -> Engine:
-        """The engine for blocks of the options' size. Made at its first use, since some take long to be compiled.
+        """The engine that the options name. Made at its first use, since some take long to be compiled.
 
         Raises:
             RestainError: if this machine or network cannot have the engine that was asked for.
         """
-        key = options.engine, seen_side(options)
+        name = options.engine
         with self._making:
-            if key not in self._engines:
-                self._engines[key] = choose_engine(self.generator, device=self.device, tile=key[1], name=key[0])
-            return self._engines[key]
+            if name not in self._engines:
+                self._engines[name] = choose_engine(self.generator, device=self.device, name=name)
+            return self._engines[name]
 
     @overload
     def stain(

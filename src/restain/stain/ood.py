@@ -59,7 +59,7 @@ class TileScores:
                 # The last line of a process that was killed while it wrote.
                 continue
 
-    def look(self, row: int, column: int, he: Rgb, tissue: NDArray[np.float32]) -> None:
+    def score(self, row: int, column: int, he: Rgb, tissue: NDArray[np.float32]) -> None:
         """Judge a tile: ``(h, w, 3)`` H&E at the model's mpp, and ``(h, w)`` how much of each pixel is tissue.
 
         Raises:

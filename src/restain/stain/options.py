@@ -6,15 +6,12 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from restain.engines.choose import AUTO, NAMES
+from restain.engines import AUTO, NAMES
 from restain.errors import RestainError
-from restain.models.survey import SURVEY, Survey
 from restain.slides import Polygon
 
 Format = Literal["auto", "png", "ome-tiff", "dicom"]
 FORMATS: tuple[Format, ...] = ("auto", "png", "ome-tiff", "dicom")
-
-LEAST_TILE = 256
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,6 @@ class StainOptions:
     """Whether glass gets the noise of the H&E's own glass, so that it looks scanned."""
     engine: str = AUTO
     """What runs the network (:func:`restain.engines.choose_engine`)."""
-    tile: int = 1536
-    """Largest side in px of a block, at least 256; a block is as many whole tiles of 512 px as fit, at least one."""
-    survey: Survey | None = SURVEY
-    """How the attention of images of more than one block reads from the whole image; None leaves each block to itself."""
 
     def __post_init__(self) -> None:
         if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
@@ -67,9 +60,7 @@ class StainOptions:
         if not 1 <= self.quality <= 100:
             raise RestainError(f"{self.quality}: the quality of JPEG is from 1 to 100.")
         if self.engine not in NAMES:
-            raise RestainError(f"{self.engine} is no engine; the engines are {', '.join(NAMES)}.")
-        if self.tile < LEAST_TILE:
-            raise RestainError(f"{self.tile}: a tile has at least {LEAST_TILE} px a side.")
+            raise RestainError(f"Unknown engine {self.engine!r}; choose from {', '.join(NAMES)}.")
         if self.roi is not None and not self.roi:
             raise RestainError("The region of interest has no outlines.")
 

@@ -18,10 +18,9 @@ Made = TypeVar("Made")
 @dataclass
 class Seconds:
     """Where the time went. ``network`` and ``blocks`` (all three steps together) are wall time; ``reading`` and ``writing``
-    are CPU time of their threads. ``survey``: wall time of the look beforehand; ``all``: of the whole job.
+    are CPU time of their threads. ``all``: wall time of the whole job.
     """
 
-    survey: float = 0.0
     reading: float = 0.0
     network: float = 0.0
     writing: float = 0.0

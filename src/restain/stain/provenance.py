@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from restain import NOTICE, __version__
 from restain.bundle import Bundle
 from restain.errors import RestainError
+from restain.geometry import Region
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
@@ -83,9 +85,8 @@ class Provenance:
     mpp: float
     """Micrometres per pixel of the result, the model's."""
     engine: str
-    block: int
-    """Largest side in px of the blocks that went through the network."""
-    survey: str
+    context_px: int
+    """Side in px of the windows that went through the network."""
     white: tuple[float, float, float] | None
     """RGB in [0, 255] of unstained glass; None for the model's own."""
     glass_noise: bool
@@ -117,8 +118,7 @@ class Provenance:
             "bundle_hash": self.bundle_hash,
             "mpp": repr(self.mpp),
             "engine": self.engine,
-            "block": str(self.block),
-            "survey": self.survey,
+            "context_px": str(self.context_px),
             "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
             "glass_noise": str(self.glass_noise),
             "region": self.region,
@@ -150,8 +150,7 @@ class Provenance:
             bundle_hash=text["bundle_hash"],
             mpp=float(text["mpp"]),
             engine=text["engine"],
-            block=int(text["block"]),
-            survey=text["survey"],
+            context_px=int(text["context_px"]),
             white=white,
             glass_noise=text["glass_noise"] == "True",
             region=text["region"],
@@ -223,16 +222,27 @@ def origin(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def judge(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> Ood | None:
+JUDGED = 12
+"""Windows of an image at most that are compared with the training images."""
+
+
+def judge(bundle: Bundle, read: Callable[[Region], NDArray[np.uint8]], windows: Sequence[Region]) -> Ood | None:
     """Whether a source is like the model's training images; None where the bundle does not know them.
+
+    Evenly spread ``windows`` are compared; the one in the middle of their scores speaks for all. A window that cannot be read
+    is left out.
 
     Args:
         bundle: the model.
-        images: ``(H, W, 3)`` uint8 RGB at the model's mpp: places of the source, of which the one in the middle of their
-            scores speaks for all.
+        read: ``(h, w, 3)`` uint8 RGB of a window.
+        windows: those with tissue, in px at the model's mpp.
     """
-    if bundle.ood is None or not images:
+    verdicts = []
+    if bundle.ood is not None:
+        for number in sorted(set(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int))):
+            with suppress(RestainError):
+                verdicts.append(bundle.ood.judge(read(windows[number])))
+    if not verdicts:
         return None
-    verdicts = sorted((bundle.ood.judge(he) for he in images), key=lambda verdict: verdict.score)
-    verdict = verdicts[(len(verdicts) - 1) // 2]
+    verdict = sorted(verdicts, key=lambda verdict: verdict.score)[(len(verdicts) - 1) // 2]
     return Ood(verdict.score, verdict.reason)

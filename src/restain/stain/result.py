@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from restain.files import make_folder
 from restain.images import Rgb, write_density, write_rgb
-from restain.stain.blocks import TILE, BlockStainer
 from restain.stain.figures import SlideFigures
 from restain.stain.given import Given
 from restain.stain.look import glass_of, look, provenance_of, tell
 from restain.stain.memory import MemoryTiles
 from restain.stain.options import StainOptions
-from restain.stain.provenance import Ood, Provenance
-from restain.stain.steps import LOOKED, STAINED, SURVEYED, Steps
-from restain.stain.survey import survey_slide
+from restain.stain.provenance import Ood, Provenance, judge
+from restain.stain.steps import PREPARED, STAINED, Steps
+from restain.stain.windows import TILE, WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
@@ -122,10 +121,10 @@ def pixels_of(
 ) -> tuple[Rgb, NDArray[np.float32] | None, Ood | None]:
     """The pixels of :func:`stain_in_memory`; not ``judged``: not held against the training images."""
     slide = given.slide
-    looked = look(given, model, options, warn, steps.part(LOOKED))
-    survey = survey_slide(slide, model, looked.survey, looked.windows, steps.part(SURVEYED - LOOKED), judged=judged)
+    looked = look(given, model, options, warn, steps.part(PREPARED))
+    ood = judge(model.bundle, lambda region: slide.read(region, model.mpp), looked.windows) if judged else None
     stores = [MemoryTiles(looked.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
     glass = glass_of(slide, model, options, looked.tissue, None)
-    BlockStainer(slide, model, options, looked.area, glass, survey.context, stores).run(steps.part(STAINED - SURVEYED))
+    WindowStainer(slide, model, options, looked.area, glass, stores).run(steps.part(STAINED - PREPARED))
     rgb, dab = stores[0].pixels, stores[1].pixels if model.has_dab else None
-    return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), survey.ood
+    return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), ood

@@ -12,6 +12,8 @@ from restain.geometry import Point, Region, Size
 
 STRETCH = 256
 """px along a border that are looked at at a time."""
+LEAST_BLOCK = 160
+"""px between borders below which there are too few other lines to compare with."""
 RANDOM = 6
 """Lines without a border that are drawn for every stretch of border, since one line's own gradient varies."""
 BESIDE = 8
@@ -57,7 +59,7 @@ def measure_seams(
     Args:
         read: pixels ``(h, w, 3)`` of a region.
         size: of the slide in px.
-        block: side in px of the blocks that were stained one by one, whose borders are looked at; at least 256.
+        block: px from one border to the next; with less than 160 no figure is given.
         shown: whether a region shows stained tissue; others are left out.
         scale: px of the source per px of the slide.
         most: stretches at most, drawn from all.
@@ -66,6 +68,8 @@ def measure_seams(
     Returns:
         None where no border lies in tissue, or nothing but flat colour does.
     """
+    if block < LEAST_BLOCK:
+        return None
     rng = np.random.default_rng(seed)
     alike = _alike(block, scale)
     places = [
@@ -88,9 +92,12 @@ def measure_seams(
             lines.append((vertical, line))
     values = np.array(stretches)
     if not stretches or not values.mean(axis=0).all():
-        return None
+        return None  # Flat colour has no gradients to compare.
     sums = np.array([values[[one == line for one in lines]].sum(axis=0) for line in sorted(set(lines))])
     drawn = sums[rng.integers(0, len(sums), (1000, len(sums)))].sum(axis=1)
+    drawn = drawn[drawn.all(axis=1)]
+    if not len(drawn):
+        return None
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1] / (drawn[:, 2] / drawn[:, 3]), [2.5, 97.5])
     mean = values.mean(axis=0)
     return Seams(float(mean[0] / mean[1]), float(mean[2] / mean[3]), float(low), float(high), len(values))

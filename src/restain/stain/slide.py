@@ -1,10 +1,7 @@
 """Images to files: an H&E picture or slide in, a virtual IHC picture or slide out, tile by tile, in bounded memory.
 
-An image is stained in blocks on a fixed grid. The network sees a margin (``HALO``) round each block, which is cut off
-again, and its attention reads from a survey of the whole image made beforehand, so that a block's influence on its
-pixels is below what 8 bits can show (``benchmarks/seams.py``): blocks are set side by side, not blended. They are therefore
-independent of one another. Any of them can be made first, and a slide's job that was killed goes on where it stood. An
-image of one block goes through the network whole, without a survey, as the crops of training did.
+The network sees fixed windows (:mod:`restain.stain.windows`). A tile is finished when its last window is; a slide's job that
+was killed resumes with the tiles that are missing, and computes their windows again.
 """
 
 from __future__ import annotations
@@ -21,19 +18,18 @@ from restain.files import make_folder
 from restain.images import read_text
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
-from restain.slides.reader import LARGEST_PICTURE
-from restain.stain.blocks import TILE, BlockStainer
+from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.given import Given, opened
 from restain.stain.look import Looked, glass_of, look, provenance_of, tell
 from restain.stain.ood import COLOUR, NAME, TileScores
 from restain.stain.options import StainOptions
-from restain.stain.provenance import Provenance
+from restain.stain.provenance import Provenance, judge
 from restain.stain.result import StainedSlide, stain_in_memory
 from restain.stain.seams import measure_seams
 from restain.stain.sources import slide_name
-from restain.stain.steps import LOOKED, STAINED, SURVEYED, Steps
-from restain.stain.survey import kept_survey
+from restain.stain.steps import PREPARED, STAINED, Steps
+from restain.stain.windows import TILE, WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
@@ -141,14 +137,14 @@ def _stain_to_slide(
     ood = None if model.bundle.ood is None else out / f"{name}.ood.geojson"
     dab = out / f"{name}.dab.ome.tiff" if options.dab else None
     steps, began = Steps(progress), time.perf_counter()
-    made = provenance_of(given, model, options, quality, steps.part(LOOKED // 2))
+    made = provenance_of(given, model, options, quality, steps.part(PREPARED // 2))
     if (before := _finished(report, made)) is not None and target.exists() and (dab is None or dab.is_file()):
         tell(given, before.provenance, warn)
         return StainedSlide(source, target, dab, before.provenance, True, tissue, ood, report, before)
     for fault_found in slide.faults:
         warn(f"{source}: {fault_found}")
 
-    looked = look(given, model, options, warn, steps.part(LOOKED - LOOKED // 2))
+    looked = look(given, model, options, warn, steps.part(PREPARED - PREPARED // 2))
     with ExitStack() as stack:
         stores = [
             stack.enter_context(
@@ -156,18 +152,14 @@ def _stain_to_slide(
             )
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
-        looking, share = time.perf_counter(), steps.part(SURVEYED - LOOKED)
-        folder = stores[0].folder
-        survey = kept_survey(folder, made.identity, slide, model, looked.survey, looked.windows, share)
+        made = replace(made, ood=judge(model.bundle, lambda region: slide.read(region, model.mpp), looked.windows))
         scores = None
         if model.bundle.ood is not None:
-            scores = TileScores(folder / "ood.jsonl", stores[0].grid, model.bundle.ood)
+            scores = TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, model.bundle.ood)
         glass = glass_of(slide, model, options, looked.tissue, quality)
-        stainer = BlockStainer(slide, model, options, looked.area, glass, survey.context, stores, scores)
-        stainer.seconds.survey = time.perf_counter() - looking
-        stainer.run(steps.part(STAINED - SURVEYED))
+        stainer = WindowStainer(slide, model, options, looked.area, glass, stores, scores)
+        stainer.run(steps.part(STAINED - PREPARED))
 
-        made = replace(made, ood=survey.ood)
         tell(given, made, warn)
         figures = _figures(made, stainer, looked, slide, stores[0])
         if figures.holes:
@@ -199,10 +191,8 @@ def _finished(report: Path, made: Provenance) -> SlideFigures | None:
     return figures if made.made(figures.provenance.identity) else None
 
 
-def _figures(made: Provenance, stainer: BlockStainer, looked: Looked, slide: Slide, store: TileStore) -> SlideFigures:
-    seams = measure_seams(
-        store.read_region, store.size, stainer.side * TILE, stainer.area.is_stained, scale=stainer.mpp / slide.mpp
-    )
+def _figures(made: Provenance, stainer: WindowStainer, looked: Looked, slide: Slide, store: TileStore) -> SlideFigures:
+    seams = measure_seams(store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp)
     megapixels, seconds = stainer.stained_px / 1e6, stainer.seconds
     red, green, blue = (round(float(v), 1) for v in looked.tissue.glass)
     holes = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LOOKED, SURVEYED, STAINED = 40, 140, 940
-"""Thousandths of a job's progress at which the look at the image, the survey and the staining end; then files are written."""
+PREPARED, STAINED = 60, 940
+"""Thousandths of a job's progress at which preparation and staining end; then files are written."""
 
 
 class Steps:

@@ -10,7 +10,7 @@ from restain.data import Pair, PairSet, require_scale, require_sides
 from restain.errors import RestainError
 from restain.models.peers.bridge import BrownianBridge
 from restain.recipe import BridgeRecipe, Recipe
-from restain.slides import open_header
+from restain.slides import open_slide
 from restain.training.batches import training_pairs
 from restain.training.devices import Devices, choose_devices
 
@@ -94,7 +94,7 @@ def require_crop(pairs: Sequence[Pair], crop: int, option: str) -> None:
         RestainError: naming the file, and ``option`` (``--set data.crop=``) with the largest crop that it allows.
     """
     for pair in pairs:
-        with open_header(pair.he_path) as slide:
+        with open_slide(pair.he_path, header_only=True) as slide:
             size = slide.size
         width = size.width // 2 if pair.side_by_side else size.width
         if min(width, size.height) < crop:

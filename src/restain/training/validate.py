@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.data import Pair
+from restain.engines import predict_at_once, to_prediction
 from restain.evaluation.image import psnr, ssim
 from restain.evaluation.stain import Moments, cell_moments, pearson
 from restain.models.network import StainingNetwork
 from restain.optics import dab_density, glass_white
-from restain.stain import restain_whole, to_prediction
 
 PANELS = 4
 """Validation pairs that are shown as pictures in the log."""
@@ -39,7 +39,7 @@ def validate(
     moments = Moments()
     for pair in pairs:
         he, ihc = pair.load()
-        virtual = to_prediction(restain_whole(generator, he if normalize is None else normalize(he)))
+        virtual = to_prediction(predict_at_once(generator, he if normalize is None else normalize(he)))
         psnrs.append(psnr(virtual.rgb, ihc))
         ssims.append(ssim(virtual.rgb, ihc))
         white = glass_white(ihc)

@@ -14,7 +14,7 @@ from restain import NOTICE
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.images import read_text
-from restain.slides import open_header, read_metadata
+from restain.slides import open_slide, read_metadata
 
 _LARGEST_JSON = 1 << 20
 
@@ -134,7 +134,7 @@ def _there(path: Path) -> bool:
 
 def same_size(one: Path, other: Path) -> bool:
     try:
-        with open_header(one) as here, open_header(other) as there:
+        with open_slide(one, header_only=True) as here, open_slide(other, header_only=True) as there:
             return here.size == there.size
     except RestainError:
         return False

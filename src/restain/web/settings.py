@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restain.errors import RestainError
+from restain.files import make_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -59,10 +60,7 @@ def settings(
     if state is None:
         home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
         state = home / "restain" / f"{root.name or 'root'}-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}"
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise RestainError(f"{state} cannot be made ({fault.strerror}).") from None
+    make_folder(state)
     return Settings(
         root,
         state.resolve(),

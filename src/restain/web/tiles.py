@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import make_folder, whole_file
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD, MODERATE_OD, WEAK_OD
 from restain.images import Rgb
 from restain.register import read_transform, warp_region
 from restain.register.transform import Transform
 from restain.register.warp import in_pixels
-from restain.slides import DensitySlide, Slide, open_header
+from restain.slides import DensitySlide, Slide, open_slide
 from restain.web.faults import Fault
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -154,7 +154,7 @@ class Tiles:
             rgb, _ = slide.thumbnail(THUMBNAIL)
         data = as_jpeg(rgb, virtual=image.kind is Kind.VIRTUAL)
         try:
-            self._thumbnails.mkdir(parents=True, exist_ok=True)
+            make_folder(self._thumbnails)
             for old in self._thumbnails.glob(f"{image.id}-*.jpg"):
                 old.unlink(missing_ok=True)
             with whole_file(file) as partial:
@@ -224,7 +224,7 @@ def check_size(slide: Slide | DensitySlide) -> None:
 
 def open_checked(path: Path) -> tuple[Slide, int]:
     """A slide whose size was looked at (:func:`check_size`), and the bytes that it holds while it is open."""
-    slide = open_header(path)
+    slide = open_slide(path, header_only=True)
     try:
         check_size(slide)
         slide.load()

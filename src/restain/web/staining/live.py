@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.images import Rgb
-from restain.slides.peek import COARSEST, StoreView
+from restain.slides.store_view import COARSEST, StoreView
 from restain.web.faults import Fault
 from restain.web.grid import TILE, Grid
 from restain.web.opened import ByteCache

@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from restain.bundle import Card
-from restain.files import whole_file
+from restain.files import lock, make_folder, write_json
 from restain.stain.sources import slide_name
-from restain.stain.steps import STAINED, SURVEYED
+from restain.stain.steps import PREPARED, STAINED
 from restain.web.faults import Fault
 from restain.web.library import Library
 from restain.web.staining.jobs import Job, Jobs, State
 from restain.web.staining.live import LiveTiles
-
-if sys.platform != "win32":
-    import fcntl
 
 SPEC = "job.json"
 """In a job's folder: what the worker is told, and ``image``, the source's place in the library."""
@@ -51,7 +48,7 @@ class Running:
     def step(self, done: int, total: int) -> None:
         """Note the progress. Glass and tiles that were there before come at once, and say nothing of the rate."""
         self.done, self.total = done, total
-        if SURVEYED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
+        if PREPARED <= done <= STAINED and (not self.marks or self.marks[-1][1] != done):
             now = time.monotonic()
             if self.marks and now - self.marks[0][0] < AT_ONCE_S:
                 self.marks.clear()
@@ -178,7 +175,7 @@ class Queue:
         if (model := self.models.get(job.options["model"])) is None:
             raise Fault(422, "fault.job_model")
         folder = self.folder_of(job)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Of writers that were killed.
         for left in folder.glob(".*.part"):
             left.unlink(missing_ok=True)
@@ -192,8 +189,7 @@ class Queue:
             "everywhere": job.options["everywhere"],
             "threads": max(1, (os.cpu_count() or 2) - 1),
         }
-        with whole_file(folder / SPEC) as partial:
-            partial.write_text(json.dumps(spec, indent=1), encoding="utf-8")
+        write_json(folder / SPEC, spec)
         return folder / SPEC
 
     def _watch(self, job: Job, spec: Path) -> tuple[State | None, str]:
@@ -275,10 +271,4 @@ def _kill(worker: subprocess.Popen[bytes]) -> None:
 def _alone(path: Path) -> Iterator[bool]:
     """Whether no other process holds the lock at ``path``; held while the block runs."""
     with open(path, "a") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-        yield True
+        yield lock(file)

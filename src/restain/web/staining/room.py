@@ -16,9 +16,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from restain.bundle import read_card
 from restain.database import Database
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.stain.figures import SlideFigures
 from restain.stain.sources import slide_name
-from restain.stain.steps import LOOKED, STAINED, SURVEYED
+from restain.stain.steps import PREPARED, STAINED
 from restain.web.asked import number, whole
 from restain.web.faults import Fault
 from restain.web.identity import account_of
@@ -58,9 +59,7 @@ class Staining:
         self.jobs = Jobs(database)
         self.uploads = Uploads(settings.state / "uploads", settings.upload_bytes)
         self.uploads.prepare()
-        stained = settings.state / "stained"
-        stained.mkdir(parents=True, exist_ok=True)
-        self.queue = Queue(self.jobs, stained, library, self.models)
+        self.queue = Queue(self.jobs, make_folder(settings.state / "stained"), library, self.models)
 
     def routes(self) -> APIRouter:
         """The pages under ``/stain`` and what their scripts ask for under ``/api/stain``."""
@@ -281,7 +280,7 @@ class Staining:
         status["warnings"] = [] if mine is None else list(mine.warnings)
         status["left"] = None if mine is None else mine.seconds_left
         done = status["done"]
-        phase = "look" if done < LOOKED else "survey" if done < SURVEYED else "stain" if done < STAINED else "write"
+        phase = "look" if done < PREPARED else "stain" if done < STAINED else "write"
         status["phase"] = text(language, f"stain.phase.{phase}") if job.state is State.RUNNING else ""
         status["live"], status["result"], status["files"], status["figures"] = None, None, [], []
         if job.state is not State.DONE:

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from restain.errors import RestainError
+from restain.files import make_folder
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
 from restain.register.warp import in_pixels
@@ -54,7 +55,7 @@ class Uploads:
             RestainError: if that fails.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             for left in self.folder.glob(".*"):
                 shutil.rmtree(left, ignore_errors=True)
         except OSError as fault:

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from restain.errors import RestainError
-
-if sys.platform != "win32":
-    import fcntl
+from restain.files import lock
 
 NICE = 10
 """So much the worker gives way to the viewer."""
@@ -33,9 +31,8 @@ def main(job: Path) -> None:
         os.nice(NICE)
 
     # Another one, of a server that just died, may live for a moment more.
-    lock = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
-    if sys.platform != "win32":
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    file = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
+    lock(file, wait=True)
 
     def say(**what: object) -> None:
         out.write(json.dumps(what) + "\n")

@@ -1,0 +1,112 @@
+"""The page of an evaluation by spots: maps of expression and virtual DAB side by side, a scatter, a table with baselines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+import restain
+from restain.evaluation.pages import environment
+from restain.files import whole_file
+from restain.spots.association import BLOCK_UM, Association, Estimate
+from restain.spots.densities import HEMATOXYLIN_GIVEN
+from restain.spots.table import Spots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_page(
+    path: Path,
+    spots: Spots,
+    densities: Mapping[str, NDArray[np.float64]],
+    found: Mapping[str, Association],
+    ceiling: float,
+    facts: Mapping[str, str],
+) -> None:
+    """Write the page of :func:`restain.spots.evaluate_spots`.
+
+    Raises:
+        RestainError: if it cannot be written.
+    """
+    first, rest = next(iter(found.items())), list(found.items())[1:]
+    best = max(rest, key=lambda item: item[1].rho.value)
+    text = (
+        environment("restain.spots")
+        .get_template("spots.html.j2")
+        .render(
+            title=f"{first[0]} against {spots.gene} mRNA",
+            notice=restain.NOTICE,
+            version=restain.__version__,
+            gene=spots.gene,
+            count=len(spots.names),
+            ceiling=f"{ceiling:.2f}",
+            given=HEMATOXYLIN_GIVEN,
+            block=f"{BLOCK_UM / 1000:g}",
+            best=(best[0], _text(best[1].rho), _text(first[1].above[best[0]])),
+            own=_text(first[1].rho),
+            rows=[
+                (
+                    name,
+                    _text(one.rho),
+                    _text(one.given_total),
+                    "" if name == HEMATOXYLIN_GIVEN else _text(one.given_hematoxylin),
+                    _text(first[1].above[name]) if name in first[1].above else "",
+                )
+                for name, one in found.items()
+            ],
+            maps=_maps(spots, densities),
+            scatter=_scatter(spots, densities, first[0]),
+            facts=[(name, value) for name, value in facts.items() if value],
+        )
+    )
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _text(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.value):
+        return "undefined"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _maps(spots: Spots, densities: Mapping[str, NDArray[np.float64]]) -> Markup:
+    from matplotlib.figure import Figure
+
+    shown = {
+        f"{spots.gene}, log CPM": spots.log_cpm(),
+        **{name: densities[name] for name in (*list(densities)[:1], HEMATOXYLIN_GIVEN)},
+    }
+    figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
+    for number, (title, values) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(1, len(shown), number)
+        # Ranks, as Spearman's rho sees them: one bright spot does not darken all others.
+        axes.scatter(spots.xy[:, 0], spots.xy[:, 1], c=rankdata(values), cmap="viridis", s=26)
+        axes.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _scatter(spots: Spots, densities: Mapping[str, NDArray[np.float64]], name: str) -> Markup:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    for number, shown in enumerate((name, HEMATOXYLIN_GIVEN), 1):
+        axes = figure.add_subplot(1, 2, number)
+        axes.scatter(densities[shown], spots.log_cpm(), s=12, alpha=0.7)
+        axes.set(xlabel=f"{shown} density (OD)", ylabel=f"{spots.gene}, log CPM")
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> Markup:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return Markup(text[text.index("<svg") :])

@@ -1,0 +1,109 @@
+"""Windows of the model's own context: their weights, and that a pixel depends on its place alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restain.bundle import Bundle
+from restain.engines import predict_at_once
+from restain.geometry import Point, Region, Size
+from restain.her2 import Her2Level
+from restain.phantom import make_pair
+from restain.slides import open_slide
+from restain.stain import Model, StainOptions, load, stain_slide
+from restain.stain.area import rectangle
+from restain.stain.windows import WindowLattice
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Model:
+    return Model(replace(bundle, card=bundle.card.model_copy(update={"context_px": 256})))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([64, 100, 256]))
+def test_windows_cover_an_image_and_their_weights_sum_to_one(width: int, height: int, context: int) -> None:
+    total = np.zeros((height, width))
+    for window in WindowLattice(Size(width, height), context):
+        assert window.region.size == Size(min(context, width), min(context, height))
+        assert (window.down > 0).all()
+        assert (window.across > 0).all()
+        total[window.region.slices] += window.down[:, None] * window.across
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_windows_begin_at_the_images_corner_and_share_a_quarter() -> None:
+    corners = [(w.region.origin.x, w.region.origin.y) for w in WindowLattice(Size(1000, 300), 400)]
+    assert corners == [(0, 0), (300, 0), (600, 0)]
+    weights = next(iter(WindowLattice(Size(1000, 300), 400))).across
+    assert (weights[:300] == 1).all()
+    assert (np.diff(weights[300:]) < 0).all()
+    assert weights[-1] < 1e-3
+
+
+def test_a_region_of_interest_has_exactly_the_pixels_of_the_whole_slide(
+    slide: Path, model: Model, tmp_path: Path
+) -> None:
+    whole = model.stain(slide, everywhere=True)
+    for number, (x, y, width, height) in enumerate([(420, 260, 250, 310), (0, 900, 30, 40), (1000, 500, 400, 400)]):
+        region = Region(Point(x, y), Size(width, height))
+        part = model.stain(slide, everywhere=True, roi=[rectangle(region)])
+        np.testing.assert_array_equal(part.rgb[region.slices], whole.rgb[region.slices])
+        np.testing.assert_array_equal(part.dab[region.slices], whole.dab[region.slices])
+        if number == 0:
+            outside = np.ones(part.dab.shape, bool)
+            outside[region.slices] = False
+            assert not part.dab[outside].any()
+
+
+def test_windows_without_tissue_are_not_computed(
+    picture: np.ndarray, write_slide: Callable[..., Path], model: Model, tmp_path: Path
+) -> None:
+    mostly_glass = np.pad(picture[:1024, :600], ((0, 0), (0, 1960), (0, 0)), mode="edge")
+    found = stain_slide(write_slide(tmp_path / "he.ome.tiff", mostly_glass), tmp_path / "out", model)
+    assert found.figures is not None
+    every = sum(w.region.size.width * w.region.size.height for w in WindowLattice(Size(2560, 1024), 256)) / 1e6
+    assert 0 < found.figures.megapixels < 0.4 * every
+
+
+def test_the_batch_does_not_change_a_pixel(slide: Path, bundle: Bundle, model: Model) -> None:
+    other = Model(model.bundle)
+    other.batch = 5
+    np.testing.assert_array_equal(other.stain(slide).rgb, model.stain(slide).rgb)
+
+
+def test_a_mean_in_density_joins_windows(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    """Of a model without a stain head as well: its windows differ, and no border shows."""
+    model = Model(make_bundle(tmp_path / "rgb", output="rgb"))
+    he = make_pair(3, 0, Her2Level.TWO, size=640, mpp=0.5).he
+    rgb = model.stain(he, mpp=0.5, everywhere=True, glass_noise=False).rgb.astype(float)
+    steps = np.abs(np.diff(rgb, axis=1)).mean(axis=(0, 2))
+    for border in (128, 512):
+        assert steps[border - 1] < 1.2 * np.median(steps)
+
+
+@pytest.mark.slow
+def test_halves_of_different_level_keep_their_own_level() -> None:
+    """In one piece, attention over both halves stains the weak one and bleaches the strong one."""
+    model, side = load(), 1024
+    halves = [
+        make_pair(5, i, level, size=side, mpp=model.mpp) for i, level in enumerate((Her2Level.ONE, Her2Level.THREE))
+    ]
+    he, truth = np.hstack([half.he for half in halves]), [half.dab.mean() for half in halves]
+    windows = model.stain(he, mpp=model.mpp, everywhere=True).dab
+    one_piece = predict_at_once(model.generator, he)[..., 3]
+    for half, true in zip((np.s_[:, :side], np.s_[:, side:]), truth, strict=True):
+        assert abs(windows[half].mean() - true) < 0.5 * abs(one_piece[half].mean() - true)
+
+
+def test_what_a_stained_slide_says_of_its_windows(slide: Path, model: Model, tmp_path: Path) -> None:
+    found = stain_slide(slide, tmp_path, model, StainOptions())
+    assert found.provenance.context_px == 256
+    with tifffile.TiffFile(found.path) as opened, open_slide(slide) as source:
+        assert opened.pages[0].shape[:2] == (source.size.height, source.size.width)
