@@ -176,6 +176,10 @@ def load_bundle(path: Path | None = None) -> Bundle:
         generator.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):
         raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
+    if card.normalization not in (None, describe_normalization()):
+        raise RestainError(
+            f"{path}: the bundle was trained on H&E normalised in another way than this restain's; train it anew."
+        )
     memory = path / OOD
     ood = load_ood_detector(memory, card.hash) if memory.is_file() else None
     return Bundle(path, card, recipe, generator.eval(), ood)

@@ -76,6 +76,13 @@ def stain(
     strict: Annotated[
         bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
     ] = False,
+    normalization: Annotated[
+        bool,
+        typer.Option(
+            "--normalization/--no-normalization",
+            help="Normalise the H&E's white point and stain strength, for models that were trained so.",
+        ),
+    ] = True,
     engine: EngineOption = None,
     device: DeviceOption = None,
     ray: Annotated[
@@ -101,6 +108,7 @@ def stain(
         dab=dab,
         everywhere=everywhere,
         strict=strict,
+        normalization=normalization,
         format=form.value,
     )
     stains = load(model, device=device)

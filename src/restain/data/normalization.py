@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.geometry import um_to_px
+from restain.geometry import Size, um_to_px
 from restain.images import Rgb
 from restain.optics import EPS, HEMATOXYLIN, Floats, glass_white, optical_density, unit
 from restain.recipe import Recipe
 from restain.slides.mask import measure_glass, shows_glass
+from restain.slides.resample import axis_taps, resample
 
 ESTIMATION_MPP = 2.0
 """Resolution of the estimate, in µm per px: nuclei are resolved, noise and scanner sharpness are averaged out."""
@@ -43,12 +44,15 @@ TARGET_WHITE = 255.0
 LEAST_GAIN, LARGEST_GAIN = 0.5, 2.0
 TISSUE_OD = 0.06
 """Least mean optical density of a pixel that counts as tissue."""
+_BLACK_OD = 2.0
 LEAST_TISSUE_UM2 = 10_000.0
 """With less tissue than this the stains' strengths are left as they are."""
 ASSUMED_WHITE = 240.0
 """Least white of a picture without glass, of which only the brightest pixels are known, and those are tissue."""
 LEAST_WHITE = 128.0
 """What is darker is not taken for glass."""
+
+_PART_PX = 1 << 19
 
 METHOD = "white point and stain strength"
 """Name of this estimate, which a bundle's card states."""
@@ -70,14 +74,26 @@ class HENormalization:
 
     def apply(self, rgb: NDArray[Any]) -> NDArray[Any]:
         """``(..., 3)`` intensities in [0, 255]: ``uint8`` to ``uint8``, floats to ``float32``."""
-        light = _transmit(self._density(rgb) @ self._change(), TARGET_WHITE)
-        return _as_uint8(light) if rgb.dtype == np.uint8 else light
+        return _in_parts(rgb, lambda part: _transmit(self._density(part) @ self._change(), TARGET_WHITE))
 
     def undo(self, rgb: NDArray[Any]) -> NDArray[Any]:
         """The inverse of :meth:`apply`, up to rounding and what was brighter than the white."""
-        density = optical_density(rgb, TARGET_WHITE) @ np.linalg.inv(self._change())
-        light = _transmit(density, np.asarray(self.white, np.float32))
-        return _as_uint8(light) if rgb.dtype == np.uint8 else light
+        back, white = np.linalg.inv(self._change()), np.asarray(self.white, np.float32)
+        return _in_parts(rgb, lambda part: _transmit(optical_density(part, TARGET_WHITE) @ back, white))
+
+    def text(self) -> str:
+        """Five numbers: the white's R, G, B, and the gains of hematoxylin and eosin."""
+        return " ".join(repr(v) for v in (*self.white, self.hematoxylin, self.eosin))
+
+    @staticmethod
+    def from_text(text: str) -> HENormalization:
+        """What :meth:`text` wrote.
+
+        Raises:
+            ValueError: if it is not five numbers.
+        """
+        red, green, blue, hematoxylin, eosin = map(float, text.split())
+        return HENormalization((red, green, blue), hematoxylin, eosin)
 
     def _density(self, rgb: NDArray[Any]) -> Floats:
         if rgb.dtype != np.uint8:
@@ -121,7 +137,8 @@ def normalization_of(pictures: Sequence[Rgb], white: Floats | None = None) -> HE
     density = np.concatenate(
         [np.empty((0, 3), np.float32), *(optical_density(one, white).reshape(-1, 3) for one in pictures)]
     )
-    density = density[density.mean(axis=1) > TISSUE_OD]
+    # Black is what scanners and writers put where nothing was scanned.
+    density = density[(density.mean(axis=1) > TISSUE_OD) & (density.min(axis=1) < _BLACK_OD)]
     if len(density) * ESTIMATION_MPP**2 < LEAST_TISSUE_UM2:
         return HENormalization((red, green, blue))
     found = np.percentile((density @ np.linalg.inv(_stains()))[:, :2], STRENGTH_PERCENTILE, axis=0)
@@ -136,7 +153,8 @@ def normalization_of_picture(rgb: Rgb, mpp: float) -> HENormalization:
     Raises:
         ValueError: if ``mpp`` is not a positive, finite number.
     """
-    return normalization_of([_averaged(rgb, um_to_px(ESTIMATION_MPP, mpp))])
+    um_to_px(1.0, mpp)
+    return normalization_of([_at_estimation(rgb, mpp)])
 
 
 def picture_normalizer(recipe: Recipe) -> Callable[[Rgb], Rgb] | None:
@@ -151,12 +169,13 @@ def _white_of(rgb: Rgb) -> Floats:
     return glass if shows_glass(rgb, glass) else np.maximum(glass_white(rgb), np.float32(ASSUMED_WHITE))
 
 
-def _averaged(rgb: Rgb, factor: int) -> Rgb:
-    """Means of blocks of ``factor`` px; a rest at the right and bottom border is left out."""
-    factor = min(factor, *rgb.shape[:2])
-    height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
-    blocks = rgb[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+def _at_estimation(rgb: Rgb, mpp: float) -> Rgb:
+    """The whole picture at :data:`ESTIMATION_MPP`, as :meth:`restain.slides.Slide.read` gives it; as it is where it is coarser."""
+    scale = max(1.0, ESTIMATION_MPP / mpp)
+    height, width = rgb.shape[:2]
+    size = Size(width, height).to_um(mpp).to_px(max(mpp, ESTIMATION_MPP))
+    rows, columns = axis_taps(0, size.height, scale, height), axis_taps(0, size.width, scale, width)
+    return resample(rgb, (0, 0), rows, columns)
 
 
 def _stains() -> NDArray[np.float64]:
@@ -171,5 +190,11 @@ def _transmit(density: Floats, white: float | Floats) -> Floats:
     return np.clip(light, 0.0, 255.0, out=light)
 
 
-def _as_uint8(light: Floats) -> Rgb:
-    return (light + np.float32(0.5)).astype(np.uint8)
+def _in_parts(rgb: NDArray[Any], change: Callable[[NDArray[Any]], Floats]) -> NDArray[Any]:
+    """``change`` pixel by pixel, a part of the picture at a time, since floats take four times its memory; type as given."""
+    pixels = rgb.reshape(-1, 3)
+    out = np.empty(pixels.shape, np.uint8 if rgb.dtype == np.uint8 else np.float32)
+    for start in range(0, len(pixels), _PART_PX):
+        light = change(pixels[start : start + _PART_PX])
+        out[start : start + _PART_PX] = light + np.float32(0.5) if out.dtype == np.uint8 else light
+    return out.reshape(rgb.shape)

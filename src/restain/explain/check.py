@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, open_pairs
 from restain.data.layouts import SPLITS
+from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.explain.attention import overall_attention
 from restain.explain.attribution import Baseline, Calls, Floats
@@ -200,6 +201,8 @@ def _explained(
     pair: Pair, number: int, data: Path, bundle: Bundle, baseline: Baseline, seed: int, out: Path, calls: Calls
 ) -> list[dict[str, Any]]:
     he, _ = pair.load()
+    normalize = picture_normalizer(bundle.recipe)
+    he = he if normalize is None else normalize(he)
     name = pair.he_path.stem
     tissue = regrow(data, name)
     if abs(tissue.mpp / bundle.card.mpp - 1) > 0.01:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Region, Size
 from restain.slides import Slide, TissueMask, tissue_mask
 from restain.stain.area import Area, everywhere
 from restain.stain.given import Given
 from restain.stain.glass import Glass, measure_noise
+from restain.stain.normalization import slide_normalization
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Provenance, now
 from restain.stain.windows import WindowLattice
@@ -40,6 +42,8 @@ class Looked:
     area: Area
     windows: list[Region]
     size: Size
+    normalization: HENormalization | None = None
+    """Of the H&E before the network; None for none."""
 
 
 def look(
@@ -70,7 +74,7 @@ def look(
         if not slide.is_picture:
             raise NoTissue(f"{given.source}: {none}")
         warn(f"{given.source}: {none}")
-    return Looked(found, area, windows, size)
+    return Looked(found, area, windows, size, slide_normalization(slide, found, model.bundle, options))
 
 
 def glass_of(slide: Slide, model: Model, options: StainOptions, tissue: TissueMask, quality: int | None) -> Glass:
@@ -114,6 +118,7 @@ def provenance_of(
         context_px=card.context_px,
         white=options.white,
         glass_noise=options.glass_noise,
+        normalized=options.normalization and card.normalization is not None,
         region=roi,
         everywhere=options.everywhere,
         quality=quality,

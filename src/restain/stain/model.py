@@ -239,7 +239,7 @@ class Model:
             (64, 64)
         """
         given = Given(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
-        rgb, dab, _ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)
+        rgb, dab, *_ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)
         return Prediction(rgb, dab)
 
     def _options(self, mpp: float | None, changes: dict[str, Any]) -> StainOptions:

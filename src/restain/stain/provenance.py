@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from restain import NOTICE, __version__
 from restain.bundle import Bundle
+from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Region
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
 LOSSLESS = "lossless"
+NONE = "none"
 
 _CHUNK = 1 << 22
-_FOUND_OUT = ("created", "ood", "ood_score", "ood_reason")
+_FOUND_OUT = ("created", "ood", "ood_score", "ood_reason", "normalization")
 """Keys that do not decide what a result looks like."""
 
 
@@ -91,6 +93,8 @@ class Provenance:
     """RGB in [0, 255] of unstained glass; None for the model's own."""
     glass_noise: bool
     """Whether glass was given the noise of the H&E's glass."""
+    normalized: bool
+    """Whether the H&E was normalised before the network."""
     region: str
     everywhere: bool
     """Whether no tissue was looked for."""
@@ -98,6 +102,8 @@ class Provenance:
     """Of JPEG; None for lossless pixels."""
     dab: bool
     """Whether the DAB density was asked for."""
+    normalization: HENormalization | None = None
+    """How, as estimated from the whole image; None for not, and while not looked at."""
     ood: Ood | None = None
     """None while not looked at, or where the model does not know its training images."""
     created: str = ""
@@ -121,6 +127,8 @@ class Provenance:
             "context_px": str(self.context_px),
             "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
             "glass_noise": str(self.glass_noise),
+            "normalized": str(self.normalized),
+            "normalization": NONE if self.normalization is None else self.normalization.text(),
             "region": self.region,
             "tissue": "everywhere" if self.everywhere else "found",
             "quality": LOSSLESS if self.quality is None else str(self.quality),
@@ -153,6 +161,8 @@ class Provenance:
             context_px=int(text["context_px"]),
             white=white,
             glass_noise=text["glass_noise"] == "True",
+            normalized=text["normalized"] == "True",
+            normalization=None if text["normalization"] == NONE else HENormalization.from_text(text["normalization"]),
             region=text["region"],
             everywhere=text["tissue"] == "everywhere",
             quality=None if text["quality"] == LOSSLESS else int(text["quality"]),

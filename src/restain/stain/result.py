@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.data.normalization import HENormalization
 from restain.files import make_folder
 from restain.images import Rgb, write_density, write_rgb
 from restain.stain.figures import SlideFigures
 from restain.stain.given import Given
 from restain.stain.look import glass_of, look, provenance_of, tell
 from restain.stain.memory import MemoryTiles
+from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Ood, Provenance, judge
 from restain.stain.steps import PREPARED, STAINED, Steps
@@ -110,21 +112,30 @@ def stain_in_memory(
     for fault in given.slide.faults:
         warn(f"{given.source}: {fault}")
     made = made or provenance_of(given, model, options, None)
-    rgb, dab, ood = pixels_of(given, model, options, steps, warn)
-    made = replace(made, ood=ood)
+    rgb, dab, normalization, ood = pixels_of(given, model, options, steps, warn)
+    made = replace(made, normalization=normalization, ood=ood)
     tell(given, made, warn)
     return StainResult(rgb, dab, ood, model.mpp, made)
 
 
 def pixels_of(
     given: Given, model: Model, options: StainOptions, steps: Steps, warn: Callable[[str], None], *, judged: bool = True
-) -> tuple[Rgb, NDArray[np.float32] | None, Ood | None]:
-    """The pixels of :func:`stain_in_memory`; not ``judged``: not held against the training images."""
+) -> tuple[Rgb, NDArray[np.float32] | None, HENormalization | None, Ood | None]:
+    """The pixels of :func:`stain_in_memory`, how the H&E was normalised, and whether it is like the training images.
+
+    Not ``judged``: it is not held against them.
+    """
     slide = given.slide
     looked = look(given, model, options, warn, steps.part(PREPARED))
-    ood = judge(model.bundle, lambda region: slide.read(region, model.mpp), looked.windows) if judged else None
+    ood = (
+        judge(model.bundle, normalized_reader(slide, model.mpp, looked.normalization), looked.windows)
+        if judged
+        else None
+    )
     stores = [MemoryTiles(looked.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
     glass = glass_of(slide, model, options, looked.tissue, None)
-    WindowStainer(slide, model, options, looked.area, glass, stores).run(steps.part(STAINED - PREPARED))
+    WindowStainer(slide, model, options, looked.area, glass, stores, None, looked.normalization).run(
+        steps.part(STAINED - PREPARED)
+    )
     rgb, dab = stores[0].pixels, stores[1].pixels if model.has_dab else None
-    return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), ood
+    return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), looked.normalization, ood

@@ -22,6 +22,7 @@ from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.given import Given, opened
 from restain.stain.look import Looked, glass_of, look, provenance_of, tell
+from restain.stain.normalization import normalized_reader
 from restain.stain.ood import COLOUR, NAME, TileScores
 from restain.stain.options import StainOptions
 from restain.stain.provenance import Provenance, judge
@@ -152,12 +153,13 @@ def _stain_to_slide(
             )
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
-        made = replace(made, ood=judge(model.bundle, lambda region: slide.read(region, model.mpp), looked.windows))
+        read = normalized_reader(slide, model.mpp, looked.normalization)
+        made = replace(made, normalization=looked.normalization, ood=judge(model.bundle, read, looked.windows))
         scores = None
         if model.bundle.ood is not None:
             scores = TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, model.bundle.ood)
         glass = glass_of(slide, model, options, looked.tissue, quality)
-        stainer = WindowStainer(slide, model, options, looked.area, glass, stores, scores)
+        stainer = WindowStainer(slide, model, options, looked.area, glass, stores, scores, looked.normalization)
         stainer.run(steps.part(STAINED - PREPARED))
 
         tell(given, made, warn)
@@ -192,7 +194,9 @@ def _finished(report: Path, made: Provenance) -> SlideFigures | None:
 
 
 def _figures(made: Provenance, stainer: WindowStainer, looked: Looked, slide: Slide, store: TileStore) -> SlideFigures:
-    seams = measure_seams(store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp)
+    seams = measure_seams(
+        store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp
+    )
     megapixels, seconds = stainer.stained_px / 1e6, stainer.seconds
     red, green, blue = (round(float(v), 1) for v in looked.tissue.glass)
     holes = []
