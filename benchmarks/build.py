@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules
-from restain.dataset_builder.cut import PairReader, Patch
-from restain.dataset_builder.survey import Survey, survey_pair
+from restain.dataset_builder.patches import Patch, PatchSource
+from restain.dataset_builder.windows import MeasuredPair, measure_pair
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, SlideTruth, read_slide_truth, write_phantom_slide
-from restain.phantom.slide_truth import TRUTH
+from restain.phantom.slide_plan import TRUTH
 from restain.slides import rasterize
 from restain.slides.geojson import Polygon
 
@@ -95,55 +95,58 @@ def measure(out: Path, pairs: list[SlidePair], truths: list[SlideTruth], grid: G
     settings = Settings(grid, parse_rules(["levels=off", "stained=off"]))
     built = build_dataset(pairs, out, settings, dry_run=True)
     names = ["he"] if len(pairs) == 1 else [f"he-{number}" for number in range(1, len(pairs) + 1)]
-    surveys = [survey_pair(p, n, out, grid, settings.thresholds) for p, n in zip(pairs, names, strict=True)]
+    measured = [measure_pair(p, n, out, grid, settings.thresholds) for p, n in zip(pairs, names, strict=True)]
     rows = []
-    for number, (survey, truth) in enumerate(zip(surveys, truths, strict=True)):
-        with PairReader(survey, grid) as reader:
-            rows += [judge(reader, survey, truth, patch, grid) for patch in built.patches if patch.slide == number]
+    for number, (found, truth) in enumerate(zip(measured, truths, strict=True)):
+        with PatchSource(found, grid) as source:
+            rows += [judge(source, found, truth, patch, grid) for patch in built.patches if patch.slide == number]
     write(out / "truth.csv", rows)
     return summarise(rows)
 
 
-def judge(reader: PairReader, survey: Survey, truth: SlideTruth, patch: Patch, grid: Grid) -> dict:
+def judge(source: PatchSource, measured: MeasuredPair, truth: SlideTruth, patch: Patch, grid: Grid) -> dict:
     """A window against the truth: errors in µm over its tissue before and after refinement, shares of flaws."""
     region = patch.candidate.region
     steps = (np.arange(POINTS) + 0.5) / POINTS * grid.size
     points = np.stack(np.meshgrid(region.origin.x + steps, region.origin.y + steps), axis=-1).reshape(-1, 2)
-    points = points * grid.mpp / truth.mpp
+    points = points * grid.mpp / truth.plan.mpp
 
     def inside(rings: list) -> np.ndarray:
         """Which of the points lie in any of the rings."""
         if not rings:
             return np.zeros(len(points), bool)
-        corner, step = points[0] - steps[0] * grid.mpp / truth.mpp, (steps[1] - steps[0]) * grid.mpp / truth.mpp
+        corner, step = (
+            points[0] - steps[0] * grid.mpp / truth.plan.mpp,
+            (steps[1] - steps[0]) * grid.mpp / truth.plan.mpp,
+        )
         return np.any(
             [rasterize([Polygon(np.asarray(ring) - corner)], Size(POINTS, POINTS), step) for ring in rings], axis=0
         ).ravel()
 
-    plan, deformation = truth.plan, truth.deformation
+    plan, deformation = truth.plan, truth.plan.deformation
     tissue = inside([island.outline for island in plan.islands])
     missing = inside([deformation.missing] if deformation.missing else [])
     fold = inside([fold.outline for fold in (*plan.folds_he, *plan.folds_ihc)]) & tissue
     pen = inside([mark.outline for mark in plan.pens])
     there = tissue & ~missing
     goal = deformation.forward(points[there])
-    figures = patch.candidate.figures
+    quality = patch.candidate.quality
 
     def error(transform) -> tuple[float, float]:
         if not there.any():
             return float("nan"), float("nan")
-        away = np.hypot(*(transform.forward(points[there]) - goal).T) * truth.mpp
+        away = np.hypot(*(transform.forward(points[there]) - goal).T) * truth.plan.mpp
         return float(np.median(away)), float(np.percentile(away, 95))
 
-    before, after = error(survey.transform), error(reader.transform(patch.candidate))
+    before, after = error(measured.transform), error(source.transform(patch.candidate))
     return {
         **{"slide": truth.folder.name, "x": region.origin.x, "y": region.origin.y, "reason": patch.reason or ""},
         **{"before": before[0], "before95": before[1], "after": after[0], "after95": after[1]},
         **{"tissue": tissue.mean(), "missing": (missing & tissue).mean(), "fold": fold.mean(), "pen": pen.mean()},
-        **{"match": getattr(figures, "match", float("nan")), "matched": getattr(figures, "matched", float("nan"))},
-        **{"error_um": getattr(figures, "error_um", float("nan")), "shared": patch.candidate.shares.shared},
+        **{"match": getattr(quality, "match", float("nan")), "matched": getattr(quality, "matched", float("nan"))},
+        **{"error_um": getattr(quality, "error_um", float("nan")), "shared": patch.candidate.shares.shared},
         **{"found_fold": patch.candidate.shares.fold, "found_pen": patch.candidate.shares.pen},
-        **{"correction": getattr(figures, "correction", ""), "sharpness": patch.candidate.sharpness},
+        **{"correction": getattr(quality, "correction", ""), "sharpness": patch.candidate.sharpness},
     }
 
 

@@ -32,7 +32,7 @@ from restain.cohort import FieldReading, PatientReading, SlideReading, read_fiel
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.slide import write_phantom_slide
-from restain.phantom.slide_truth import SlideTruth
+from restain.phantom.slide_plan import SlideTruth
 from restain.slides import DensitySlide, open_slide, tissue_mask
 from restain.stain import Model, load
 
@@ -48,6 +48,10 @@ MPP = 0.46
 
 def patient(fields: list[FieldReading]) -> PatientReading:
     return PatientReading("phantom", (SlideReading("phantom", "phantom", "A", tuple(fields)),))
+
+
+def shares_of(one: PatientReading) -> dict[Her2Level, float]:
+    return {level: share.mean for level, share in one.shares.levels.items()}
 
 
 def off(shares: dict[Her2Level, float], truth: SlideTruth) -> float:
@@ -69,10 +73,10 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
         seconds = time.perf_counter() - begin
     real = patient(fields)
     row: dict[str, Any] = {
-        "truth": {level.text: round(share, 3) for level, share in truth.level_shares.items()},
-        "real": {level.text: round(share, 3) for level, share in real.shares.items()},
+        "truth": {level.text: round(share, 3) for level, share in truth.plan.level_shares.items()},
+        "real": {level.text: round(share, 3) for level, share in shares_of(real).items()},
         "level_real": real.level.text,
-        "off_pp_real": off(real.shares, truth),
+        "off_pp_real": off(shares_of(real), truth),
         "off_pp_by_field": off(by_field(fields), truth),
         "seconds_per_mm2": seconds / sum(one.tissue_mm2 for one in fields),
         "off_pp_virtual": None,
@@ -83,9 +87,9 @@ def measure(folder: Path, truth: SlideTruth, model: Model | None) -> dict[str, A
         with open_slide(stained.path) as ihc, DensitySlide(stained.dab) as dab:
             virtual = patient(read_fields(ihc, tissue, dab=dab))
         row |= {
-            "virtual": {level.text: round(share, 3) for level, share in virtual.shares.items()},
+            "virtual": {level.text: round(share, 3) for level, share in shares_of(virtual).items()},
             "level_virtual": virtual.level.text,
-            "off_pp_virtual": off(virtual.shares, truth),
+            "off_pp_virtual": off(shares_of(virtual), truth),
         }
     return row
 

@@ -1,6 +1,6 @@
 """How far off is a registration? Phantom pairs with known deformation, and a rat kidney with landmarks, in one run.
 
-    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER] [--verdict SEEDS]
+    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER] [--acceptance SEEDS]
         [--hisalign-python PYTHON]
 
 A piece of phantom tissue on glass is stained as H&E and as IHC; the IHC section is turned, mirrored, shifted, scaled and
@@ -15,7 +15,7 @@ landmarks, which registration never sees) is left out where its folder is not gi
   is given; ``bci_agreement_true``, and ``bci_agreement_wrong`` of each H&E with the next pair's IHC; ``bci_refused_true`` and
   ``bci_accepted_wrong`` count the errors. The same with ``mist_``.
 - ``kidney_median_px``, ``kidney_p95_px`` (and ``..._affine_...``, ``..._unregistered_...``).
-- With ``--verdict``: ``verdict`` says, for each kind of pair, how many true ones were refused and how many wrong ones accepted, each
+- With ``--acceptance``: ``acceptance`` says, for each kind of pair, how many true ones were refused and how many wrong ones accepted, each
   ``[errors, pairs, low, high]`` with the 95 % Wilson interval of the rate, and all agreements. The kinds are phantom sections on glass (so many
   seeds, each also with the next one's IHC), the same with the finer structure of the IHC from other tissue, as in neighbouring sections, phantom
   patches, and, where their folders are given, tiles of the kidney and the patches of BCI and MIST, each with every other. The limits were set on
@@ -52,7 +52,7 @@ from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.optics import optical_density
 from restain.phantom import make_pair
-from restain.register import register_images, slide_of, warp_region
+from restain.registration import register_images, slide_of, warp_region
 from restain.slides import read_image, tissue_of
 
 Rgb = NDArray[np.uint8]
@@ -65,7 +65,7 @@ KIDNEY_MPP = 4.6
 BUMP_UM = 150.0
 """Standard deviation of the bumps of the elastic field."""
 GLASS = 246
-VERDICT_SIDE, VERDICT_MPP = 384, 2.5
+ACCEPTANCE_SIDE, ACCEPTANCE_MPP = 384, 2.5
 KIDNEY = ("Rat-Kidney_HE", "Rat-Kidney_PanCytokeratin")
 
 
@@ -215,22 +215,22 @@ def neighbour(ihc: Rgb, other: Rgb, shared_um: float, mpp: float) -> Rgb:
     return np.clip(np.rint(GLASS * 10**-mixed), 0, 255).astype(np.uint8)
 
 
-def verdict_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb, Rgb, float | None]]:
+def acceptance_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb, Rgb, float | None]]:
     """Pairs of one half: kind, whether true, H&E, IHC, mpp."""
     half = 0 if options.set else 1
-    seeds = [seed for seed in range(200, 200 + 2 * options.verdict) if seed // 2 % 2 == half]
+    seeds = [seed for seed in range(200, 200 + 2 * options.acceptance) if seed // 2 % 2 == half]
     found: dict[str, list[tuple[Rgb, Rgb]]] = {"section": [], "neighbour": [], "phantom patch": []}
     for seed in seeds:
         rng = np.random.default_rng([seed, 7])
         rms, bump = float(rng.choice([0, 10, 20, 40])), float(rng.choice([100, 150, 250]))
-        he, ihc, _, _ = pair(VERDICT_SIDE, VERDICT_MPP, rms, seed, bump)
-        other = make_pair(seed + 1000, 0, Her2Level.TWO, size=VERDICT_SIDE, mpp=VERDICT_MPP).ihc
+        he, ihc, _, _ = pair(ACCEPTANCE_SIDE, ACCEPTANCE_MPP, rms, seed, bump)
+        other = make_pair(seed + 1000, 0, Her2Level.TWO, size=ACCEPTANCE_SIDE, mpp=ACCEPTANCE_MPP).ihc
         found["section"].append((he, ihc))
-        found["neighbour"].append((he, neighbour(ihc, other, (10, 20)[seed // 4 % 2], VERDICT_MPP)))
+        found["neighbour"].append((he, neighbour(ihc, other, (10, 20)[seed // 4 % 2], ACCEPTANCE_MPP)))
         patch = make_pair(seed, 1, Her2Level.TWO, size=512, mpp=2 * PATCH_MPP, misalign_um=5.0 * (seed // 2 % 3))
         found["phantom patch"].append((patch.he, patch.ihc))
     for kind, pictures in found.items():
-        mpp = 2 * PATCH_MPP if kind == "phantom patch" else VERDICT_MPP
+        mpp = 2 * PATCH_MPP if kind == "phantom patch" else ACCEPTANCE_MPP
         for number, (he, ihc) in enumerate(pictures):
             yield kind, True, he, ihc, mpp
             if number > 0:
@@ -267,11 +267,11 @@ def wilson(errors: int, of: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / of)), min(1.0, (middle + half) / (1 + z * z / of))
 
 
-def verdicts(options: argparse.Namespace) -> dict[str, object]:
-    """Errors of the verdict, kind by kind."""
+def acceptances(options: argparse.Namespace) -> dict[str, object]:
+    """Errors of the acceptance, kind by kind."""
     agreements: dict[str, dict[bool, list[float | None]]] = {}
     wrong: Counter[tuple[str, bool]] = Counter()
-    for kind, true, he, ihc, mpp in verdict_pairs(options):
+    for kind, true, he, ihc, mpp in acceptance_pairs(options):
         agreed, accepted = told(he, ihc, mpp)
         agreements.setdefault(kind, {True: [], False: []})[true].append(agreed)
         wrong[kind, true] += accepted is not true
@@ -319,8 +319,12 @@ def main() -> None:
     parser.add_argument("--kidney", type=Path, help="folder of the rat kidney's pictures and landmarks")
     parser.add_argument("--bci", type=Path, help="folder with HE/test and IHC/test of BCI")
     parser.add_argument("--mist", type=Path, help="folder with valA and valB of MIST")
-    parser.add_argument("--verdict", type=int, default=0, help="seeds of phantom pairs by which the verdict is judged")
-    parser.add_argument("--set", action="store_true", help="judge the verdict on the half that its limits were set on")
+    parser.add_argument(
+        "--acceptance", type=int, default=0, help="seeds of phantom pairs by which the acceptance is judged"
+    )
+    parser.add_argument(
+        "--set", action="store_true", help="judge the acceptance on the half that its limits were set on"
+    )
     parser.add_argument("--hisalign-python", type=Path, help="Python of an environment that has hisalign")
     options = parser.parse_args()
     side, mpp = (512, 2.0) if options.quick else (1536, 1.0)
@@ -354,8 +358,8 @@ def main() -> None:
         result |= kidney(options.kidney, options.hisalign_python)
     for name, folders in patch_folders(options).items():
         result |= patches(folders, name)
-    if options.verdict:
-        result["verdict"] = verdicts(options)
+    if options.acceptance:
+        result["acceptance"] = acceptances(options)
     print(json.dumps(result))
 
 

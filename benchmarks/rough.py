@@ -42,14 +42,14 @@ from skimage.measure import block_reduce
 
 from restain.bundle import load_bundle
 from restain.data import Pair, open_pairs
-from restain.evaluation import evaluate_folder, load_summary
-from restain.evaluation.curves import Line, plot
+from restain.evaluation import evaluate, load_evaluation
 from restain.files import whole_file
 from restain.models.deform import inside
 from restain.phantom import read_record, write_phantom
 from restain.phantom.noise import misalignment_field
 from restain.recipe import DeformRecipe, Recipe, load_recipe, shipped_recipes
-from restain.register.structure import channels, look_of
+from restain.registration.features import feature_channels, measure_stain
+from restain.report.plots import Line, line_plot
 from restain.slides import read_image
 from restain.training import train
 from restain.training.checkpoint import load_checkpoint
@@ -94,7 +94,7 @@ def match_quality(pair: Pair) -> float:
     planes = []
     for image in pair.load():
         small = np.rint(block_reduce(image, (QUALITY_PX, QUALITY_PX, 1), np.mean)).astype(np.uint8)
-        planes.append(channels(small, look_of(small))[1].ravel())
+        planes.append(feature_channels(small, measure_stain(small))[1].ravel())
     return max(0.0, float(np.corrcoef(*planes)[0, 1])) ** 2
 
 
@@ -123,7 +123,7 @@ def read_recipe(option: str, steps: int) -> Recipe:
 
 
 def figures_of(evaluation: Path, method: str = "model") -> dict[str, Any]:
-    summary = load_summary(evaluation)
+    summary = load_evaluation(evaluation)
     reading = summary.metrics["reading"].get(method)
     row: dict[str, Any] = {key: summary.mean(key, method) for key in FIGURES}
     if reading is not None:
@@ -134,7 +134,7 @@ def figures_of(evaluation: Path, method: str = "model") -> dict[str, Any]:
 
 def score(evaluation: Path, aligned: Path, bundle: Path | None, baselines: bool) -> None:
     if not (evaluation / "metrics.json").is_file():
-        evaluate_folder([aligned], evaluation, model=bundle, baselines=baselines)
+        evaluate(bundle, aligned, out=evaluation, baselines=baselines)
 
 
 def measure(run: Path, option: str, data: Path, aligned: Path, steps: int) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if len(at) > 1:
                 lines.append(Line(option, at, [own[um] for um in at]))
         if lines:
-            svg = plot(lines, "misalignment of the training pairs, µm RMS", title, from_zero=False, marks=True)
+            svg = line_plot(lines, "misalignment of the training pairs, µm RMS", title, from_zero=False, marks=True)
             figures.append(f'<g transform="translate({number % 2 * 480} {number // 2 * 320})">{svg}</g>')
     style = "font: 11px sans-serif; color: #333; background: #fff"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 640" width="960" height="640" style="{style}">'
@@ -229,7 +229,7 @@ def main() -> None:
         aligned = make_set(folder, 0, size, pairs)
         start = folder / "runs" / "start"
         score(start, aligned, None, baselines=True)
-        beside = {method: figures_of(start, method) for method in load_summary(start).metrics["overall"]}
+        beside = {method: figures_of(start, method) for method in load_evaluation(start).metrics["overall"]}
         beside["start"] = beside.pop("model")
         beside["real"] = figures_of(start, "real")
         rows: list[dict[str, Any]] = []

@@ -58,18 +58,25 @@ def picture(side: int, mpp: float, seed: int) -> tuple[NDArray[np.uint8], NDArra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1536 px instead of 4096")
+    parser.add_argument("--quick", action="store_true", help="1600 px instead of 4096")
     parser.add_argument("--model", type=Path, help="bundle; without it the shipped one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7, help="of the phantom")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model, side = load(options.model), 1536 if options.quick else 4096
+    model, side = load(options.model), 1600 if options.quick else 4096
     he, truth = picture(side, model.mpp, options.seed)
 
     def stained(**more: object) -> StainResult:
         return model.stain(
-            he, mpp=model.mpp, everywhere=True, white=WHITE, engine="eager-fp32", glass_noise=False, progress=False, **more
+            he,
+            mpp=model.mpp,
+            everywhere=True,
+            white=WHITE,
+            engine="eager-fp32",
+            glass_noise=False,
+            progress=False,
+            **more,
         )
 
     def timed() -> tuple[StainResult, float]:

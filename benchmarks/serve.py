@@ -41,10 +41,10 @@ from restain.geometry import Size
 from restain.images import write_png
 from restain.review import Study, create_study, parse_definition
 from restain.slides import TileStore, write_ome_tiff
-from restain.web.accounts.roster import Roster
+from restain.web.accounts.account import Role
+from restain.web.accounts.store import AccountStore
+from restain.web.database import open_database
 from restain.web.grid import TILE, Grid
-from restain.web.identity import Role
-from restain.web.store import Store
 
 NAME = "slide.ome.tiff"
 MPP = 0.25
@@ -116,10 +116,10 @@ def across_level(side: int, halvings: int) -> list[tuple[int, int]]:
 
 def make_accounts(state: Path) -> None:
     state.mkdir()
-    store = Store(state)
+    database = open_database(state)
     for name, role in {OWNER: Role.OWNER, **dict.fromkeys(READERS, Role.READER)}.items():
-        Roster(store.database).add(name, role, PASSWORD)
-    store.close()
+        AccountStore(database).add(name, role, PASSWORD)
+    database.close()
 
 
 def make_slide(path: Path, side: int) -> None:
@@ -214,7 +214,7 @@ def make_study(folder: Path) -> Path:
         path = folder / f"{number}.png"
         write_png(path, rng.integers(0, 255, (64, 64, 3)).astype(np.uint8), {}, mpp=MPP)
         images.append({"path": path, "case": f"case {number}", "modality": "chemical", "level": "1+"})
-    asked = {"title": "Benchmark", "questions": ["her2", "origin"], "readers": list(READERS), "images": images}
+    asked = {"title": "Benchmark", "questions": ["her2", "modality"], "readers": list(READERS), "images": images}
     create_study(parse_definition(asked, "benchmark"), folder / "study").close()
     return folder / "study"
 
@@ -233,7 +233,7 @@ def killed_in_the_middle(folder: Path, state: Path, study: Path) -> tuple[int, i
         try:
             with server.signed_in(name) as client:
                 while "token" in (item := client.post(f"{place}/next", json={}).json()):
-                    for question, value in (("her2", "2+"), ("origin", "virtual")):
+                    for question, value in (("her2", "2+"), ("modality", "virtual")):
                         given = {"value": value, "replaces": [None], "seconds": 1.0}
                         kept = client.put(f"{place}/{item['token']}/answers/{question}", json=given)
                         if kept.status_code == 200:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain.errors import RestainError
-from restain.her2 import Her2Level, asco_cap_level, cell_levels, level_of_counts
+from restain.her2 import Her2Level, Her2Zero, asco_cap_level, cell_levels, level_of_counts, zero_of_counts
 
 
 def test_text_forms_are_those_of_bci_file_names() -> None:
@@ -94,3 +94,21 @@ def test_a_tenth_of_the_cells_is_not_more_than_a_tenth() -> None:
     assert level_of_counts((8, 0, 0, 1)) == Her2Level.THREE
     assert level_of_counts((90, 0, 9, 1)) == Her2Level.ZERO
     assert level_of_counts((79, 5, 5, 1)) == Her2Level.ONE
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind"),
+    [
+        ((0, 0, 0, 0), Her2Zero.NULL),
+        ((1000, 0, 0, 0), Her2Zero.NULL),
+        ((990, 10, 0, 0), Her2Zero.NULL),  # single false detections
+        ((980, 20, 0, 0), Her2Zero.ULTRALOW),
+        ((900, 100, 0, 0), Her2Zero.ULTRALOW),
+        ((899, 101, 0, 0), None),
+        ((0, 0, 0, 1), None),
+    ],
+)
+def test_level_zero_is_null_without_staining_and_ultralow_with_faint_staining(
+    counts: tuple[int, ...], kind: Her2Zero | None
+) -> None:
+    assert zero_of_counts(counts) is kind

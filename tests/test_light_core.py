@@ -163,8 +163,6 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
         "explain": [["explain", he, *out], ["explain", "--data", pairs, *out]],
         "parquet": [["build", he, other, "--level", "0", "--mpp-he", 0.46, "--mpp-ihc", 0.46, "--parquet", *out]],
         "ray": [["stain", he, *out, "--ray", "auto"]],
-        "onnx": [["stain", he, *out, "--engine", "onnxruntime-fp32"]],
-        "openvino": [["stain", he, *out, "--engine", "openvino-fp32"]],
         "zarr": [["stain", zarr, *out], ["info", zarr]],
     }
     done = restain(light, *(command for group in commands.values() for command in group))

@@ -41,20 +41,20 @@ def bar_of(clock: Clock) -> tuple[Bar, io.StringIO]:
 def test_lines_come_in_time_and_tell_what_is_left() -> None:
     clock = Clock(end=120)
     bar, text = bar_of(clock)
-    told: list[float] = []
+    times: list[float] = []
 
     def wait(seconds: float) -> bool:
         over = clock.wait(seconds)
-        told.append(clock.now)
+        times.append(clock.now)
         bar.update(int(clock.now), 1000, "l1=0.5")
         return over
 
-    bar.tell(wait)
+    bar.print_lines(wait)
     lines = text.getvalue().splitlines()
-    assert len(lines) == len(told) - 1
-    assert told[0] <= 5
-    assert max(b - a for a, b in itertools.pairwise(told)) <= 30
-    assert min(b - a for a, b in itertools.pairwise(told)) >= 10
+    assert len(lines) == len(times) - 1
+    assert times[0] <= 5
+    assert max(b - a for a, b in itertools.pairwise(times)) <= 30
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 10
     assert lines[0] == "staining [x]: 0 % (3 of 1000); l1=0.5"
     assert lines[-1] == "staining [x]: 10 % (103 of 1000), 15 min left; l1=0.5"
 
@@ -62,7 +62,7 @@ def test_lines_come_in_time_and_tell_what_is_left() -> None:
 def test_a_job_that_never_calls_back_is_seen_to_run() -> None:
     clock = Clock(end=4000)
     bar, text = bar_of(clock)
-    bar.tell(clock.wait)
+    bar.print_lines(clock.wait)
     lines = text.getvalue().splitlines()
     assert lines[0] == "staining [x]: running for 3 s"
     assert "staining [x]: running for 1 h 0 min" in lines

@@ -10,6 +10,7 @@ from restain.errors import RestainError
 from restain.her2 import Her2Level
 
 if TYPE_CHECKING:
+    from restain.evaluation import Evaluation, evaluate
     from restain.slides import open_slide
     from restain.stain import Model, StainOptions, StainResult, load
     from restain.training import train
@@ -19,19 +20,23 @@ NOTICE = "virtual stain, research use only"
 
 __all__ = [
     "NOTICE",
+    "Evaluation",
     "Her2Level",
     "Model",
     "RestainError",
     "StainOptions",
     "StainResult",
     "__version__",
+    "evaluate",
     "load",
     "open_slide",
     "train",
 ]
 
-_LAZY = {"open_slide": "restain.slides", "train": "restain.training"} | dict.fromkeys(
-    ("Model", "StainOptions", "StainResult", "load"), "restain.stain"
+_LAZY = (
+    {"open_slide": "restain.slides", "train": "restain.training"}
+    | dict.fromkeys(("Evaluation", "evaluate"), "restain.evaluation")
+    | dict.fromkeys(("Model", "StainOptions", "StainResult", "load"), "restain.stain")
 )
 
 

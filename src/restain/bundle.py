@@ -1,7 +1,6 @@
 """The model bundle: one folder with ``weights.safetensors`` and ``card.json``, all that staining needs.
 
-Training writes it, the wheel ships one as the default, a model hub stores it. Weights are never pickled. The card's
-``hash`` covers the weights and every other line of the card, so a bundle says by itself whether it is what was written.
+The card's ``hash`` covers the weights and every other line of the card. Weights are never pickled.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detect
 from restain.recipe import Recipe, parse_recipe
 
 FORMAT = 1
-"""Version of the bundle's form; raised when an older restain could no longer read what a newer one writes."""
+"""Version of the bundle's format; raised when an older restain cannot read it any more."""
 
 METHOD = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label feature"
-"""What restain's own networks are, in the card's words; the recipe in the card says what of it is switched off."""
+"""The architecture as cards name it; the card's recipe says which parts are switched off."""
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 OOD = "ood.safetensors"
-"""Optional: what the training images looked like (:mod:`restain.ood.detector`), tied to the bundle by its hash."""
+"""Optional: the OOD detector (:mod:`restain.ood.detector`), tied to the bundle by its hash."""
 
 DEFAULT = Path(__file__).parent / "default_bundle"
 
 
 class Card(BaseModel):
-    """What a bundle says of itself."""
+    """Description of a bundle."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +76,7 @@ class Bundle:
     recipe: Recipe
     generator: StainingNetwork
     ood: OodDetector | None = None
-    """What the training images looked like; ``None`` in a bundle that does not say."""
+    """None in a bundle without one."""
 
 
 def _hash(weights: bytes, card: Card) -> str:
@@ -177,18 +176,11 @@ def load_bundle(path: Path | None = None) -> Bundle:
     except (SafetensorError, RuntimeError):
         raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
     if card.normalization not in (None, describe_normalization()):
-        raise RestainError(
-            f"{path}: the bundle was trained on H&E normalised in another way than this restain's; train it anew."
-        )
-    memory = path / OOD
-    ood = load_ood_detector(memory, card.hash) if memory.is_file() else None
+        raise RestainError(f"{path}: the bundle's normalisation of the H&E is not that of this restain; train it anew.")
+    ood = load_ood_detector(path / OOD, card.hash) if (path / OOD).is_file() else None
     return Bundle(path, card, recipe, generator.eval(), ood)
 
 
 def add_ood_detector(path: Path, ood: OodDetector) -> None:
-    """Put what the training images looked like into a bundle's folder; its own files and hash stay as they are.
-
-    Raises:
-        RestainError: if ``path`` is no bundle or the file cannot be written.
-    """
+    """Add an OOD detector to a bundle; RestainError if ``path`` is no bundle or the file cannot be written."""
     save_ood_detector(path / OOD, ood, read_card(path).hash)

@@ -48,18 +48,17 @@ def run_demo(
     sections = []
     for name, found in sets.items():
         say(f"restaining and measuring {name}: {found.describe()}")
-        summary = evaluate(
+        scores = evaluate(
             model,
             found,
             "test",
             out / name.replace(" ", "-"),
-            mpp=card.mpp,
             command="restain demo",
-            provenance={"bundle": card.name, "bundle_hash": card.hash},
+            features=None,
             progress=progress,
         )
         title = "Phantom: synthetic tissue with known truth" if name == "phantom" else f"Real pairs: {name}"
-        sections.append(EvaluationSection(title, summary))
+        sections.append(EvaluationSection(title, scores))
     note = (
         f"The model was trained on: {card.data} Phantom tissue is invented; that the model does well on it says nothing "
         "about real tissue. What it does on real pairs is shown as it is."

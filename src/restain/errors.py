@@ -1,4 +1,4 @@
-"""The error that a user meets, the sentence of a job that was stopped, and the one of an extra that is not installed."""
+"""Errors for users: :class:`RestainError`, :class:`Interrupted`, and :func:`needs` for a missing extra."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class RestainError(Exception):
-    """A fault in what the user gave, told in one sentence.
+    """An error in the input, described in one sentence.
 
-    The command line prints the sentence and exits with 2. Any other exception that reaches a user is a bug of restain.
+    The command line prints the sentence and exits with 2. Any other exception is a bug.
     """
 
 
-class Interrupted(Exception):  # noqa: N818  (it is no error: the user asked for it)
-    """A job was asked to stop and did, between two steps; the sentence says where it stands and how it goes on.
+class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for it)
+    """A job was stopped on request; the sentence says how far it got and how to resume it.
 
     The command line prints the sentence and exits with 130.
     """
@@ -22,15 +22,15 @@ class Interrupted(Exception):  # noqa: N818  (it is no error: the user asked for
 
 @contextmanager
 def needs(extra: str, what: str, error: type[RestainError] = RestainError) -> Iterator[None]:
-    """Turn the failed import of a package that only an extra installs into one sentence; stands around such imports.
+    """Turn a failed import inside the block into one sentence that names the extra to install.
 
     Args:
-        extra: the extra's name in pyproject.toml.
+        extra: its name in pyproject.toml.
         what: subject of the sentence: the command, option or file that needs the extra.
-        error: what is raised.
+        error: type of the exception.
 
     Raises:
-        RestainError: if a package is missing, with the command that installs it.
+        RestainError: if a package is missing.
     """
     try:
         yield

@@ -8,7 +8,7 @@ Med* 2023, doi:10.5858/arpa.2023-0950-SA): 0 no staining, or faint and incomplet
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from restain.errors import RestainError
@@ -30,7 +30,7 @@ class Her2Level(IntEnum):
 
     @property
     def text(self) -> str:
-        """The level as BCI's file names write it: ``0``, ``1+``, ``2+``, ``3+``."""
+        """The level as in BCI's file names: ``0``, ``1+``, ``2+``, ``3+``."""
         return "0" if self is Her2Level.ZERO else f"{self.value}+"
 
     @classmethod
@@ -46,6 +46,22 @@ class Her2Level(IntEnum):
         raise RestainError(f"'{text}' is not a HER2 level; the levels are 0, 1+, 2+ and 3+.")
 
 
+class Her2Zero(StrEnum):
+    """The two kinds of level 0.
+
+    HER2-ultralow is faint, incomplete membrane staining in some, but at most 10 % of the tumour cells; HER2-null is no
+    staining. The trial DESTINY-Breast06 treated the first kind (Bardia et al., *N Engl J Med* 391:2110, 2024,
+    doi:10.1056/NEJMoa2407086); both are level 0 of ASCO/CAP.
+    """
+
+    NULL = "null"
+    ULTRALOW = "ultralow"
+
+    @property
+    def text(self) -> str:
+        return "0, no staining (null)" if self is Her2Zero.NULL else "0, faint (ultralow)"
+
+
 FAINT_OD = 0.05
 WEAK_OD = 0.2
 MODERATE_OD = 0.35
@@ -58,21 +74,22 @@ COMPLETE = 0.85
 CELL_SHARE = 0.10
 """A pattern decides the level when more than this share of the tumour cells shows it."""
 
+TRACE_SHARE = 0.01
+"""With at most this share of stained cells a level 0 is null. The definition says no cell at all; some false detections
+in thousands of cells must not count as staining. restain's own choice."""
+
 
 def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
-    """The level that the guideline gives to a set of tumour cells.
+    """The level of a set of tumour cells by the guideline; no cells give level 0.
 
-    The guideline speaks in words (faint, weak, moderate, intense; complete, incomplete); the numbers behind the words
-    are this module's constants and are restain's own choice. More than 10 % of the cells must show: for 3+ complete and
-    intense staining; for 2+ complete staining that is at least weak, or incomplete (lateral) staining that is at least
+    The guideline speaks in words (faint, weak, moderate, intense; complete, incomplete); the thresholds are this
+    module's constants and restain's own choice. More than 10 % of the cells must show: for 3+ complete and intense
+    staining; for 2+ complete staining that is at least weak, or incomplete (lateral) staining that is at least
     moderate; for 1+ any staining that is at least faint. Otherwise the level is 0.
 
     Args:
         completeness: stained share of each tumour cell's perimeter, in [0, 1].
         dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
-
-    Returns:
-        The level; no cells at all give level 0.
 
     Raises:
         ValueError: if the two do not have the same shape.
@@ -83,17 +100,10 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
 
 
 def cell_levels(completeness: ArrayLike, dab_od: ArrayLike) -> NDArray[np.int64]:
-    """The pattern that each cell shows: the highest level whose staining, as :func:`asco_cap_level` has it, it has.
-
-    Args:
-        completeness: stained share of each tumour cell's perimeter, in [0, 1].
-        dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
+    """The highest level whose staining pattern each cell shows; arguments and errors as of :func:`asco_cap_level`.
 
     Returns:
         Values of :class:`Her2Level`. A cell that shows a pattern shows all lower ones too.
-
-    Raises:
-        ValueError: if the two do not have the same shape.
     """
     import numpy as np
 
@@ -114,3 +124,10 @@ def level_of_counts(counts: Sequence[int]) -> Her2Level:
     total = sum(counts)
     reached = (level for level in reversed(Her2Level) if total and sum(counts[level:]) / total > CELL_SHARE)
     return next(reached, Her2Level.ZERO)
+
+
+def zero_of_counts(counts: Sequence[int]) -> Her2Zero | None:
+    """Which kind of level 0 a set of cells is, from the counts of :func:`level_of_counts`; ``None`` at other levels."""
+    if level_of_counts(counts) is not Her2Level.ZERO:
+        return None
+    return Her2Zero.ULTRALOW if sum(counts[1:]) > TRACE_SHARE * sum(counts) else Her2Zero.NULL

@@ -1,4 +1,4 @@
-"""What a model says of one H&E image, and what anything must do to be scored as a model."""
+"""The output of a model for one H&E image, and the interface of everything that is scored as a model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Prediction:
     rgb: NDArray[np.uint8]
     """``(H, W, 3)`` RGB in [0, 255]."""
     dab: NDArray[np.float32] | None = None
-    """``(H, W)`` DAB density in OD units, not negative; ``None`` where the model gives colours only."""
+    """``(H, W)`` DAB density in OD units, not negative; ``None`` from an RGB output."""
 
 
 class Predictor(Protocol):
-    """Anything that restains one image: a :class:`restain.stain.Model`, or a class in a test."""
+    """Anything that stains one image: a :class:`restain.stain.Model`, or a class in a test."""
 
     @property
     def label(self) -> str:
-        """Names the model in reports, for example its recipe and hash."""
+        """Name of the model in reports, for example its recipe and hash."""
         ...
 
     def predict(self, he: NDArray[np.uint8]) -> Prediction:
-        """Restain ``he``, ``(H, W, 3)`` RGB, as an image of the same size."""
+        """Stain ``he``, ``(H, W, 3)`` RGB, as an image of the same size."""
         ...

@@ -1,4 +1,4 @@
-"""Progress of a job on standard error: a bar in a terminal, a line now and then elsewhere (a log file, a batch system)."""
+"""Progress of a job: a bar in a terminal or notebook, lines elsewhere, for example in a log file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rich.progress import (
 )
 
 FIRST = 3.0
-"""Seconds before the first line; a job that is over sooner says nothing."""
+"""Seconds before the first line; a shorter job prints none."""
 EVERY = 20.0
-"""Seconds between lines, whether the job calls back or not."""
+"""Seconds between lines, whether the job reports or not."""
 
 
 class Bar:
-    """A bar in a terminal or notebook; elsewhere the same as lines. Use it as a context manager.
+    """A progress bar, or lines if the console is neither a terminal nor a notebook; a context manager.
 
     Args:
-        what: the job's name.
-        console: where it is shown; also print there what is to stand above the bar.
-        done: steps that an earlier call did.
-        total: steps in all; None where not known yet.
+        what: name of the job.
+        console: where to draw; text printed there stays above the bar.
+        done: steps done before.
+        total: number of steps; None if not known yet.
         keep: leave the bar on the terminal at the end.
     """
 
@@ -49,13 +49,13 @@ class Bar:
             console=console,
             transient=not keep,
             disable=not is_live(console),
-            # Longer than the slowest step, or there would be no time left to tell.
+            # Longer than the slowest step, or no remaining time could be estimated.
             speed_estimate_period=600,
         )
         self._task = self._progress.add_task(what, total=total, completed=done, note="")
         self._over = threading.Event()
         # A thread, because one step can take longer than the time between two lines.
-        self._lines = threading.Thread(target=self.tell, args=(self._over.wait,), daemon=True)
+        self._lines = threading.Thread(target=self.print_lines, args=(self._over.wait,), daemon=True)
 
     def __enter__(self) -> Bar:
         if is_live(self.console):
@@ -73,10 +73,10 @@ class Bar:
             self._lines.join()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show that ``done`` of ``total`` steps are done; ``note`` stands behind them."""
+        """Show that ``done`` of ``total`` steps are done, and a note."""
         self._progress.update(self._task, completed=done, total=total, note=note)
 
-    def tell(self, wait: Callable[[float], bool]) -> None:
+    def print_lines(self, wait: Callable[[float], bool]) -> None:
         """Print a line after each call of ``wait(seconds)`` until that returns True."""
         pause = FIRST
         while not wait(pause):
@@ -105,3 +105,15 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def part(
+    progress: Callable[[int, int], None] | None, start: int, end: int, total: int = 1000
+) -> Callable[[int, int], None]:
+    """Progress of a part of a job: from ``start`` to ``end`` of the job's ``total`` steps; ``progress`` may be None."""
+
+    def tell(done: int, steps: int) -> None:
+        if progress is not None:
+            progress(start + (end - start) * done // max(steps, 1), total)
+
+    return tell

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restain.cohort import FieldReading, doubt, fields, margin, read_fields
+from restain.cohort import FieldReading, fields, margin, read_fields, sampling_error
 from restain.evaluation.her2_classifier import rule_level
 from restain.geometry import Point, Region, Size
-from restain.her2 import Her2Level, level_of_counts
+from restain.her2 import Her2Level, Her2Zero, level_of_counts
 from restain.images import write_rgb
 from restain.optics import DAB, HEMATOXYLIN, unit
 from restain.slides import DensitySlide, TileStore, TissueMask, open_slide, write_ome_tiff
@@ -48,13 +48,13 @@ def test_a_field_smaller_than_a_pixel_is_refused():
 def test_the_margin_is_what_the_decisive_share_must_move_by(cells):
     total, level = sum(cells), level_of_counts(cells)
     if not total:
-        assert (margin(cells), doubt(cells)) == (0, 0.5)
+        assert (margin(cells), sampling_error(cells)) == (0, 0.5)
         return
     shares = [sum(cells[k:]) / total for k in range(4)]
     assert margin(cells) == pytest.approx(min(abs(share - 0.1) for share in shares[max(1, level) : level + 2]))
-    assert 0 <= doubt(cells) <= 0.5
-    # Ten times the cells of the same tissue leave less doubt.
-    assert doubt(tuple(10 * n for n in cells)) <= doubt(cells)
+    assert 0 <= sampling_error(cells) <= 0.5
+    # Ten times the cells of the same tissue leave a smaller sampling error.
+    assert sampling_error(tuple(10 * n for n in cells)) <= sampling_error(cells)
 
 
 def sheet(width: int, height: int, membrane) -> tuple[np.ndarray, np.ndarray]:
@@ -98,6 +98,15 @@ def test_fields_see_what_lies_in_them(stained):
     assert right.mean_od == pytest.approx(float(dab[:, 400:].mean()), abs=1e-3)
     assert right.stained_share == pytest.approx(float((dab[:, 400:] >= 0.05).mean()), abs=1e-3)
     assert sum(left.cells) == pytest.approx(25 * 25, rel=0.05)
+    # 4 % of its cells touch the stained half.
+    assert (left.zero, left.null_mm2) == (Her2Zero.ULTRALOW, 0)
+    assert (right.zero, right.null_mm2) == (None, 0)
+
+
+def test_a_field_without_any_staining_is_null(stained):
+    with open_slide(stained[0] / "s.tif") as ihc, DensitySlide(stained[0] / "d.ome.tiff") as density:
+        first, *_ = read_fields(ihc, whole(), dab=density, side_um=100)
+    assert (first.level, first.zero, first.null_mm2) == (Her2Level.ZERO, Her2Zero.NULL, pytest.approx(0.01))
 
 
 def test_area_is_of_the_squares_inside_a_field(stained):
@@ -146,7 +155,7 @@ def test_glass_is_not_counted_and_fields_with_little_tissue_are_left_out(stained
 
 def test_a_reading_survives_json():
     one = FieldReading(
-        2, 3, Region(Point(1, 2), Size(3, 4)), (0.5, 0.0, 0.0, 0.25), (1, 2, 3, 4), 0.2, 0.1, Her2Level.TWO, False
+        2, 3, Region(Point(1, 2), Size(3, 4)), (0.5, 0.0, 0.0, 0.25), (1, 2, 3, 4), 0.2, 0.1, Her2Level.TWO, False, 0.25
     )
     assert FieldReading.from_dict(json.loads(json.dumps(one.as_dict()))) == one
 
@@ -155,6 +164,6 @@ def test_reasons_name_what_speaks_against_a_level():
     box = Region(Point(0, 0), Size(1, 1))
     sure = FieldReading(0, 0, box, (0, 0, 0, 1), (0, 0, 0, 900), 0.5, 0.5)
     assert (sure.level, sure.reasons) == (Her2Level.THREE, ())
-    spoiled = FieldReading(0, 0, box, (0, 0, 0, 1), (0, 0, 0, 9), 0.5, 0.5, Her2Level.ONE, False)
-    assert len(spoiled.reasons) == 3
+    uncertain = FieldReading(0, 0, box, (0, 0, 0, 1), (0, 0, 0, 9), 0.5, 0.5, Her2Level.ONE, False)
+    assert len(uncertain.reasons) == 3
     assert FieldReading(0, 0, box, (0, 0, 0, 1), (895, 105, 0, 0), 0.1, 0.1).reasons == ("close to another level",)

@@ -14,8 +14,21 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 
 from restain.database import Database, StoreFault  # noqa: E402
 from restain.errors import RestainError  # noqa: E402
-from restain.review import store as review  # noqa: E402
-from restain.web import store as web  # noqa: E402
+from restain.review import tables as review  # noqa: E402
+from restain.web.annotations import AnnotationStore  # noqa: E402
+from restain.web.database import FILE, open_database  # noqa: E402
+
+
+class Store(AnnotationStore):
+    """Annotations in a database that they open."""
+
+    def __init__(self, state: Path, url: str | None = None) -> None:
+        self.database = open_database(state, url)
+        super().__init__(self.database)
+
+    def close(self) -> None:
+        self.database.close()
+
 
 ADDS_AUTHOR = "op.execute('ALTER TABLE annotations ADD COLUMN author TEXT')"
 
@@ -44,19 +57,19 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> sql.Met
 
 
 def test_a_transaction_is_kept_whole_or_leaves_no_trace(url: str):
-    store = web.Store(Path(), url)
+    store = Store(Path(), url)
     store.save("a", "a.png", [{"x": 1}], 0)
     deletes, fails = sql.text("DELETE FROM annotations"), sql.text("INSERT INTO annotations (image) VALUES ('b')")
     with pytest.raises(sql.exc.IntegrityError), store.database.write() as connection:
         _ = connection.execute(deletes), connection.execute(fails)
     store.close()
-    again = web.Store(Path(), url)
-    assert again.annotations("a").features == [{"x": 1}]
+    again = Store(Path(), url)
+    assert again.get("a").features == [{"x": 1}]
     again.close()
 
 
 def test_of_many_writers_none_overwrites_what_another_read(url: str):
-    store = web.Store(Path(), url)
+    store = Store(Path(), url)
     store.save("a", "a.png", [], 0)
     row = sql.text("SELECT version FROM annotations WHERE image = 'a'")
 
@@ -71,12 +84,12 @@ def test_of_many_writers_none_overwrites_what_another_read(url: str):
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.annotations("a").version == 81
+    assert store.get("a").version == 81
     store.close()
 
 
 def test_a_reader_sees_one_state_and_holds_up_nobody(url: str):
-    store = web.Store(Path(), url)
+    store = Store(Path(), url)
     store.save("a", "a.png", [], 0)
     count = sql.text("SELECT count(*) FROM annotations")
     with store.database.read() as connection:
@@ -90,7 +103,7 @@ def test_a_reader_sees_one_state_and_holds_up_nobody(url: str):
 
 def test_rooms_share_a_database(url: str, tmp_path: Path):
     Database(url, review.TABLES).close()
-    store = web.Store(tmp_path, url)
+    store = Store(tmp_path, url)
     store.save("a", "a.png", [], 0)
     assert version(store.database, "review") == "0001"
     store.close()
@@ -99,11 +112,11 @@ def test_rooms_share_a_database(url: str, tmp_path: Path):
 OPENS = """
 import sys
 from restain.database import Database
-from restain.review import store
+from restain.review import tables
 print("ready", flush=True)
 input()
-with Database(sys.argv[1], store.TABLES).write() as connection:
-    connection.execute(store.READERS.insert().values(name=sys.argv[2]))
+with Database(sys.argv[1], tables.TABLES).write() as connection:
+    connection.execute(tables.READERS.insert().values(name=sys.argv[2]))
 """
 
 
@@ -129,26 +142,26 @@ def test_processes_that_start_at_once_make_the_tables_once(url: str):
 
 
 def test_a_newer_database_is_refused_and_left_alone(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    store = web.Store(tmp_path, url)
+    store = Store(tmp_path, url)
     store.save("a", "a.png", [], 0)
     store.close()
     newer = Database(url, later(tmp_path, monkeypatch, ADDS_AUTHOR))
     assert version(newer) == "9999"
     with pytest.raises(RestainError, match=r"newer restain \(version 9999"):
-        web.Store(tmp_path, url)
+        Store(tmp_path, url)
     with newer.read() as connection:
         assert connection.execute(sql.text("SELECT name, author FROM annotations")).all() == [("a.png", None)]
     newer.close()
 
 
 def test_a_step_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    store = web.Store(tmp_path, url)
+    store = Store(tmp_path, url)
     before = version(store.database)
     store.close()
     twice = f"{ADDS_AUTHOR}; op.execute('ALTER TABLE none ADD COLUMN x TEXT')"
     with pytest.raises(StoreFault, match="cannot be used"):
         Database(url, later(tmp_path, monkeypatch, twice))
-    store = web.Store(tmp_path, url)
+    store = Store(tmp_path, url)
     assert version(store.database) == before
     with store.database.read() as connection:
         assert "author" not in {one["name"] for one in sql.inspect(connection).get_columns("annotations")}
@@ -168,15 +181,15 @@ def test_a_table_that_is_not_restain_s_is_left_alone(url: str, tmp_path: Path):
     with engine.begin() as connection:
         connection.execute(sql.text("CREATE TABLE jobs (title TEXT)"))
     with pytest.raises(StoreFault, match=r"jobs.* already exists"):
-        web.Store(tmp_path, url)
+        Store(tmp_path, url)
     assert sql.inspect(engine).get_table_names() == ["jobs"]
     engine.dispose()
 
 
 def test_a_server_s_file_is_made_its_own_user_s_alone(tmp_path: Path):
-    (tmp_path / web.FILE).touch(0o644)
-    store = web.Store(tmp_path)
-    assert (tmp_path / web.FILE).stat().st_mode & 0o077 == 0
+    (tmp_path / FILE).touch(0o644)
+    store = Store(tmp_path)
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     store.close()
 
 
@@ -189,7 +202,7 @@ def test_no_sentence_holds_the_password(tmp_path: Path):
         f"postgresql://anna:{secret}@127.0.0.1:port/none",
     ):
         with pytest.raises(RestainError) as fault:
-            web.Store(tmp_path, wrong)
+            Store(tmp_path, wrong)
         assert secret not in str(fault.value)
         assert "hunter2" not in str(fault.value)
         assert "\n" not in str(fault.value)
@@ -198,20 +211,20 @@ def test_no_sentence_holds_the_password(tmp_path: Path):
 def test_a_database_that_is_gone_is_told(tmp_path: Path):
     folder = tmp_path / "state"
     folder.mkdir()
-    store = web.Store(folder)
+    store = Store(folder)
     store.close()
     shutil.rmtree(folder)
     with pytest.raises(StoreFault, match=r"restain\.sqlite cannot be read"):
-        store.annotations("a")
+        store.get("a")
     with pytest.raises(StoreFault, match=r"restain\.sqlite cannot be written"):
         store.save("a", "a.png", [], 0)
     with pytest.raises(StoreFault, match="cannot be used as a store"):
-        web.Store(folder)
+        Store(folder)
 
 
 @pytest.mark.postgres
 def test_a_connection_that_the_server_dropped_is_made_again(postgres: str, tmp_path: Path):
-    store = web.Store(tmp_path, postgres)
+    store = Store(tmp_path, postgres)
     store.save("a", "a.png", [], 0)
     other = Database(postgres, review.TABLES)
     with other.write() as connection:
@@ -219,6 +232,6 @@ def test_a_connection_that_the_server_dropped_is_made_again(postgres: str, tmp_p
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
         assert connection.execute(others).all()
-    assert store.annotations("a").version == 1
+    assert store.get("a").version == 1
     store.close()
     other.close()

@@ -8,28 +8,28 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 
-from restain.web.faults import Fault
-from restain.web.staining.jobs import MOST_WAITING, Jobs, State
-from restain.web.store import Store
+from restain.web.database import open_database
+from restain.web.errors import RequestError
+from restain.web.staining.jobs import MAX_WAITING, Jobs, State
 
 
 @pytest.fixture
 def jobs(url: str, tmp_path: Path) -> Iterator[Jobs]:
-    with closing(Store(tmp_path, url)) as store:
-        yield Jobs(store.database)
+    with closing(open_database(tmp_path, url)) as database:
+        yield Jobs(database)
 
 
 def test_a_full_queue_refuses(jobs: Jobs):
-    for _ in range(MOST_WAITING):
+    for _ in range(MAX_WAITING):
         jobs.add("", "a", "a.png", None, {})
-    with pytest.raises(Fault) as full:
+    with pytest.raises(RequestError) as full:
         jobs.add("", "a", "a.png", None, {})
-    assert (full.value.status, full.value.key) == (503, "fault.queue_full")
+    assert (full.value.status, full.value.key) == (503, "error.queue_full")
     taken = jobs.take()
     assert taken is not None
     jobs.end(taken.id, State.FAILED, "no")
     jobs.add("", "b", "b.png", None, {})
-    with pytest.raises(Fault):
+    with pytest.raises(RequestError):
         jobs.resume(taken.id)
 
 

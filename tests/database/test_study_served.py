@@ -8,8 +8,8 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 from restain.errors import RestainError
 from restain.images import write_png
 from restain.review import create_study, parse_definition
-from restain.web.identity import Account, Role
-from restain.web.reading.studies import Studies
+from restain.web.accounts.account import Account, Role
+from restain.web.review.studies import Studies
 
 
 def test_a_study_in_a_database_is_open_to_its_readers(url: str, tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restain.dataset_builder.measure import Figures, Shares
+from restain.dataset_builder.quality import MaskShares, PatchQuality
 from restain.dataset_builder.rules import (
     DEFAULTS,
     RULES,
@@ -23,19 +23,19 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 
-GOOD = Figures(0.6, 1.0, 0.5, 0.3, 0.7, 0.7, 0.2, "none", 0.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-CANDIDATE = Candidate(Region(Point(0, 0), Size(64, 64)), Shares(1.0, 1.0, 0.0, 0.0), GOOD, sharpness=1.0)
+GOOD = PatchQuality(0.6, 1.0, 0.5, 0.3, 0.7, 0.7, 0.2, "none", 0.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+CANDIDATE = Candidate(Region(Point(0, 0), Size(64, 64)), MaskShares(1.0, 1.0, 0.0, 0.0), GOOD, sharpness=1.0)
 
 FLAWS = {
-    "pen": replace(CANDIDATE, shares=Shares(1.0, 1.0, 0.1, 0.0)),
-    "tissue": replace(CANDIDATE, shares=Shares(0.2, 1.0, 0.0, 0.0)),
-    "shared": replace(CANDIDATE, shares=Shares(1.0, 0.5, 0.0, 0.0)),
-    "fold": replace(CANDIDATE, shares=Shares(1.0, 1.0, 0.0, 0.1)),
+    "pen": replace(CANDIDATE, shares=MaskShares(1.0, 1.0, 0.1, 0.0)),
+    "tissue": replace(CANDIDATE, shares=MaskShares(0.2, 1.0, 0.0, 0.0)),
+    "shared": replace(CANDIDATE, shares=MaskShares(1.0, 0.5, 0.0, 0.0)),
+    "fold": replace(CANDIDATE, shares=MaskShares(1.0, 1.0, 0.0, 0.1)),
     "focus": replace(CANDIDATE, sharpness=0.3),
-    "match": replace(CANDIDATE, figures=replace(GOOD, match=0.05)),
-    "matched": replace(CANDIDATE, figures=replace(GOOD, matched=0.4)),
-    "error": replace(CANDIDATE, figures=replace(GOOD, error_um=9.0)),
-    "information": replace(CANDIDATE, figures=replace(GOOD, information=0.01)),
+    "match": replace(CANDIDATE, quality=replace(GOOD, match=0.05)),
+    "matched": replace(CANDIDATE, quality=replace(GOOD, matched=0.4)),
+    "error": replace(CANDIDATE, quality=replace(GOOD, error_um=9.0)),
+    "information": replace(CANDIDATE, quality=replace(GOOD, information=0.01)),
 }
 
 
@@ -48,16 +48,16 @@ def test_each_rule_takes_out_what_it_is_for_and_can_be_switched_off(rule: str) -
 
 
 def test_what_was_not_measured_or_cannot_be_read_is_no_pair() -> None:
-    assert first_reason(replace(CANDIDATE, figures=None), DEFAULTS) == "focus"
-    assert first_reason(replace(CANDIDATE, figures=None), DEFAULTS, early=True) is None
-    assert first_reason(replace(CANDIDATE, figures=replace(GOOD, match=math.nan)), DEFAULTS) == "match"
+    assert first_reason(replace(CANDIDATE, quality=None), DEFAULTS) == "focus"
+    assert first_reason(replace(CANDIDATE, quality=None), DEFAULTS, early=True) is None
+    assert first_reason(replace(CANDIDATE, quality=replace(GOOD, match=math.nan)), DEFAULTS) == "match"
     assert first_reason(replace(CANDIDATE, fault="cut off"), DEFAULTS) == "unreadable"
 
 
 def test_rules_are_changed_by_words() -> None:
     found = parse_rules(["focus=0.5", "fold = off"])
     assert (found["focus"], found["fold"], found["tissue"]) == (0.5, None, DEFAULTS["tissue"])
-    with pytest.raises(RestainError, match="no rule 'sharp'; the rules are pen, tissue"):
+    with pytest.raises(RestainError, match="Unknown rule 'sharp'; choose from pen, tissue"):
         parse_rules(["sharp=1"])
     for word in ("focus", "focus=much", "focus=nan"):
         with pytest.raises(RestainError, match="a number or 'off'"):
@@ -65,8 +65,8 @@ def test_rules_are_changed_by_words() -> None:
 
 
 def test_focus_is_relative_to_the_slides_own() -> None:
-    blurred = replace(CANDIDATE, figures=replace(GOOD, focus_ihc=0.35))
-    sharp = with_sharpness([CANDIDATE, CANDIDATE, blurred, replace(CANDIDATE, figures=None)])
+    blurred = replace(CANDIDATE, quality=replace(GOOD, focus_ihc=0.35))
+    sharp = with_sharpness([CANDIDATE, CANDIDATE, blurred, replace(CANDIDATE, quality=None)])
     assert [round(one.sharpness, 3) for one in sharp[:3]] == [1.0, 1.0, 0.5]
 
 

@@ -39,7 +39,7 @@ def test_no_patient_is_on_both_sides(
     parts: dict[str, set[str]] = {}
     for pair in pairs:
         # Written in another case, width or with other spaces, it is the same person.
-        parts.setdefault(" ".join(pair.patient.replace("Ｐ", "P").lower().split()), set()).add(splits[pair.person])
+        parts.setdefault(" ".join(pair.patient.replace("Ｐ", "P").lower().split()), set()).add(splits[pair.patient_key])
     assert all(len(found) == 1 for found in parts.values())
     found = Counter(splits.values())
     assert found["train"] >= 1
@@ -57,7 +57,7 @@ def test_shares_are_met_and_levels_spread() -> None:
     splits = split_patients(pairs, test_share=0.2, val_share=0.1)
     assert Counter(splits.values()) == {"train": 28, "val": 4, "test": 8}
     for part, each in (("val", 1), ("test", 2), ("train", 7)):
-        levels = Counter(pair.level for pair in pairs if splits[pair.person] == part)
+        levels = Counter(pair.level for pair in pairs if splits[pair.patient_key] == part)
         assert levels == dict.fromkeys(Her2Level, each)
 
 

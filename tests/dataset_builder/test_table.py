@@ -44,7 +44,7 @@ def test_every_fault_is_named_with_its_line(tmp_path: Path) -> None:
         "line 2: '2' is not a HER2 level",
         "line 3 has no ihc and no patient",
         "line 4 names x.svs, which does not exist",
-        "line 4 has the mpp_he 0, which is no number above 0",
+        "line 4 has the mpp_he 0, which is not a number above 0",
         "line 6 names the pair of line 5 again",
         "line 7 gives a.svs to patient P2, line 5 to P1",
         "line 8 gives a.svs the level 3+, line 5 1+",

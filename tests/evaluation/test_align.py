@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from restain.evaluation.align import IDENTITY, LARGEST_UM, Alignment, align, apply_alignment
 from restain.evaluation.image import psnr
-from restain.evaluation.score import Scorer
+from restain.evaluation.scoring import Scorer
 from restain.phantom import misalignment_field
 from restain.prediction import Prediction
 
@@ -104,7 +104,7 @@ def test_a_picture_with_few_cells_stays() -> None:
 
 
 def test_the_raw_figures_are_not_touched_by_alignment() -> None:
-    from restain.evaluation.reference import Reference
+    from restain.evaluation.scoring import Reference
     from restain.evaluation.stain import background_mask
     from restain.optics import dab_density
 

@@ -18,7 +18,7 @@ from restain.evaluation.baselines import (
     mean_colour,
 )
 from restain.evaluation.image import sharpness_ratio
-from restain.evaluation.reference import read_reference
+from restain.evaluation.scoring import read_reference
 from restain.images import write_png
 from restain.optics import DAB, EOSIN, HEMATOXYLIN, dab_density, mix, transmit
 from restain.prediction import Prediction

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from restain.evaluation.corruptions import SPOILINGS, half_blurred, jpeg, magnified, pen_marked, reduced, scrambled
+from restain.evaluation.corruptions import CORRUPTIONS, half_blurred, jpeg, magnified, pen_marked, reduced, scrambled
 from restain.optics import optical_density
 
 
@@ -13,7 +13,7 @@ def he() -> NDArray[np.uint8]:
     return np.clip(180 + 120 * noise, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", SPOILINGS, ids=lambda kind: kind.key)
+@pytest.mark.parametrize("kind", CORRUPTIONS, ids=lambda kind: kind.key)
 def test_every_kind_keeps_the_size_and_is_decided_by_its_seed(kind, he) -> None:
     ihc = np.full_like(he, 230)
     one, two = (kind.make(he, ihc, 0.46, np.random.default_rng(5)) for _ in range(2))

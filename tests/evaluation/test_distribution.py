@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from restain.evaluation.distribution import Distributions, fid, inception_score, kid
+from restain.statistics import json_ready
 
 
 class Given(nn.Module):
@@ -84,7 +85,7 @@ def gathered(n: int) -> dict[str, object]:
         found.add(str(index), real, {"model": 255 - real, "oracle_flat": np.full_like(real, 128)})
     result = found.findings()
     assert result is not None
-    json.dumps(result)
+    json.dumps(json_ready(result))
     return result
 
 
@@ -96,14 +97,14 @@ def test_figures_are_named_after_the_network_and_say_what_they_were_computed_on(
     methods = result["methods"]
     assert set(methods) == {"real", "model", "oracle_flat"}  # type: ignore[call-overload]
     figure = methods["model"]["fid"]  # type: ignore[index]
-    assert figure["n"] == 12
-    assert figure["low"] < figure["mean"] < figure["high"]
-    assert methods["oracle_flat"]["inception_score"]["mean"] == pytest.approx(1)  # type: ignore[index]
+    assert figure.n == 12
+    assert figure.low < figure.mean < figure.high
+    assert methods["oracle_flat"]["inception_score"].mean == pytest.approx(1)  # type: ignore[index]
 
 
 def test_few_images_have_no_interval_and_no_network_no_figure() -> None:
     few = gathered(3)["methods"]["model"]["kid"]  # type: ignore[index]
-    assert np.isnan(few["low"])
+    assert np.isnan(few.low)
     nothing = Distributions(None)
     nothing.add("a", np.zeros((8, 8, 3), np.uint8), {})
     assert nothing.findings() is None

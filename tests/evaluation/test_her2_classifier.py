@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 import restain.evaluation
 from restain.errors import RestainError
+from restain.evaluation.agreement import ReadingRow, agreement
 from restain.evaluation.her2_classifier import (
     DEFAULT,
     Her2Classifier,
     Her2ClassifierFacts,
-    ReadingRow,
-    agreement,
     her2_classifier_network,
     level_of_cells,
     level_probabilities,

@@ -12,10 +12,10 @@ import pytest
 import restain
 from restain.data import open_pairs
 from restain.evaluation import (
+    Evaluation,
     EvaluationSection,
-    EvaluationSummary,
     evaluate,
-    load_summary,
+    load_evaluation,
     render_report,
     write_page,
 )
@@ -49,7 +49,7 @@ class Named:
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSummary:
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for name in ("00000_<b>&#1_test_2+", "00001_test_0"):
@@ -58,10 +58,12 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSummary:
             coarse = rng.integers(60, 250, (6, 6, 3), dtype=np.uint8)
             write_png(root / stain / "test" / f"{name}.png", np.kron(coarse, np.ones((16, 16, 1), np.uint8)))
     out = tmp_path_factory.mktemp("out")
-    return evaluate(Named(), open_pairs(root), "test", out, mpp=1.0, command="restain evaluate --data 'a & b'")
+    return evaluate(
+        Named(), open_pairs(root), "test", out, mpp=1.0, features=None, command="restain evaluate --data 'a & b'"
+    )
 
 
-def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: EvaluationSummary) -> None:
+def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: Evaluation) -> None:
     text = summary.report.read_text(encoding="utf-8")
     assert f"{restain.NOTICE} — not a diagnosis" in text
     virtual = re.findall(r'<figure class="virtual">.*?</figure>', text, re.S)
@@ -69,7 +71,7 @@ def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: Evaluatio
     assert all(restain.NOTICE in figure for figure in virtual)
 
 
-def test_names_and_labels_are_escaped(summary: EvaluationSummary) -> None:
+def test_names_and_labels_are_escaped(summary: Evaluation) -> None:
     text = summary.report.read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
@@ -80,7 +82,7 @@ def test_names_and_labels_are_escaped(summary: EvaluationSummary) -> None:
 
 
 def test_every_picture_exists_beside_the_page_and_nothing_comes_from_elsewhere(
-    summary: EvaluationSummary,
+    summary: Evaluation,
 ) -> None:
     page = Page(summary.report.read_text(encoding="utf-8"))
     assert len(page.links) > 10
@@ -89,14 +91,14 @@ def test_every_picture_exists_beside_the_page_and_nothing_comes_from_elsewhere(
         assert (summary.out / unquote(link)).is_file(), link
 
 
-def test_the_report_says_in_words_what_beats_the_model(summary: EvaluationSummary) -> None:
+def test_the_report_says_in_words_what_beats_the_model(summary: Evaluation) -> None:
     text = Page(summary.report.read_text(encoding="utf-8")).text
     assert summary.metrics["comparison"]["psnr"]["oracle_flat"]["beats_model"]
     assert "beats this model here in PSNR (better on 2 of 2 images)" in text
     assert re.search(r"PSNR – beaten by .*flat colour \(oracle\): [\d.]+ against [\d.]+ dB, better on 2 of 2", text)
 
 
-def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSummary, tmp_path: Path) -> None:
+def test_a_model_that_nothing_beats_is_not_called_beaten(summary: Evaluation, tmp_path: Path) -> None:
     pairs = open_pairs(Path(summary.metrics["data"].split(" in ")[1].split(":")[0]))
     truth = iter([pair.load()[1] for pair in pairs.split("test")])
 
@@ -106,13 +108,15 @@ def test_a_model_that_nothing_beats_is_not_called_beaten(summary: EvaluationSumm
         def predict(self, he: np.ndarray) -> Prediction:
             return Prediction(np.clip(next(truth).astype(int) + 1, 0, 255).astype(np.uint8))
 
-    text = Page(evaluate(Perfect(), pairs, "test", tmp_path, mpp=1.0).report.read_text(encoding="utf-8")).text
+    text = Page(
+        evaluate(Perfect(), pairs, "test", tmp_path, mpp=1.0, features=None).report.read_text(encoding="utf-8")
+    ).text
     assert "PSNR – no baseline is better" in text
     assert "Here it does not beat this model in either." in text
     assert "The goal of 0.8 is reached" in text
 
 
-def test_the_win_table_follows_from_the_run(summary: EvaluationSummary) -> None:
+def test_the_win_table_follows_from_the_run(summary: Evaluation) -> None:
     text = Page(summary.report.read_text(encoding="utf-8")).text
     part = text.split("Which figures a flat colour or a blur can win")[1].split("What the words mean")[0]
     assert re.search(r"PSNR\s*wins flat colour \(oracle\): [\d.]+ against [\d.]+, better on 2 of 2", part)
@@ -123,17 +127,17 @@ def test_the_win_table_follows_from_the_run(summary: EvaluationSummary) -> None:
     assert shown.count("draws ") == verdicts.count("draws")
 
 
-def test_pages_of_other_commands_are_linked_where_they_are(summary: EvaluationSummary, tmp_path: Path) -> None:
-    assert "trust.html" not in summary.report.read_text(encoding="utf-8")
-    (summary.out / "trust.html").write_text("trust")
+def test_pages_of_other_commands_are_linked_where_they_are(summary: Evaluation, tmp_path: Path) -> None:
+    assert "uncertainty.html" not in summary.report.read_text(encoding="utf-8")
+    (summary.out / "uncertainty.html").write_text("uncertainty")
     try:
         page = Page(write_page(tmp_path / "a.html", "x", [EvaluationSection("", summary)]).read_text(encoding="utf-8"))
     finally:
-        (summary.out / "trust.html").unlink()
-    assert any(link.endswith("trust.html") for link in page.links)
+        (summary.out / "uncertainty.html").unlink()
+    assert any(link.endswith("uncertainty.html") for link in page.links)
 
 
-def test_an_evaluation_of_an_older_restain_can_still_be_shown(summary: EvaluationSummary, tmp_path: Path) -> None:
+def test_an_evaluation_of_an_older_restain_can_still_be_shown(summary: Evaluation, tmp_path: Path) -> None:
     """Those had fewer figures, no alignment and no win table."""
     old = json.loads(json.dumps(summary.metrics))
     for key in ("win_table", "reading", "distribution", "extractors"):
@@ -148,16 +152,16 @@ def test_an_evaluation_of_an_older_restain_can_still_be_shown(summary: Evaluatio
             del row[key]
     for key in ("positive_od", "weak_od", "wide_cell_um", "membrane_rays", "membrane_od", "align_largest_um"):
         del old["definitions"][key]
-    page = write_page(tmp_path / "old.html", "old", [EvaluationSection("", EvaluationSummary(summary.out, old))])
+    page = write_page(tmp_path / "old.html", "old", [EvaluationSection("", Evaluation(summary.out, old))])
     assert "PSNR" in page.read_text(encoding="utf-8")
 
 
-def test_a_stored_evaluation_gives_the_same_page(summary: EvaluationSummary) -> None:
+def test_a_stored_evaluation_gives_the_same_page(summary: Evaluation) -> None:
     written = summary.report.read_text(encoding="utf-8")
-    assert render_report(load_summary(summary.out)).read_text(encoding="utf-8") == written
+    assert render_report(load_evaluation(summary.out)).read_text(encoding="utf-8") == written
 
 
-def test_a_page_of_several_evaluations(summary: EvaluationSummary, tmp_path: Path) -> None:
+def test_a_page_of_several_evaluations(summary: Evaluation, tmp_path: Path) -> None:
     folder = tmp_path / "page"
     folder.mkdir()
     sections = [EvaluationSection("First part", summary, "A note."), EvaluationSection("Second <3", summary)]

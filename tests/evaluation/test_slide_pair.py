@@ -58,11 +58,11 @@ def test_the_same_slide_agrees_and_a_faded_one_is_too_weak_in_the_same_places(
     page = compare_slides(slides["faded"], slides["real"], tmp_path / "faded", **given)
     same, faded = figures(tmp_path / "same"), figures(tmp_path / "faded")
     assert same["fields"] == faded["fields"] >= 4
-    assert same["pooled"]["dab_r16_pooled"]["value"] > 0.999
+    assert same["pooled"]["dab_r16_pooled"]["mean"] > 0.999
     assert same["means"]["dab_mean_error"] < 0.001
-    assert faded["pooled"]["dab_r16_pooled"]["value"] > 0.9
+    assert faded["pooled"]["dab_r16_pooled"]["mean"] > 0.9
     assert faded["means"]["dab_mean_virtual"] < 0.8 * faded["means"]["dab_mean_real"]
-    assert faded["pooled"]["he_r16"]["value"] < faded["pooled"]["dab_r16_pooled"]["value"]
+    assert faded["pooled"]["he_r16"]["mean"] < faded["pooled"]["dab_r16_pooled"]["mean"]
     text = page.read_text()
     assert NOTICE in text
     assert len(re.findall("<rect ", text)) == 4 * faded["fields"]
@@ -78,7 +78,7 @@ def test_the_same_slide_agrees_and_a_faded_one_is_too_weak_in_the_same_places(
 @pytest.mark.slow
 def test_the_two_are_brought_into_register(slides: dict[str, Path], tmp_path: Path) -> None:
     compare_slides(slides["same"], slides["real"], tmp_path, side_um=160.0)
-    assert figures(tmp_path)["pooled"]["dab_r16_pooled"]["value"] > 0.97
+    assert figures(tmp_path)["pooled"]["dab_r16_pooled"]["mean"] > 0.97
     assert (tmp_path / "transform" / "transform.json").is_file()
 
 
@@ -109,7 +109,7 @@ def test_it_goes_on_with_the_next_field(
 
 
 def _scorer(*arguments: object) -> object:
-    from restain.evaluation.score import Scorer
+    from restain.evaluation.scoring import Scorer
 
     return Scorer(*arguments)
 

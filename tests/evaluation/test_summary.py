@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 from restain.errors import RestainError
-from restain.evaluation.catalogue import METRICS, SPLIT_METRICS
+from restain.evaluation.metrics import METRICS, SPLIT_METRICS
 from restain.evaluation.stain import Moments
-from restain.evaluation.summary import (
-    ImageRow,
-    choose_cases,
-    load_summary,
-    pooled_interval,
-    summarise,
-)
+from restain.evaluation.summary import ImageRow, choose_cases, load_evaluation, pooled_interval, summarise
 
 
 def row(name: str, method: str, moments: Moments | None = None, **values: float) -> ImageRow:
@@ -62,7 +56,7 @@ def test_summary_has_every_metric_and_those_of_the_split_for_every_method() -> N
 
 def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(RestainError, match=r"metrics\.json cannot be read"):
-        load_summary(tmp_path)
+        load_evaluation(tmp_path)
     (tmp_path / "metrics.json").write_text("no")
     with pytest.raises(RestainError, match="is not JSON"):
-        load_summary(tmp_path)
+        load_evaluation(tmp_path)

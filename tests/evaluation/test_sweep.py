@@ -14,6 +14,7 @@ from restain import NOTICE, RestainError
 from restain.bundle import Bundle, load_bundle, save_bundle
 from restain.data import open_pairs
 from restain.data.augment import vary_he
+from restain.evaluation.held_out import HeldOut
 from restain.evaluation.her2_classifier import Reading
 from restain.evaluation.sweep import FAMILIES, STRENGTH, normalisers, sweep
 from restain.her2 import Her2Level
@@ -111,12 +112,10 @@ def test_a_reading_that_follows_the_stain_is_found_out(bundle: Bundle, data: Pat
     he, _ = sorted(pairs.split("test"), key=lambda pair: pair.name)[0].load()
     classifier = ByMean(float(hematoxylin_density(he).mean()) * 1.1)
     told: list[tuple[int, int]] = []
+    held_out = HeldOut(ByHematoxylin(bundle), pairs.split("test"), 0.46, pairs.split("train"), classifier)
     result = sweep(
-        ByHematoxylin(bundle),
-        pairs.split("test"),
+        held_out,
         tmp_path,
-        training=pairs.split("train"),
-        classifier=classifier,
         images=1,
         command="restain evaluate --stain-sweep",
         progress=lambda done, total: told.append((done, total)),
@@ -147,12 +146,12 @@ def test_a_reading_that_follows_the_stain_is_found_out(bundle: Bundle, data: Pat
 
 
 @pytest.mark.usefixtures("few_values")
-def test_without_reader_training_or_pairs_it_says_so(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_without_classifier_training_or_pairs_it_says_so(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0).split("test")
-    result = sweep(ByHematoxylin(bundle), pairs, tmp_path, classifier_note="not shipped", images=1)
+    result = sweep(HeldOut(ByHematoxylin(bundle), pairs, 0.46, classifier_note="not shipped"), tmp_path, images=1)
     assert {row["method"] for row in result["rows"]} == {"model"}
     assert result["classifier"] == "absent: not shipped"
     assert result["normalisation"].startswith("absent")
     assert "not shipped" in (tmp_path / "sweep.html").read_text()
     with pytest.raises(RestainError, match="no pairs"):
-        sweep(ByHematoxylin(bundle), [], tmp_path)
+        sweep(HeldOut(ByHematoxylin(bundle), [], 0.46), tmp_path)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restain import RestainError, optics
-from restain.explain.attribution import Calls, baseline_of, integrated_gradients, occlusion, occlusion_calls
+from restain.explain.attribution import CallCounter, baseline_of, integrated_gradients, occlusion, occlusion_calls
 from restain.explain.targets import dab_map, disc_dab, disc_mask, label_gradient
 from restain.geometry import Point
 from restain.models.generator import Generator
@@ -32,19 +32,19 @@ def test_integrated_gradients_of_a_linear_target(he: np.ndarray) -> None:
     found = integrated_gradients(weighted(weights), he, start, steps=4)
     expected = (weights.permute(1, 2, 0).numpy() * (he - start) / 255).sum(-1)
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
-    assert found.accounted == pytest.approx(1, abs=1e-4)
+    assert found.completeness == pytest.approx(1, abs=1e-4)
 
 
 def test_integrated_gradients_add_up_for_a_curved_target(he: np.ndarray) -> None:
     found = integrated_gradients(lambda x: x.flatten(1).mean(1) ** 3, he, baseline_of(he, "glass", 0.5), steps=8)
-    assert found.accounted == pytest.approx(1, abs=1e-3)
+    assert found.completeness == pytest.approx(1, abs=1e-3)
 
 
 def test_occlusion_finds_the_one_place_that_counts(he: np.ndarray) -> None:
     he[8:16, 16:24] = 20
     counts = torch.zeros(3, 24, 32)
     counts[:, 8:16, 16:24] = -1
-    calls = Calls(occlusion_calls(he.shape, 8, 8))
+    calls = CallCounter(occlusion_calls(he.shape, 8, 8))
     seen = []
     calls.progress = lambda done, total: seen.append((done, total))
     start = np.full(he.shape, 255, np.float32)
@@ -112,5 +112,5 @@ def test_a_generators_integrated_gradients_add_up_with_the_label_feature() -> No
     he = np.random.default_rng(2).integers(60, 240, (32, 32, 3), dtype=np.uint8)
     target, start = disc_dab(network, disc_mask((32, 32), Point(16, 16), 1.0)), baseline_of(he, "glass", 1.0)
     with label_gradient(network):
-        assert integrated_gradients(target, he, start, steps=100, batch=50).accounted == pytest.approx(1, abs=0.05)
-    assert integrated_gradients(target, he, start, steps=100, batch=50).accounted != pytest.approx(1, abs=0.05)
+        assert integrated_gradients(target, he, start, steps=100, batch=50).completeness == pytest.approx(1, abs=0.05)
+    assert integrated_gradients(target, he, start, steps=100, batch=50).completeness != pytest.approx(1, abs=0.05)

@@ -1,4 +1,4 @@
-"""The two jobs from files to a page, with a tiny model."""
+"""Both reports from files to a page, with a tiny model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from PIL import Image
 from restain import NOTICE, RestainError
 from restain.bundle import save_bundle
 from restain.cli import app
-from restain.explain import attention_of_point, check_phantom, explain_image
-from restain.explain.attention import overall_attention
-from restain.explain.tissue import CLASSES, classes_found, classes_of, per_class, tumour_cells, tumour_cells_at
+from restain.explain.attention import attention_of_point, overall_attention
+from restain.explain.check import check_phantom, true_classes, tumour_cells, tumour_cells_at
+from restain.explain.classes import CLASSES, class_shares, find_classes
+from restain.explain.image import explain_image
 from restain.geometry import Point
 from restain.her2 import Her2Level
+from restain.images.nuclei import CellKind
 from restain.models.generator import Generator
-from restain.phantom import CellKind, Tissue, make_pair, write_phantom
+from restain.phantom import Tissue, make_pair, write_phantom
 from restain.phantom.architecture import STROMA
 from restain.phantom.pair import grow_pair_tissue
 from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
@@ -61,7 +63,7 @@ def he(phantom: Path) -> Path:
     return phantom / "HE" / "test" / "00001_test_3+.png"
 
 
-def whole_page(out: Path) -> str:
+def read_page(out: Path) -> str:
     page = (out / "explain.html").read_text(encoding="utf-8")
     assert NOTICE in page
     assert "<script" not in page
@@ -78,8 +80,8 @@ def test_an_image_is_explained(bundle: Path, he: Path, tmp_path: Path) -> None:
     found = explain_image(
         he, tmp_path, model=bundle, points=points, level=Her2Level.TWO, progress=lambda *at: steps.append(at)
     )
-    page = whole_page(tmp_path)
-    assert found.report == tmp_path / "explain.html"
+    page = read_page(tmp_path)
+    assert found.path == tmp_path / "explain.html"
     assert steps == sorted(steps)
     assert steps[-1][0] == steps[-1][1]
     result = json.loads((tmp_path / "explain.json").read_text())
@@ -92,18 +94,18 @@ def test_an_image_is_explained(bundle: Path, he: Path, tmp_path: Path) -> None:
         assert sum(c["area"] for c in part["classes"]) == pytest.approx(1)
     gradients = result["points"][0]["maps"][0]
     assert gradients["method"] == "integrated_gradients"
-    assert np.isfinite(gradients["accounted"])
+    assert np.isfinite(gradients["completeness"])
     assert "not truth" in page
     with Image.open(tmp_path / result["points"][0]["virtual"]) as picture:
         assert picture.info["notice"] == NOTICE
 
 
-def test_without_a_point_the_most_stained_place_is_taken_and_a_window_is_told(
+def test_without_a_point_the_most_stained_place_is_taken_and_a_window_is_reported(
     bundle: Path, he: Path, tmp_path: Path
 ) -> None:
     found = explain_image(he, tmp_path, model=bundle, window=48)
-    assert "No point was given" in whole_page(tmp_path)
-    assert any("only windows of it were looked at" in s for s in found.sentences)
+    assert "No point was given" in read_page(tmp_path)
+    assert any("only windows of it were explained" in s for s in found.sentences)
 
 
 def test_a_model_without_classifier_attention_or_stain_output(he: Path, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_model_without_classifier_attention_or_stain_output(he: Path, tmp_path
         explain_image(he, tmp_path / "out", model=plain, level=Her2Level.ONE)
     found = explain_image(he, tmp_path / "out", model=plain, points=[Point(30, 30)], window=48)
     assert "no level is explained" in found.sentences[0]
-    assert "The model has no attention" in whole_page(tmp_path / "out")
+    assert "The model has no attention" in read_page(tmp_path / "out")
 
 
 def test_points_are_in_the_sources_pixels(bundle: Path, he: Path, tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_an_image_of_a_few_pixels_is_refused(bundle: Path, tmp_path: Path) -> No
 def test_the_check_measures_every_map_and_repeats_itself(bundle: Path, phantom: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     found = check_phantom(phantom, tmp_path, model=bundle, progress=lambda *at: steps.append(at))
-    page = whole_page(tmp_path)
+    page = read_page(tmp_path)
     assert steps == sorted(steps)
     assert steps[-1] == (200, 200)
     result = json.loads((tmp_path / "explain.json").read_text())
@@ -159,7 +161,7 @@ def test_the_check_measures_every_map_and_repeats_itself(bundle: Path, phantom: 
 
 
 def test_what_cannot_be_checked_is_refused(bundle: Path, phantom: Path, tmp_path: Path) -> None:
-    with pytest.raises(RestainError, match="no split"):
+    with pytest.raises(RestainError, match="Unknown split"):
         check_phantom(phantom, tmp_path, model=bundle, split="fish")
     other = make_bundle(tmp_path / "other", mpp=1.2)
     with pytest.raises(RestainError, match=r"write a phantom with --mpp 1\.2"):
@@ -172,7 +174,7 @@ def test_what_cannot_be_checked_is_refused(bundle: Path, phantom: Path, tmp_path
         ([], "Give either an image"),
         (["a.png", "--data", "b"], "Give either an image"),
         (["a.png", "--point", "3;4"], "not a point"),
-        (["--data", "b", "--point", "3,4"], "belong to an image"),
+        (["--data", "b", "--point", "3,4"], "apply to an image"),
         (["a.png"], "does not exist"),
     ],
 )
@@ -188,8 +190,8 @@ def test_attention_sums_to_one_also_where_the_image_was_padded(bundle: Path) -> 
     maps = attention_of_point(load_bundle(bundle).generator, he, Point(49, 63))
     for found in maps:
         np.testing.assert_allclose(found.heads.sum(axis=(1, 2)), 1, rtol=1e-4)
-        figures = found.describe(Point(49, 63), 0.46)
-        assert 1 <= figures["attended"] <= figures["tokens"] * 1.0001
+        figures = found.figures(Point(49, 63), 0.46)
+        assert 1 <= figures.spread <= figures.tokens * 1.0001
     assert overall_attention(maps, (64, 50)).shape == (64, 50)
 
 
@@ -199,16 +201,16 @@ def tissue() -> Tissue:
 
 
 def test_classes_of_grown_tissue(tissue: Tissue) -> None:
-    classes = classes_of(tissue)
+    classes = true_classes(tissue)
     for kind, name in ((CellKind.TUMOUR, "tumour cells"), (CellKind.FIBROBLAST, "fibroblasts")):
         mine = np.isin(tissue.nucleus, np.flatnonzero(tissue.cells.kind == kind) + 1)
         assert mine.any()
         assert (classes[mine] == CLASSES.index(name)).mean() > 0.95
     assert ((classes == 0) == tumour_cells(tissue)).all()
-    shares = per_class(tumour_cells(tissue).astype(float), classes)
-    assert shares[0]["area"] == pytest.approx((classes == 0).mean())
-    assert shares[0]["share"] == pytest.approx(1)
-    assert shares[0]["against"] is None
+    shares = class_shares(tumour_cells(tissue).astype(float), classes)
+    assert shares[0].area == pytest.approx((classes == 0).mean())
+    assert shares[0].share == pytest.approx(1)
+    assert shares[0].against is None
 
 
 def test_the_cause_of_a_spot_is_the_cell_that_it_lies_in(tissue: Tissue) -> None:
@@ -220,6 +222,6 @@ def test_the_cause_of_a_spot_is_the_cell_that_it_lies_in(tissue: Tissue) -> None
 
 
 def test_classes_found_agree_with_truth_on_a_phantom(tissue: Tissue) -> None:
-    truth = classes_of(tissue) == 0
-    found = classes_found(make_pair(1, 2, Her2Level.TWO, size=256).he, 0.46) == 0
+    truth = true_classes(tissue) == 0
+    found = find_classes(make_pair(1, 2, Her2Level.TWO, size=256).he, 0.46) == 0
     assert (found & truth).sum() / (found | truth).sum() > 0.5

@@ -11,7 +11,7 @@ from restain.data import open_pairs
 from restain.errors import RestainError
 from restain.images import write_png
 from restain.ood.detector import OodDetector, fit_ood_detector, load_ood_detector, save_ood_detector
-from restain.ood.features import MOST_TILES, TILE, feature_names, image_features, tile_corners, tile_features
+from restain.ood.features import MOST_TILES, TILE, feature_names, tile_corners, tile_features
 from restain.optics import EOSIN, HEMATOXYLIN, mix, transmit
 from restain.recipe import AugmentRecipe
 
@@ -74,19 +74,18 @@ def test_new_images_of_the_kind_are_in_distribution_and_corrupted_ones_are_not(m
     assert sum(memory.judge(image).in_distribution for image in fresh) >= 10
     for image in fresh[:5]:
         smooth = gaussian_filter(image.astype(float), (3, 3, 0)).astype(np.uint8)
-        verdict = memory.judge(smooth)
-        assert not verdict.in_distribution
-        assert "sharpness" in verdict.reason
-        assert verdict.reason.endswith(".")
+        found = memory.judge(smooth)
+        assert not found.in_distribution
+        assert "sharpness" in found.reason
+        assert found.reason.endswith(".")
         assert not memory.judge(255 - image).in_distribution
         assert not memory.judge(np.full_like(image, 240)).in_distribution
 
 
 def test_the_score_is_measured_against_its_limit(memory: OodDetector) -> None:
     for image in (tissue(2000), gaussian_filter(tissue(2001), (2, 2, 0))):
-        verdict = memory.judge(image)
-        assert verdict.in_distribution == (verdict.score <= 1)
-        assert verdict.tiles.shape == (len(image_features(image)),)
+        found = memory.judge(image)
+        assert found.in_distribution == (found.score <= 1)
 
 
 def test_it_comes_back_from_its_file(memory: OodDetector, tmp_path: Path) -> None:

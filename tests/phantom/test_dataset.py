@@ -114,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_same_data_set(phantom: Path, tmp_path
         write_phantom(out, pairs=10, size=SIZE, seed=5, test_share=0.4, progress=stop_after_three)
     assert len(pixels(out)) == 9
     assert not json.loads((out / "phantom.json").read_text())["complete"]
-    # A pair that lost one of its images is not whole, and is made again.
+    # A pair that lost one of its images is incomplete, and is made again.
     (out / "IHC" / "train" / "00001_train_1+.png").unlink()
     seen: list[tuple[int, int]] = []
     summary = write_phantom(out, pairs=10, size=SIZE, seed=5, test_share=0.4, progress=lambda *n: seen.append(n))
@@ -192,7 +192,7 @@ def test_misaligned_data_set_records_its_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0 not a tiff", b"hello"])
-def test_what_is_no_truth_file_is_told(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_truth_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "00000_train_0.tif"
     path.write_bytes(content)
     with pytest.raises(RestainError, match=r"00000_train_0\.tif is not a truth file"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from restain.geometry import Size
 from restain.phantom.deform import Deformation, Distortion, Tear, Wave, draw_deformation
@@ -52,18 +55,19 @@ def test_forward_and_back(distortion: Distortion, seed: int) -> None:
 def test_back_and_forward_but_for_the_gap(distortion: Distortion, seed: int) -> None:
     deformation = draw_deformation(distortion, SIZE, MPP, np.random.default_rng(seed), OUTLINES)
     there = np.random.default_rng(seed).uniform((0, 0), deformation.target, (400, 2))
-    origin = deformation.inverse(there)
-    whole = ~np.isnan(origin[:, 0])
-    assert np.abs(deformation.forward(origin[whole]) - there[whole]).max() < 0.02
+    source = deformation.inverse(there)
+    known = ~np.isnan(source[:, 0])
+    assert np.abs(deformation.forward(source[known]) - there[known]).max() < 0.02
     if distortion.tear_um == 0:
-        assert whole.all()
+        assert known.all()
 
 
 @given(distortion=distortions, seed=st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_json_gives_the_same_deformation(distortion: Distortion, seed: int) -> None:
     deformation = draw_deformation(distortion, SIZE, MPP, np.random.default_rng(seed), OUTLINES)
-    assert Deformation.from_json(deformation.to_json()) == deformation
+    values = json.loads(json.dumps(asdict(deformation)))
+    assert TypeAdapter(Deformation).validate_python(values) == deformation
 
 
 @given(distortion=distortions, seed=st.integers(0, 10_000))
@@ -107,9 +111,8 @@ def test_mirror_scale_and_shift() -> None:
 
 
 @pytest.mark.parametrize("rms", [5.0, 20.0])
-def test_elastic_displacement_has_the_rms_asked_for(rms: float) -> None:
+def test_elastic_displacement_has_the_requested_rms(rms: float) -> None:
     deformation = draw_deformation(Distortion(0, False, 1, (0, 0), rms, 0, False), SIZE, MPP, np.random.default_rng(3))
-    assert deformation.elastic_rms_um == pytest.approx(rms)
     far = np.random.default_rng(0).uniform(-1e6, 1e6, (20_000, 2))
     moved = np.hypot(*(deformation.forward(far) - far).T) * MPP
     assert math.sqrt((moved**2).mean()) == pytest.approx(rms, rel=0.1)

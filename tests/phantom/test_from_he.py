@@ -11,8 +11,8 @@ from PIL import Image
 
 from restain.errors import RestainError
 from restain.her2 import Her2Level, asco_cap_level
-from restain.phantom import PhantomPair, make_pair, pair_from_picture, read_record, write_phantom
-from restain.phantom.from_he import FoundTissue, find_pictures, find_tissue
+from restain.phantom import PhantomPair, make_pair, pair_from_image, read_record, write_phantom
+from restain.phantom.from_he import FoundTissue, find_images, find_tissue
 from restain.slides import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -70,9 +70,9 @@ def test_found_scores_follow_the_level(found: list[tuple[PhantomPair, FoundTissu
 
 def test_a_picture_is_resampled_when_its_pixel_size_is_given() -> None:
     picture = make_pair(5, 0, Her2Level.TWO, size=300).he
-    pair = pair_from_picture(picture, "p", 0, 0, size=200, mpp=0.46, picture_mpp=0.40)
+    pair = pair_from_image(picture, "p", 0, 0, size=200, mpp=0.46, image_mpp=0.40)
     assert pair.he.shape == (200, 200, 3)
-    same = pair_from_picture(picture, "p", 0, 0, size=200, mpp=0.46, picture_mpp=0.46)
+    same = pair_from_image(picture, "p", 0, 0, size=200, mpp=0.46, image_mpp=0.46)
     x, y = same.record["corner_px"]
     np.testing.assert_array_equal(same.he, picture[y : y + 200, x : x + 200])
 
@@ -80,7 +80,7 @@ def test_a_picture_is_resampled_when_its_pixel_size_is_given() -> None:
 def test_a_picture_without_nuclei_gives_level_zero() -> None:
     pink = np.full((200, 200, 3), (225, 170, 200), np.uint8)
     pink[:40] = 240
-    pair = pair_from_picture(pink, "pink", 0, 0, size=200)
+    pair = pair_from_image(pink, "pink", 0, 0, size=200)
     assert pair.level == Her2Level.ZERO
     assert pair.dab.max() == 0
 
@@ -100,17 +100,17 @@ def test_what_is_no_picture_is_one_sentence(tmp_path: Path) -> None:
         read_image(tmp_path / "deep.tif")
 
 
-def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> None:
+def test_unusable_images_are_named(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(RestainError, match="does not exist"):
-        find_pictures([tmp_path / "nowhere"])
-    with pytest.raises(RestainError, match="holds no picture"):
-        find_pictures([tmp_path])
+        find_images([tmp_path / "nowhere"])
+    with pytest.raises(RestainError, match="holds no image"):
+        find_images([tmp_path])
     Image.fromarray(np.full((300, 300, 3), 243, np.uint8)).save(tmp_path / "glass.png")
     with pytest.raises(RestainError, match=r"glass\.png has no crop"):
         write_phantom(tmp_path / "o1", pairs=1, size=200, test_share=0, from_he=[tmp_path / "glass.png"])
     with pytest.raises(RestainError, match="smaller than"):
         write_phantom(tmp_path / "o2", pairs=1, size=400, test_share=0, from_he=[pictures])
-    with pytest.raises(RestainError, match="only H&E picture"):
+    with pytest.raises(RestainError, match="only H&E image"):
         write_phantom(tmp_path / "o3", pairs=4, size=200, test_share=0.5, from_he=[pictures / "a.png"])
     with pytest.raises(RestainError, match="Levels cannot be chosen"):
         write_phantom(tmp_path / "o4", pairs=2, size=200, levels=[Her2Level.ONE], from_he=[pictures])
@@ -119,8 +119,8 @@ def test_unusable_pictures_are_told_by_name(tmp_path: Path, pictures: Path) -> N
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared sample images are not beside the checkout")
 @pytest.mark.parametrize("name", ["bci_sample/HE/test", "mist_sample/valA", "slides/CMU-1-Small-Region.svs"])
 def test_real_he_gives_an_ihc(name: str) -> None:
-    path = find_pictures([SHARED / name])[0]
-    pair = pair_from_picture(read_image(path), path.name, 0, 0, size=400)
+    path = find_images([SHARED / name])[0]
+    pair = pair_from_image(read_image(path), path.name, 0, 0, size=400)
     assert len(pair.cells) > 50
     assert pair.dab.shape == (400, 400)
     assert np.isfinite(pair.dab).all()

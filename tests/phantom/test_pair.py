@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from restain import optics
 from restain.her2 import Her2Level, asco_cap_level
-from restain.phantom import CellKind, PhantomPair, make_pair, misalignment_field
+from restain.images.nuclei import CellKind
+from restain.phantom import PhantomPair, make_pair, misalignment_field
 from restain.phantom.cells import CELL_UM, NUCLEUS_UM
 from restain.phantom.render import Appearance
 
@@ -23,7 +24,7 @@ def pairs() -> dict[Her2Level, PhantomPair]:
     return {level: make_pair(1, int(level), level, size=288, noiseless=True) for level in Her2Level}
 
 
-def look(pair: PhantomPair, stain: str) -> Appearance:
+def appearance(pair: PhantomPair, stain: str) -> Appearance:
     return Appearance(**pair.record[stain])
 
 
@@ -72,7 +73,7 @@ def test_the_score_shows_in_size_and_crowding(pairs: dict[Her2Level, PhantomPair
 
 def test_deconvolution_of_the_noiseless_image_gives_the_true_dab(pairs: dict[Her2Level, PhantomPair]) -> None:
     for pair in pairs.values():
-        seen = look(pair, "ihc")
+        seen = appearance(pair, "ihc")
         od = optics.optical_density(pair.ihc, seen.white_field(pair.dab.shape))
         found = optics.unmix(od, seen.vectors)[..., 1]
         # Rounding to 8 bits is worth more where the image is dark: the bound grows with the density.
@@ -82,7 +83,7 @@ def test_deconvolution_of_the_noiseless_image_gives_the_true_dab(pairs: dict[Her
 
 def test_fixed_vectors_still_read_the_dab(pairs: dict[Her2Level, PhantomPair]) -> None:
     pair = pairs[Her2Level.THREE]
-    found = optics.dab_density(pair.ihc, look(pair, "ihc").white)
+    found = optics.dab_density(pair.ihc, appearance(pair, "ihc").white)
     assert np.corrcoef(found.ravel(), pair.dab.ravel())[0, 1] > 0.97
 
 
@@ -113,7 +114,7 @@ def test_noise_is_all_that_noiseless_leaves_out() -> None:
 
 @given(rms=st.floats(0.5, 40), index=st.integers(0, 1000), side=st.integers(40, 120))
 @settings(max_examples=25, deadline=None)
-def test_field_has_the_rms_asked_for_and_is_smooth(rms: float, index: int, side: int) -> None:
+def test_field_has_the_requested_rms_and_is_smooth(rms: float, index: int, side: int) -> None:
     field = misalignment_field((side, side + 7), mpp=MPP, rms_um=rms, seed=3, index=index)
     assert field.shape == (2, side, side + 7)
     assert np.sqrt((field**2).sum(axis=0).mean()) * MPP == pytest.approx(rms, rel=1e-3)

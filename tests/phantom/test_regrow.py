@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from restain import RestainError
-from restain.phantom import CellKind, regrow, write_phantom
+from restain.images.nuclei import CellKind
+from restain.phantom import regrow, write_phantom
 
 NAMES = ("00000_train_0", "00001_train_1+", "00000_test_0")
 
@@ -51,7 +52,7 @@ def test_what_cannot_be_grown_again_is_refused(phantom: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"), [("seed", 4, "lists other cells"), ("from_he", [{"name": "a.png"}], "real H&E pictures")]
+    ("key", "value", "words"), [("seed", 4, "lists other cells"), ("from_he", [{"name": "a.png"}], "real H&E images")]
 )
 def test_another_seed_or_real_pictures_are_noticed(
     phantom: Path, tmp_path: Path, key: str, value: object, words: str

@@ -28,8 +28,8 @@ from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.optics import hematoxylin_density, optical_density, unmix
 from restain.phantom import Deformation, Distortion, SlideTruth, read_slide_truth, slide, write_phantom_slide
-from restain.phantom.slide_paint import Painter
-from restain.phantom.slide_texture import _cheapest_path
+from restain.phantom.quilting import _cheapest_path
+from restain.phantom.slide_tiles import TileRenderer
 from restain.slides import (
     open_slide,
     rasterize,
@@ -94,40 +94,40 @@ def test_killed_and_called_again_gives_the_same_files(step: int, small: SlideTru
     assert digests(tmp_path / "pair") == digests(small.folder)
 
 
-def test_what_is_finished_is_kept_and_more_can_be_asked_for(tmp_path: Path) -> None:
+def test_what_is_finished_is_kept_and_more_can_be_requested(tmp_path: Path) -> None:
     out = tmp_path / "pair"
-    ask = functools.partial(write, out, size=SMALL, mixture=ALONE, deformation=None)
-    first = ask(ihc=False)
+    make = functools.partial(write, out, size=SMALL, mixture=ALONE, deformation=None)
+    first = make(ihc=False)
     stamp = (out / "he.ome.tiff").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
-    again = ask(ihc=False, progress=lambda done, total: told.append((done, total)))
-    assert told == []
+    calls: list[tuple[int, int]] = []
+    again = make(ihc=False, progress=lambda done, total: calls.append((done, total)))
+    assert calls == []
     assert again.files == first.files == {"he": "he.ome.tiff"}
-    more = ask(progress=lambda done, total: told.append((done, total)))
+    more = make(progress=lambda done, total: calls.append((done, total)))
     assert more.files == {"he": "he.ome.tiff", "ihc": "ihc.ome.tiff"}
     assert (out / "he.ome.tiff").stat().st_mtime_ns == stamp
-    assert told[-1][0] == told[-1][1]
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1][0] == calls[-1][1]
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     with pytest.raises(RestainError, match="other parameters"):
-        ask(seed=5)
+        make(seed=5)
 
 
 def test_another_seed_gives_other_islands(pair: SlideTruth) -> None:
-    other = slide._Job(SIZE, MPP, 5, MIXTURE, None, None, 0.35).plan
-    assert not np.array_equal(other.islands[0].outline[:10], pair.islands[0].outline[:10])
+    other = slide.SlidePair(SIZE, MPP, 5, MIXTURE, None, None, 0.35).plan
+    assert not np.array_equal(other.islands[0].outline[:10], pair.plan.islands[0].outline[:10])
 
 
 def test_the_slides_say_that_they_are_synthetic_and_how_large(pair: SlideTruth) -> None:
-    for name, size in (("he", SIZE), ("ihc", pair.deformation.target_size), ("ihc-registered", SIZE)):
+    for name, size in (("he", SIZE), ("ihc", pair.plan.deformation.target_size), ("ihc-registered", SIZE)):
         path = pair.folder / pair.files[name]
         notice = read_metadata(path)["notice"]
         assert "synthetic" in notice
         assert "never real" in notice
-        with open_slide(path) as opened:
-            assert opened.size == size
-            assert opened.mpp == pytest.approx(MPP)
-            assert not opened.faults
-            assert len(opened.levels) > 1
+        with open_slide(path) as slide_file:
+            assert slide_file.size == size
+            assert slide_file.mpp == pytest.approx(MPP)
+            assert not slide_file.faults
+            assert len(slide_file.levels) > 1
 
 
 def test_openslide_and_tifffile_see_the_same_levels(pair: SlideTruth) -> None:
@@ -143,27 +143,27 @@ def test_openslide_and_tifffile_see_the_same_levels(pair: SlideTruth) -> None:
 
 def test_the_truth_reads_back(pair: SlideTruth) -> None:
     again = read_slide_truth(pair.folder)
-    assert again.deformation == pair.deformation
+    assert again.plan.deformation == pair.plan.deformation
     assert again.parameters["seed"] == 4
-    assert again.level_shares == pair.level_shares
-    for a, b in zip(again.islands, pair.islands, strict=True):
+    assert again.plan.level_shares == pair.plan.level_shares
+    for a, b in zip(again.plan.islands, pair.plan.islands, strict=True):
         np.testing.assert_array_equal(a.outline, b.outline)
         assert a.level == b.level
     outlines = read_geojson(pair.folder / "truth.geojson")
-    assert [p.area * MPP**2 / 1e6 for p in outlines] == pytest.approx([i.area_mm2 for i in pair.islands])
+    assert [p.area * MPP**2 / 1e6 for p in outlines] == pytest.approx([i.area_mm2 for i in pair.plan.islands])
 
 
-def test_area_shares_are_those_asked_for(pair: SlideTruth) -> None:
-    assert pair.level_shares == pytest.approx(MIXTURE, abs=0.002)
+def test_area_shares_are_those_requested(pair: SlideTruth) -> None:
+    assert pair.plan.level_shares == pytest.approx(MIXTURE, abs=0.002)
     assert pair.plan.tissue_share == pytest.approx(0.35, abs=0.02)
-    assert sum(pair.tumour_area_shares.values()) == pytest.approx(1)
+    assert sum(pair.plan.tumour_area_shares.values()) == pytest.approx(1)
 
 
 def test_tissue_is_found_where_the_truth_has_it(pair: SlideTruth) -> None:
-    with open_slide(pair.folder / pair.files["he"]) as opened:
-        found = tissue_mask(opened, 4.0)
+    with open_slide(pair.folder / pair.files["he"]) as slide_file:
+        found = tissue_mask(slide_file, 4.0)
     size = Size(found.mask.shape[1], found.mask.shape[0])
-    true = rasterize([Polygon(i.outline) for i in pair.islands], size, found.mpp / MPP)
+    true = rasterize([Polygon(i.outline) for i in pair.plan.islands], size, found.mpp / MPP)
     inked = rasterize([Polygon(mark.outline) for mark in pair.plan.pens], size, found.mpp / MPP)
     plain = ~ndimage.binary_dilation(inked, iterations=12)
     both, either = (found.mask & true & plain).sum(), ((found.mask | true) & plain).sum()
@@ -192,22 +192,22 @@ def test_the_true_deformation_brings_both_slides_together(pair: SlideTruth) -> N
     plan = pair.plan
     zero = next(i for i in plan.islands if i.level == Her2Level.ZERO)
     keep = rasterize([Polygon(zero.outline)], SIZE, 1.0)
-    spoiled = [*(m.outline for m in plan.pens), *(f.outline for f in (*plan.folds_he, *plan.folds_ihc))]
+    marked = [*(m.outline for m in plan.pens), *(f.outline for f in (*plan.folds_he, *plan.folds_ihc))]
     assert plan.deformation.missing is not None
-    spoiled.append(np.array(plan.deformation.missing))
-    keep &= ~rasterize([Polygon(ring) for ring in spoiled], SIZE, 1.0)
+    marked.append(np.array(plan.deformation.missing))
+    keep &= ~rasterize([Polygon(ring) for ring in marked], SIZE, 1.0)
     rows, columns = np.nonzero(ndimage.binary_erosion(keep, iterations=8))
     at = np.stack([columns, rows], axis=1) + 0.5
 
     def correlation(where: np.ndarray) -> float:
         return float(np.corrcoef(he[rows, columns], ndimage.map_coordinates(ihc, where, order=1))[0, 1])
 
-    exact = correlation(mapped(pair.deformation, at))
+    exact = correlation(mapped(pair.plan.deformation, at))
     assert exact > 0.75
     # The same turn and shift without the smooth part, and a few µm beside the truth, are worse than the truth.
-    assert correlation(mapped(replace(pair.deformation, waves=()), at)) < exact - 0.4
+    assert correlation(mapped(replace(pair.plan.deformation, waves=()), at)) < exact - 0.4
     for shift in ((3, 0), (0, 3), (-3, -3)):
-        assert correlation(mapped(pair.deformation, at + np.array(shift) / MPP)) < exact - 0.2
+        assert correlation(mapped(pair.plan.deformation, at + np.array(shift) / MPP)) < exact - 0.2
 
 
 def test_a_turned_and_mirrored_slide_is_the_registered_one_moved(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_a_turned_and_mirrored_slide_is_the_registered_one_moved(tmp_path: Path)
     still, moved = (
         ndimage.gaussian_filter(pixels(turned, n)[..., 1].astype(float), 1) for n in ("ihc-registered", "ihc")
     )
-    rows, columns = np.nonzero(rasterize([Polygon(turned.islands[0].outline)], SMALL, 1.0))
-    where = mapped(turned.deformation, np.stack([columns, rows], axis=1) + 0.5)
+    rows, columns = np.nonzero(rasterize([Polygon(turned.plan.islands[0].outline)], SMALL, 1.0))
+    where = mapped(turned.plan.deformation, np.stack([columns, rows], axis=1) + 0.5)
     found = ndimage.map_coordinates(moved, where, order=1, mode="nearest")
     assert np.corrcoef(found, still[rows, columns])[0, 1] > 0.97
 
@@ -225,7 +225,7 @@ def test_a_turned_and_mirrored_slide_is_the_registered_one_moved(tmp_path: Path)
 def test_missing_piece_and_gap_are_glass(pair: SlideTruth) -> None:
     image = pixels(pair, "ihc").astype(int)
     white = np.round(pair.appearance["ihc"]["white"])
-    deformation = pair.deformation
+    deformation = pair.plan.deformation
     tear, missing = deformation.tear, deformation.missing
     assert tear is not None
     assert missing is not None
@@ -240,25 +240,25 @@ def test_missing_piece_and_gap_are_glass(pair: SlideTruth) -> None:
 
 @pytest.mark.parametrize("level", list(Her2Level))
 def test_an_island_reads_as_its_level(level: Her2Level) -> None:
-    job = slide._Job(SIZE, MPP, 6, {level: 1.0}, None, 1, 0.45)
-    painter = Painter(job.plan, job.grow(slide._Steps(1, None)), *job.looks, 256)
+    job = slide.SlidePair(SIZE, MPP, 6, {level: 1.0}, None, 1, 0.45)
+    renderer = TileRenderer(job.plan, job.grow(slide._Steps(1, None)), *job.appearances, 256)
     x, y = job.plan.islands[0].outline.mean(axis=0)
     column, row = int(x / 256 - 0.5), int(y / 256 - 0.5)
-    look = job.looks[1]
+    appearance = job.appearances[1]
     image, true = (
         np.concatenate([np.concatenate([make(r, c) for c in (column, column + 1)], 1) for r in (row, row + 1)])
-        for make in (painter.registered, lambda r, c: painter._cut(r, c)[..., 1])
+        for make in (lambda r, c: renderer.tile("ihc-registered", r, c), lambda r, c: renderer._cut(r, c)[..., 1])
     )
-    white = np.array(look.white)
+    white = np.array(appearance.white)
     hematoxylin = ihc_hematoxylin(image, white)
-    seen = np.maximum(unmix(optical_density(image, white), look.vectors)[..., 1], 0)
+    seen = np.maximum(unmix(optical_density(image, white), appearance.vectors)[..., 1], 0)
     assert rule_level(true, hematoxylin, MPP) == level
     assert rule_level(seen, hematoxylin, MPP) == level
 
 
 def test_dab_truth_is_that_of_the_registered_slide(pair: SlideTruth) -> None:
-    look = pair.appearance["ihc"]
-    found = unmix(optical_density(pixels(pair, "ihc-registered"), look["white"]), look["vectors"])[..., 1]
+    appearance = pair.appearance["ihc"]
+    found = unmix(optical_density(pixels(pair, "ihc-registered"), appearance["white"]), appearance["vectors"])[..., 1]
     coarse = found[:1200, :1500].reshape(300, 4, 375, 4).mean(axis=(1, 3))
     true = pixels(pair, "dab") * 1e-4
     assert true.shape == (300, 375)
@@ -267,16 +267,16 @@ def test_dab_truth_is_that_of_the_registered_slide(pair: SlideTruth) -> None:
 
 
 def test_tile_borders_do_not_show() -> None:
-    """Across the borders of tiles the tissue changes as much as elsewhere, and much less than between strange tiles."""
-    job = slide._Job(SIZE, MPP, 4, MIXTURE, None, None, 0.35)
-    quilt = Painter(job.plan, job.grow(slide._Steps(1, None)), *job.looks, 256)._quilt
+    """Across the borders of tiles the tissue changes as much as elsewhere, and much less than between unrelated tiles."""
+    job = slide.SlidePair(SIZE, MPP, 4, MIXTURE, None, None, 0.35)
+    quilt = TileRenderer(job.plan, job.grow(slide._Steps(1, None)), *job.appearances, 256)._quilt
     tiles = [[quilt.tile(1, row, column)[:3].astype(float) for column in range(3)] for row in range(3)]
     joined = np.concatenate([np.concatenate(line, axis=2) for line in tiles], axis=1)
     for axis in (1, 2):
         steps = np.abs(np.diff(joined, axis=axis)).mean(axis=(0, 3 - axis))
         assert steps[[255, 511]].mean() < steps.mean() + 3 * steps.std()
-        strange = np.abs(tiles[0][0].take(-1, axis) - tiles[2][1].take(0, axis)).mean()
-        assert steps[[255, 511]].mean() < 0.5 * strange
+        unrelated = np.abs(tiles[0][0].take(-1, axis) - tiles[2][1].take(0, axis)).mean()
+        assert steps[[255, 511]].mean() < 0.5 * unrelated
 
 
 @given(seed=st.integers(0, 10_000), pinned=st.booleans())
@@ -298,17 +298,17 @@ def test_the_joint_is_the_cheapest_path(seed: int, pinned: bool) -> None:
 
 
 def test_memory_does_not_grow_with_the_slide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("restain.phantom.slide_texture._CACHED", 3)
-    monkeypatch.setattr("restain.phantom.slide_paint._SECTIONS", 3)
+    monkeypatch.setattr("restain.phantom.quilting._CACHED", 3)
+    monkeypatch.setattr("restain.phantom.slide_tiles._SECTIONS", 3)
 
     def peak(size: Size) -> int:
-        job = slide._Job(size, MPP, 4, {Her2Level.THREE: 1.0}, None, 2, 0.3)
-        textures = slide._Job(SIZE, MPP, 4, MIXTURE, None, None, 0.35).grow(slide._Steps(1, None))
+        job = slide.SlidePair(size, MPP, 4, {Her2Level.THREE: 1.0}, None, 2, 0.3)
+        textures = slide.SlidePair(SIZE, MPP, 4, MIXTURE, None, None, 0.35).grow(slide._Steps(1, None))
         tracemalloc.start()
         try:
-            painter = Painter(job.plan, textures, *job.looks, 256)
+            renderer = TileRenderer(job.plan, textures, *job.appearances, 256)
             for row, column in slide._order((-(-size.height // 256), -(-size.width // 256))):
-                painter.he(row, column)
+                renderer.tile("he", row, column)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -324,13 +324,12 @@ def test_the_order_visits_every_tile_once() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mpp": 5.0}, "micrometres per pixel"),
+        ({"mpp": 5.0}, "mpp must lie"),
         ({"size": Size(100, 100)}, "too small"),
         ({"mixture": {Her2Level.ZERO: 0.0}}, "mixture"),
         ({"tissue_share": 0.95}, "share of tissue"),
         ({"islands": 1}, "as many islands"),
         ({"seed": -1}, "seed"),
-        ({"deformation": Deformation.identity(Size(10, 10), MPP)}, "10x10"),
         ({"deformation": Distortion(elastic_um=500)}, "fold"),
     ],
 )
@@ -369,11 +368,11 @@ def test_command(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "never real" in result.stdout
     truth = read_slide_truth(out)
-    assert truth.size == Size(1200, 1000)
+    assert truth.plan.size == Size(1200, 1000)
     assert set(truth.files) == {"he"}
-    assert truth.deformation.rotation_deg == 30
-    with open_slide(out / "he.ome.tiff") as opened:
-        assert opened.read(Region(Point(0, 0), Size(10, 10)), 0.5).shape == (10, 10, 3)
+    assert truth.plan.deformation.rotation_deg == 30
+    with open_slide(out / "he.ome.tiff") as slide_file:
+        assert slide_file.read(Region(Point(0, 0), Size(10, 10)), 0.5).shape == (10, 10, 3)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def write_study(folder: Path, cases: int = 4, **given: Any) -> Path:
     study = {
         "title": "Trial",
         "images": images,
-        "questions": ["her2", "origin", "quality", {"kind": "text", "name": "remarks"}],
+        "questions": ["her2", "modality", "quality", {"kind": "text", "name": "remarks"}],
         "readers": ["anna", "bo"],
         "seed": 5,
     } | given

@@ -22,7 +22,7 @@ def test_a_study_is_read_from_yaml_with_its_images_beside_it(study_file):
     assert study.repeats == (study.images[3].path,)
     assert study.levels == {"P0": Her2Level.ZERO, "P1": Her2Level.ONE}
     assert study.images[1].modality is Modality.VIRTUAL
-    assert [question.name for question in study.questions] == ["her2", "origin", "quality", "remarks"]
+    assert [question.name for question in study.questions] == ["her2", "modality", "quality", "remarks"]
     assert study.named(Kind.TEXT) == "remarks"
 
 
@@ -32,7 +32,7 @@ def test_an_image_of_several_in_a_file_is_named_by_its_number(study_file):
     path.write_text(text.replace("virtual-0.png", "virtual-0.png#1"))
     assert [image.path.name for image in read_definition(path).images] == ["chemical-0.png", "virtual-0.png#1"]
     path.write_text(text.replace("virtual-0.png", "none.png#1"))
-    with pytest.raises(RestainError, match=r"none\.png#1 is not there"):
+    with pytest.raises(RestainError, match=r"none\.png#1 does not exist"):
         read_definition(path)
 
 
@@ -53,14 +53,14 @@ def test_numbers_are_names_and_levels_too():
         ({"title": None}, "title"),
         ({"readers": []}, "readers"),
         ({"readers": ["anna", "Anna"]}, "reader 'anna' is given 2 times"),
-        ({"readers": ["truth"]}, "iMRMC keeps it"),
-        ({"readers": ["-1"]}, "'-1' is no name"),
-        ({"readers": ["a,b"]}, "'a,b' is no name"),
-        ({"readers": ["<script>"]}, "is no name"),
+        ({"readers": ["truth"]}, "iMRMC reserves it"),
+        ({"readers": ["-1"]}, "'-1' is not a valid name"),
+        ({"readers": ["a,b"]}, "'a,b' is not a valid name"),
+        ({"readers": ["<script>"]}, "is not a valid name"),
         ({"questions": ["her3"]}, "questions"),
         ({"questions": ["her2", "her2"]}, "'her2' is given 2 times"),
         ({"questions": ["her2", {"kind": "her2", "name": "again"}]}, "kind of question 'her2'"),
-        ({"questions": ["text"]}, "other than text"),
+        ({"questions": ["text"]}, "of another kind than text"),
         ({"images": [IMAGE, IMAGE | {"path": "b.png"}]}, "case 'P1' has two chemical images"),
         ({"images": [IMAGE, IMAGE | {"modality": "virtual"}]}, "path 'a.png' is given 2 times"),
         (
@@ -69,7 +69,7 @@ def test_numbers_are_names_and_levels_too():
         ),
         ({"images": [IMAGE | {"level": "4+"}]}, "'4+' is not a HER2 level"),
         ({"images": [IMAGE | {"modality": "painted"}]}, "images.0.modality"),
-        ({"repeats": ["c.png"]}, "'c.png' is none of the images"),
+        ({"repeats": ["c.png"]}, "'c.png' is not one of the images"),
         ({"repeats": 1.5}, "repeats"),
         ({"margin": 0}, "margin"),
         ({"washout_days": -1}, "washout_days"),
@@ -97,7 +97,7 @@ def test_files_that_are_no_study_are_told(tmp_path, study_file):
         read_definition(tmp_path / "none.yaml")
     whole = study_file()
     (whole.parent / "virtual-2.png").unlink()
-    with pytest.raises(RestainError, match=r"image virtual-2.png is not there\."):
+    with pytest.raises(RestainError, match=r"image virtual-2.png does not exist\."):
         read_definition(whole)
 
 

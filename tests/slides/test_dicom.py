@@ -21,7 +21,7 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.slides import TileStore, dicom, open_slide, read_metadata
 from restain.slides.dicom import write_dicom
-from restain.slides.writer import level_sizes
+from restain.slides.pyramid import level_sizes
 
 MPP = 0.4967
 SIZE = Size(2051, 1310)

@@ -10,8 +10,7 @@ from restain.cohort import read_table as read_cohort
 from restain.dataset_builder import read_table as read_pairs
 from restain.errors import RestainError
 from restain.slides import open_slide
-from restain.slides.companions import check_companions
-from restain.slides.find import is_slide_folder, is_there, split_number, stem_of
+from restain.slides.find import check_companions, is_slide_folder, is_there, split_number, stem_of
 from restain.stain import Source, find_sources, slide_name
 
 DICOM = b"\0" * 128 + b"DICM"

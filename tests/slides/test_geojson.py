@@ -51,9 +51,8 @@ def test_an_outline_lies_where_the_pixels_are() -> None:
     mask[10:20, 5:35] = True
     mask[12:15, 10:20] = False
     (polygon,) = to_polygons(mask, 8.0, 0.5)
-    assert polygon.exterior.min(axis=0).tolist() == [5 * 16, 10 * 16]
-    assert polygon.exterior.max(axis=0).tolist() == [35 * 16, 20 * 16]
-    assert len(polygon.holes) == 1
+    assert polygon.bounds == (5 * 16, 10 * 16, 35 * 16, 20 * 16)
+    assert len(polygon.interiors) == 1
     # Of every corner a triangle with sides of half a pixel is cut off; the hole's cuts give back what the outline's take.
     assert polygon.area == pytest.approx(mask.sum() * 16**2)
 
@@ -62,7 +61,7 @@ def test_an_island_in_a_hole_is_a_polygon_of_its_own() -> None:
     mask = np.ones((9, 9), bool)
     mask[2:7, 2:7] = False
     mask[4, 4] = True
-    assert [len(polygon.holes) for polygon in to_polygons(mask, 1.0, 1.0)] == [1, 0]
+    assert [len(polygon.interiors) for polygon in to_polygons(mask, 1.0, 1.0)] == [1, 0]
 
 
 def test_polygons_may_overlap_and_leave_the_picture() -> None:
@@ -120,8 +119,17 @@ def test_reads_every_form(tmp_path: Path, content: Any, holes: list[int]) -> Non
     path = tmp_path / "a.geojson"
     path.write_text(json.dumps(content))
     polygons = read_geojson(path)
-    assert [len(polygon.holes) for polygon in polygons] == holes
-    assert all(len(ring) == 4 for polygon in polygons for ring in polygon.rings)
+    assert [len(polygon.interiors) for polygon in polygons] == holes
+    assert all(len(ring.coords) == 5 for one in polygons for ring in (one.exterior, *one.interiors))
+
+
+def test_an_outline_that_crosses_itself_is_split(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    bow = [[0.0, 0.0], [8.0, 8.0], [8.0, 0.0], [0.0, 8.0], [0.0, 0.0]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [bow]}))
+    found = read_geojson(path)
+    assert [polygon.area for polygon in found] == [16.0, 16.0]
+    assert all(polygon.is_valid for polygon in found)
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_of_several_images_one_has_to_be_chosen(tmp_path: Path, write, name: str
     for number, page in enumerate(pages):
         assert np.array_equal(read_image(f"{path}#{number}"), page)
         with open_slide(path, image=number) as slide:
-            assert np.array_equal(slide.whole(), page)
+            assert np.array_equal(slide.read_all(), page)
         assert np.array_equal(whole(f"{path}#{number}"), page)
     assert run("tissue", f"{path}#1", "-o", tmp_path / "out").exit_code == 0
     assert run("info", f"{path}#1").exit_code == 0

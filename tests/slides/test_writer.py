@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from restain import NOTICE
 from restain.errors import RestainError
 from restain.geometry import Size
+from restain.slides.metadata import read_metadata
+from restain.slides.pyramid import halve, level_sizes
 from restain.slides.store import TileStore
-from restain.slides.writer import halve, level_sizes, read_metadata, write_ome_tiff
+from restain.slides.writer import write_ome_tiff
 
 MPP = 0.4967
 

@@ -53,8 +53,8 @@ def test_a_region_of_interest_is_in_px_of_level_0() -> None:
 
 def test_outlines_may_be_many_and_have_holes() -> None:
     ring = rectangle(Region(Point(0, 0), Size(400, 400))).exterior
-    hole = rectangle(Region(Point(100, 100), Size(200, 200))).exterior[::-1]
-    area = Area(mask(), 0.5, 0.5, [Polygon(ring, (hole,)), rectangle(Region(Point(600, 0), Size(10, 10)))])
+    hole = rectangle(Region(Point(100, 100), Size(200, 200))).exterior
+    area = Area(mask(), 0.5, 0.5, [Polygon(ring, [hole]), rectangle(Region(Point(600, 0), Size(10, 10)))])
     inside = area.inside(Region(Point(0, 0), Size(700, 500)))
     assert inside is not None
     assert inside.sum() == 400**2 - 200**2 + 100

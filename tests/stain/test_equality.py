@@ -16,7 +16,7 @@ from restain.bundle import Bundle
 from restain.images import read_density
 from restain.slides import open_slide, read_image
 from restain.stain import Source, StainOptions, load
-from restain.stain.cluster import _Bundle, _stain
+from restain.stain.cluster import BundleReference, _stain
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "300"}
 
@@ -53,8 +53,8 @@ def browser(source: Path, out: Path, bundle: Bundle) -> None:
 
 def ray_task(source: Path, out: Path, bundle: Bundle) -> None:
     out.mkdir()
-    given = _Bundle(bundle.path, bundle.card.hash)
-    outcome, _ = _stain(Source(source), out, given, StainOptions(mpp=0.5, dab=True))
+    reference = BundleReference(bundle.path, bundle.card.hash)
+    outcome, _ = _stain(Source(source), out, reference, StainOptions(mpp=0.5, dab=True))
     assert outcome.outcome == "stained"
 
 
@@ -68,9 +68,9 @@ def png(picture: np.ndarray, tmp_path: Path) -> Path:
 def test_a_picture_has_the_same_pixels_whoever_stains_it(png: Path, bundle: Bundle, tmp_path: Path) -> None:
     result = load(bundle.path).stain(png, mpp=0.5)
     assert result.rgb.shape == (700, 900, 3)
-    for face in (command_line, ray_task):
-        out = tmp_path / face.__name__
-        face(png, out, bundle)
+    for way in (command_line, ray_task):
+        out = tmp_path / way.__name__
+        way(png, out, bundle)
         np.testing.assert_array_equal(read_image(out / "he.png"), result.rgb)
         np.testing.assert_allclose(read_density(out / "he.dab.tif"), result.dab, atol=0.51e-4)
     browser(png, tmp_path / "browser", bundle)
@@ -85,9 +85,9 @@ def test_a_slide_has_the_same_pixels_whoever_stains_it(slide: Path, bundle: Bund
     model = load(bundle.path)
     here = model.stain_slide(slide, tmp_path / "python", mpp=0.5, dab=True, progress=False)
     expected = tifffile.imread(here.path, key=0)
-    for face in (command_line, browser, ray_task):
-        out = tmp_path / face.__name__
-        face(slide, out, bundle)
+    for way in (command_line, browser, ray_task):
+        out = tmp_path / way.__name__
+        way(slide, out, bundle)
         np.testing.assert_array_equal(tifffile.imread(out / here.path.name, key=0), expected)
         np.testing.assert_array_equal(tifffile.imread(out / here.dab.name, key=0), tifffile.imread(here.dab, key=0))
     in_memory = model.stain(slide).rgb.astype(int)

@@ -4,11 +4,11 @@ import doctest
 
 import pytest
 
-from restain.stain import given, model, options, provenance, result
+from restain.stain import inputs, model, options, provenance, result
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("module", [given, model, options, provenance, result], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [inputs, model, options, provenance, result], ids=lambda module: module.__name__)
 def test_the_examples_are_true(module) -> None:
     found = doctest.testmod(module)
     assert found.attempted

@@ -19,7 +19,7 @@ from restain.images import read_density, read_text
 from restain.optics import optical_density
 from restain.slides import open_slide, read_image
 from restain.stain import Model, Provenance, StainOptions, expand, load, stain_slide
-from restain.stain.given import as_rgb
+from restain.stain.inputs import as_rgb
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +168,12 @@ def test_the_source_is_never_overwritten(model: Model, source: Path) -> None:
         ({"white": (0, 10, 300)}, "intensities"),
         ({"white": (10, 10)}, "intensities"),
         ({"engine": "abacus"}, "Unknown engine 'abacus'"),
-        ({"format": "bmp"}, "bmp is no format"),
+        ({"format": "bmp"}, "Unknown format 'bmp'"),
         ({"quality": 0}, "quality"),
-        ({"tile": 512}, "tile is no option"),
+        ({"tile": 512}, "Unknown option 'tile'"),
         ({"mpp": -1}, "positive"),
         ({"mpp": float("nan")}, "positive"),
-        ({"colour": 1}, "colour is no option.*everywhere"),
+        ({"colour": 1}, "Unknown option 'colour'.*everywhere"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(model: Model, options: dict, fault: str) -> None:

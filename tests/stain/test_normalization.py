@@ -17,7 +17,7 @@ from restain.slides.mask import TissueMask
 from restain.stain import Model, Provenance, StainOptions
 from restain.stain import normalization as sampling
 from restain.stain.area import rectangle
-from restain.stain.given import ArraySource
+from restain.stain.inputs import ArraySource
 from restain.stain.normalization import slide_normalization
 
 DIM = (200, 196, 204)
@@ -123,7 +123,7 @@ def test_targets_of_another_restain_are_refused(
     recipe = bundle.recipe.model_copy(update={"data": data})
     save_bundle(tmp_path / "it", bundle.generator, recipe, step=1, data="made up", figures={})
     monkeypatch.setattr("restain.data.normalization.TARGET_EOSIN", 0.5)
-    with pytest.raises(RestainError, match="normalised in another way"):
+    with pytest.raises(RestainError, match="normalisation of the H&E is not that"):
         load_bundle(tmp_path / "it")
 
 

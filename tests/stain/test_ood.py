@@ -11,11 +11,10 @@ from restain.bundle import Bundle
 from restain.data import Pair
 from restain.geometry import Point, Region, Size
 from restain.ood.detector import OodDetector, fit_ood_detector
+from restain.ood.tiles import LEAST_TISSUE, OodTiles, TileScores, fullest
 from restain.recipe import AugmentRecipe
 from restain.slides import open_slide, rasterize, read_geojson
 from restain.stain import Model, StainOptions, stain_slide
-from restain.stain.figures import OodTiles
-from restain.stain.ood import LEAST_TISSUE, TileScores, fullest
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +89,20 @@ def test_outlines_end_at_the_slides_border(ood: OodDetector, tmp_path: Path) -> 
     tiles = TileScores(tmp_path / "ood.jsonl", (2, 3), ood)
     tiles.scores[:] = [[0.5, 2, np.nan], [0.5, 0.5, 2]]
     low, high = tiles.outlines(512, Size(1500, 1000), 0.5, 0.25)
-    assert (low.exterior.min(axis=0).tolist(), low.exterior.max(axis=0).tolist()) == ([1024, 0], [2048, 1024])
-    assert (high.exterior.min(axis=0).tolist(), high.exterior.max(axis=0).tolist()) == ([2048, 1024], [3000, 2000])
+    assert low.bounds == (1024, 0, 2048, 1024)
+    assert high.bounds == (2048, 1024, 3000, 2000)
     assert tiles.figures() == OodTiles(judged=5, above=2, median=0.5)
 
 
 @pytest.mark.slow
-def test_a_spoiled_part_of_a_slide_is_outlined_and_the_rest_is_not(
+def test_a_corrupted_part_of_a_slide_is_outlined_and_the_rest_is_not(
     write_slide, ood: OodDetector, picture: np.ndarray, bundle: Bundle, tmp_path: Path
 ) -> None:
-    spoiled = picture.copy()
+    corrupted = picture.copy()
     brown = np.random.default_rng(1).integers((90, 50, 20), (220, 190, 170), (500, 500, 3)).astype(np.uint8)
-    spoiled[518:1018, 1030:1530] = brown
+    corrupted[518:1018, 1030:1530] = brown
     knowing = replace(bundle, ood=ood)
-    slide = write_slide(tmp_path / "slide.ome.tiff", spoiled)
+    slide = write_slide(tmp_path / "slide.ome.tiff", corrupted)
     made = stain_slide(slide, tmp_path / "out", Model(knowing), StainOptions(everywhere=True))
     assert made.ood is not None
     inside = rasterize(read_geojson(made.ood), Size(1536, 1024), 1.0)

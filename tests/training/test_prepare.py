@@ -11,7 +11,7 @@ import torch
 from restain import RestainError
 from restain.benchmark import Budget, benchmark
 from restain.crossval import crossval
-from restain.evaluation import evaluate_folder
+from restain.evaluation import evaluate
 from restain.images import write_png
 from restain.phantom import write_phantom
 from restain.recipe import Recipe, parse_recipe
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_told_first(data: Path, tmp_path: Path) 
         with pytest.raises(RestainError, match="cannot be made"):
             crossval(recipe(), [data], out, accelerator="cpu")
         with pytest.raises(RestainError, match="cannot be made"):
-            evaluate_folder([data], out)
+            evaluate(None, data, out=out)
     with pytest.raises(RestainError, match="is not a classifier"):
         train_her2_classifier([data], tmp_path / "file", steps=1)
     with pytest.raises(RestainError, match="cannot be made"):
@@ -160,7 +160,7 @@ def test_a_reader_looks_at_its_data_first(data: Path, tmp_path: Path) -> None:
 def test_an_evaluation_refuses_another_scale_and_exchanged_sides(data: Path, tmp_path: Path) -> None:
     finer = stated(data, tmp_path / "finer", 0.23)
     with pytest.raises(RestainError, match=r"states 0\.23 µm per px, but 0\.46 was expected; .*--mpp 0\.23"):
-        evaluate_folder([finer], tmp_path / "out")
+        evaluate(None, finer, out=tmp_path / "out")
     with pytest.raises(RestainError, match="looks more like DAB"):
-        evaluate_folder([data], tmp_path / "out", swap=True)
+        evaluate(None, data, out=tmp_path / "out", swap=True)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from restain import NOTICE
 from restain.geometry import Size
-from restain.register import Transform, write_transform
+from restain.registration import Transform, write_transform
 from restain.slides import Polygon, TileStore, write_geojson, write_ome_tiff
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
@@ -25,7 +25,7 @@ argon2 = pytest.importorskip("argon2", reason="the extra web is not installed")
 
 from restain.web import create_app  # noqa: E402
 from restain.web.accounts import passwords  # noqa: E402
-from restain.web.settings import settings  # noqa: E402
+from restain.web.settings import Settings  # noqa: E402
 
 SIZE, MPP = Size(1500, 1100), 0.5
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
@@ -61,9 +61,9 @@ def cheap() -> Iterator[None]:
     """Passwords are hashed at the least cost: these tests are not about its time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        passwords._nobodys.cache_clear()
+        passwords._unknown_hash.cache_clear()
         yield
-    passwords._nobodys.cache_clear()
+    passwords._unknown_hash.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ class Server:
         self.port = listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            create_app(settings(folder, state, **more)), log_level="error", timeout_graceful_shutdown=1
+            create_app(Settings(folder, state, **more)), log_level="error", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -25,13 +25,13 @@ from restain.cli import app as commands
 from restain.errors import RestainError
 from restain.web import create_app
 from restain.web.accounts import passwords
-from restain.web.accounts.forms import local
-from restain.web.accounts.roster import Roster
-from restain.web.accounts.throttle import FORGOTTEN, FREE, LONGEST, MOST, Throttle
-from restain.web.identity import NOBODY, READERS_PLACES, SOMEBODY_HERE, Account, Role, may_open
+from restain.web.accounts.account import ANONYMOUS, LOCAL_OWNER, READER_PATHS, Account, Role, may_open
+from restain.web.accounts.forms import local_path
+from restain.web.accounts.rate_limit import FORGET_AFTER_S, FREE_FAILURES, MAX_DELAY_S, MAX_ENTRIES, RateLimit
+from restain.web.accounts.store import AccountStore
+from restain.web.database import FILE, open_database
 from restain.web.serve import check_tls
-from restain.web.settings import settings
-from restain.web.store import FILE, Store
+from restain.web.settings import Settings
 
 HE = "block_1.ome.tiff"
 PASSWORD, OTHER = "four words in a row", "quite another one"
@@ -40,9 +40,9 @@ HOSTILE = "<img src=x onerror=alert(1)>&'\""
 
 def with_accounts(state: Path, **roles: Role) -> Path:
     state.mkdir(exist_ok=True)
-    with closing(Store(state)) as store:
+    with closing(open_database(state)) as database:
         for name, role in roles.items():
-            Roster(store.database).add(name, role, PASSWORD)
+            AccountStore(database).add(name, role, PASSWORD)
     return state
 
 
@@ -77,8 +77,8 @@ class Browser(httpx.Client):
         return self.cookies.get(self.cookie)
 
     def send_form(self, page: str, action: str, **fields: str) -> httpx.Response:
-        form = re.search(r'name="form" value="(\w*)"', self.get(page).text)
-        return self.post(action, data={"form": form[1] if form else ""} | fields)
+        form = re.search(r'name="csrf" value="(\w*)"', self.get(page).text)
+        return self.post(action, data={"csrf": form[1] if form else ""} | fields)
 
     def sign_in(self, name: str, password: str = PASSWORD, query: str = "") -> httpx.Response:
         address = f"/account/sign-in{query}"
@@ -109,7 +109,7 @@ def stored(state: Path, statement: str, *values: object) -> list[tuple]:
 
 def addresses(server) -> list[str]:
     """Every address of the application but static files, filled in."""
-    app = create_app(settings(server.folder, server.state / "routes"))
+    app = create_app(Settings(server.folder, server.state / "routes"))
     found = app.openapi()["paths"]
     filled = {"identity": server.id_of(HE), "level": "0", "column": "0", "row": "0", "which": "label"}
     return sorted(re.sub(r"\{(\w+)(:\w+)?\}", lambda m: filled.get(m[1], "x"), path) for path in found)
@@ -131,8 +131,8 @@ def test_with_the_first_account_everything_is_closed_while_the_server_runs(start
         assert running.get("/").status_code == 303
         assert running.image(HE, "thumbnail.jpg").status_code == 401
         # And stays so: that the last account went does not let everybody in.
-        with closing(Store(tmp_path)) as store:
-            Roster(store.database).remove("Anna")
+        with closing(open_database(tmp_path)) as database:
+            AccountStore(database).remove("Anna")
         assert running.get("/").status_code == 303
     finally:
         running.stop()
@@ -165,7 +165,7 @@ def test_nobody_opens_anything_but_the_sign_in_page(guarded, folder):
 def test_a_reader_opens_only_what_is_the_readers(guarded, folder):
     guarded.folder = folder
     bo = signed_in(guarded, "bo")
-    closed = [one for one in addresses(guarded) if not one.startswith(READERS_PLACES) and one != "/"]
+    closed = [one for one in addresses(guarded) if not one.startswith(READER_PATHS) and one != "/"]
     assert {f"/api/images/{guarded.id_of(HE)}/{what}" for what in ("annotations", "snapshot.png")} <= {*closed}
     for address in closed:
         for method in ("GET", "PUT", "POST", "DELETE"):
@@ -173,7 +173,7 @@ def test_a_reader_opens_only_what_is_the_readers(guarded, folder):
             assert answer.status_code == 403, address
             assert "may not open" in answer.text
     assert bo.get("/").headers["location"] == "/review"
-    assert "Back to your readings" in bo.get(f"/view/{guarded.id_of(HE)}").text
+    assert "Back to your studies" in bo.get(f"/view/{guarded.id_of(HE)}").text
     anna = signed_in(guarded)
     assert anna.get(f"/view/{guarded.id_of(HE)}").status_code == 200
     assert anna.get(f"/api/images/{guarded.id_of(HE)}/tiles/0/0/0.jpg").status_code == 200
@@ -204,9 +204,9 @@ def test_roles_open_by_whole_names_only():
     assert may_open(reader, "/review/x")
     for path in ("/reviews", "/reviewer/x", "/api", "/api/images/x", "/", "", "/accounts", "review"):
         assert not may_open(reader, path)
-    assert not may_open(NOBODY, "/account")
-    assert not may_open(NOBODY, "/account/password")
-    assert may_open(SOMEBODY_HERE, "/view/x")
+    assert not may_open(ANONYMOUS, "/account")
+    assert not may_open(ANONYMOUS, "/account/password")
+    assert may_open(LOCAL_OWNER, "/view/x")
 
 
 def test_the_cookie_is_random_closed_to_scripts_and_kept_as_a_digest(guarded):
@@ -250,10 +250,10 @@ def test_signing_in_again_ends_the_session_before(guarded):
     before = browser.token
     # The sign-in page does not show its form to somebody who is in; another tab may still hold it.
     page = Browser(guarded)
-    form = re.search(r'name="form" value="(\w+)"', page.get("/account/sign-in").text)[1]
+    form = re.search(r'name="csrf" value="(\w+)"', page.get("/account/sign-in").text)[1]
     for cookie in page.cookies.jar:
         browser.cookies.jar.set_cookie(cookie)
-    browser.post("/account/sign-in", data={"form": form, "name": "Anna", "password": PASSWORD})
+    browser.post("/account/sign-in", data={"csrf": form, "name": "Anna", "password": PASSWORD})
     assert browser.token != before
     assert browser.comes_in()
     browser.cookies.set(browser.cookie, before)
@@ -354,18 +354,18 @@ def test_a_password_is_changed_by_who_knows_it_and_only_to_a_good_one(own):
 
 def test_removal_and_a_new_password_from_the_command_line_end_sessions(own):
     anna, bo = signed_in(own), signed_in(own, "bo")
-    with closing(Store(own.state)) as store:
-        roster = Roster(store.database)
-        roster.set_password("anna", OTHER)
-        roster.remove("BO")
+    with closing(open_database(own.state)) as database:
+        accounts = AccountStore(database)
+        accounts.set_password("anna", OTHER)
+        accounts.remove("BO")
         for name in ("bo", "nobody", "\x00", "\udcff"):
             with pytest.raises(RestainError, match="no account"):
-                roster.remove(name)
+                accounts.remove(name)
         with pytest.raises(RestainError, match="already"):
-            roster.add("ANNA", Role.READER, PASSWORD)
+            accounts.add("ANNA", Role.READER, PASSWORD)
         for name in ("", " ", "a\nb", "a\x00", "x" * 81, "\udcff"):
             with pytest.raises(RestainError, match="printable"):
-                roster.add(name, Role.READER, PASSWORD)
+                accounts.add(name, Role.READER, PASSWORD)
     assert not anna.comes_in()
     assert not bo.comes_in()
     assert Browser(own).sign_in("bo").status_code == 401
@@ -373,21 +373,21 @@ def test_removal_and_a_new_password_from_the_command_line_end_sessions(own):
 
 def test_a_form_without_its_own_token_changes_nothing(guarded):
     browser, other = Browser(guarded), Browser(guarded)
-    foreign = re.search(r'name="form" value="(\w+)"', other.get("/account/sign-in").text)[1]
+    foreign = re.search(r'name="csrf" value="(\w+)"', other.get("/account/sign-in").text)[1]
     browser.get("/account/sign-in")
     right = {"name": "Anna", "password": PASSWORD}
-    for fields in (right, right | {"form": ""}, right | {"form": foreign}, right | {"form": "é"}):
+    for fields in (right, right | {"csrf": ""}, right | {"csrf": foreign}, right | {"csrf": "é"}):
         assert browser.post("/account/sign-in", data=fields).status_code == 403
     # Without the cookie there is no token either, not even an empty one.
     assert (
-        httpx.post(f"{guarded.url}/account/sign-in", data=right | {"form": ""}, headers=browser.headers).status_code
+        httpx.post(f"{guarded.url}/account/sign-in", data=right | {"csrf": ""}, headers=browser.headers).status_code
         == 403
     )
     assert browser.token is None
     browser = signed_in(guarded)
     for form in ("", foreign):
-        assert browser.post("/account/sign-out", data={"form": form}).status_code == 403
-        fields = {"form": form, "password": PASSWORD, "new": OTHER, "again": OTHER}
+        assert browser.post("/account/sign-out", data={"csrf": form}).status_code == 403
+        fields = {"csrf": form, "password": PASSWORD, "new": OTHER, "again": OTHER}
         assert browser.post("/account/password", data=fields).status_code == 403
     assert browser.comes_in()
 
@@ -395,8 +395,8 @@ def test_a_form_without_its_own_token_changes_nothing(guarded):
 @pytest.mark.parametrize("origin", ["null", "http://evil.example", "", "http://[", "http://127.0.0.1:1"])
 def test_a_foreign_page_signs_nobody_in_or_out(guarded, origin: str):
     browser = signed_in(guarded)
-    form = re.search(r'name="form" value="(\w+)"', browser.get("/account").text)[1]
-    answer = browser.post("/account/sign-out", data={"form": form}, headers={"Origin": origin})
+    form = re.search(r'name="csrf" value="(\w+)"', browser.get("/account").text)[1]
+    answer = browser.post("/account/sign-out", data={"csrf": form}, headers={"Origin": origin})
     assert answer.status_code == 403
     assert browser.comes_in()
 
@@ -430,8 +430,8 @@ def test_after_signing_in_the_page_that_was_asked_for_is_shown(guarded):
     to = browser.get(asked).headers["location"]
     page = browser.get(to)
     action = re.search(r'action="([^"]+)"', page.text)[1].replace("&amp;", "&")
-    form = re.search(r'name="form" value="(\w+)"', page.text)[1]
-    back = browser.post(action, data={"form": form, "name": "Anna", "password": PASSWORD})
+    form = re.search(r'name="csrf" value="(\w+)"', page.text)[1]
+    back = browser.post(action, data={"csrf": form, "name": "Anna", "password": PASSWORD})
     assert parse_qs(urlsplit(back.headers["location"]).query) == parse_qs(urlsplit(asked).query)
     assert browser.get(back.headers["location"]).status_code == 200
     # Signed in already, the sign-in page leads on at once.
@@ -468,7 +468,7 @@ def test_no_sign_in_leads_elsewhere(guarded, address: str):
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from("/\\:@?#.\t\r\n"), max_size=30))
 def test_an_address_is_local_as_browsers_read_it(tail: str):
     # Browsers leave out line ends and tabs, and take a backslash for a slash.
-    read = re.sub(r"[\t\r\n]", "", local(f"/{tail}", "/")).strip("".join(map(chr, range(33)))).replace("\\", "/")
+    read = re.sub(r"[\t\r\n]", "", local_path(f"/{tail}", "/")).strip("".join(map(chr, range(33)))).replace("\\", "/")
     assert urlsplit(urljoin("http://own.example/account/sign-in", read)).netloc == "own.example"
 
 
@@ -492,15 +492,15 @@ def test_an_unknown_name_is_told_and_costs_the_same_as_a_wrong_password(own, mon
     # Hashed once each, at the same costs.
     assert len(checked) == 2
     assert checked[0] == checked[1]
-    assert not passwords.fits("nobody", None)
+    assert not passwords.verify("nobody", None)
 
 
 def test_guessing_is_slowed_down_whether_or_not_there_is_such_a_name(own):
     browser = Browser(own)
     for name in ("Anna", "zoe"):
-        answers = [browser.sign_in(name, "wrong wrong wrong") for _ in range(FREE + 1)]
+        answers = [browser.sign_in(name, "wrong wrong wrong") for _ in range(FREE_FAILURES + 1)]
         assert [answer.status_code for answer in answers if answer.status_code != 429] == [401] * (
-            FREE if name == "Anna" else 0
+            FREE_FAILURES if name == "Anna" else 0
         )
         assert answers[-1].status_code == 429
         assert int(answers[-1].headers["retry-after"]) >= 1
@@ -511,49 +511,51 @@ def test_guessing_is_slowed_down_whether_or_not_there_is_such_a_name(own):
 
 def test_delays_grow_by_name_and_by_address_and_are_forgotten():
     now = [0.0]
-    throttle = Throttle(lambda: now[0])
+    rate_limit = RateLimit(lambda: now[0])
     waits = []
     for number in range(30):
-        while wait := throttle.attempt("anna", f"10.0.0.{number}"):
+        while wait := rate_limit.attempt("anna", f"10.0.0.{number}"):
             waits.append(wait)
             now[0] += wait
     assert waits[:4] == [1, 2, 4, 8]
-    assert max(waits) == LONGEST["name"]
+    assert max(waits) == MAX_DELAY_S["name"]
     # One address that tries many names waits longer.
     for number in range(30):
-        while wait := throttle.attempt(f"name {number}", "10.9.9.9"):
+        while wait := rate_limit.attempt(f"name {number}", "10.9.9.9"):
             now[0] += wait
-    assert throttle.attempt("new", "10.9.9.9") == LONGEST["address"]
-    assert throttle.attempt("new", "10.9.9.8") == 0
-    now[0] += FORGOTTEN + LONGEST["address"]
-    assert throttle.attempt("anna", "10.9.9.9") == 0
+    assert rate_limit.attempt("new", "10.9.9.9") == MAX_DELAY_S["address"]
+    assert rate_limit.attempt("new", "10.9.9.8") == 0
+    now[0] += FORGET_AFTER_S + MAX_DELAY_S["address"]
+    assert rate_limit.attempt("anna", "10.9.9.9") == 0
 
 
 def test_of_many_attempts_at_once_no_more_are_tried_than_one_after_another():
-    throttle = Throttle(lambda: 0.0)
-    assert [throttle.attempt("anna", "10.0.0.1") == 0 for _ in range(20)] == [True] * FREE + [False] * (20 - FREE)
+    rate_limit = RateLimit(lambda: 0.0)
+    assert [rate_limit.attempt("anna", "10.0.0.1") == 0 for _ in range(20)] == [True] * FREE_FAILURES + [False] * (
+        20 - FREE_FAILURES
+    )
 
 
 def test_who_signs_in_rightly_does_not_wait_and_clears_nobody_else_s_failures():
-    throttle = Throttle(lambda: 0.0)
+    rate_limit = RateLimit(lambda: 0.0)
     for _ in range(50):
-        assert throttle.attempt("anna", "10.0.0.1") == 0
-        throttle.succeeded("anna", "10.0.0.1")
-    for number in range(FREE):
-        assert throttle.attempt(f"guess {number}", "10.0.0.1") == 0
-    assert throttle.attempt("anna", "10.0.0.1") > 0
+        assert rate_limit.attempt("anna", "10.0.0.1") == 0
+        rate_limit.succeeded("anna", "10.0.0.1")
+    for number in range(FREE_FAILURES):
+        assert rate_limit.attempt(f"guess {number}", "10.0.0.1") == 0
+    assert rate_limit.attempt("anna", "10.0.0.1") > 0
 
 
 def test_a_flood_of_names_and_addresses_keeps_the_memory_bounded():
-    throttle = Throttle(lambda: 0.0)
-    for number in range(MOST):
-        throttle.attempt(f"name {number}", f"2001:db8:{number % 65536:x}:{number // 65536:x}::1")
-    assert len(throttle) <= MOST
+    rate_limit = RateLimit(lambda: 0.0)
+    for number in range(MAX_ENTRIES):
+        rate_limit.attempt(f"name {number}", f"2001:db8:{number % 65536:x}:{number // 65536:x}::1")
+    assert len(rate_limit) <= MAX_ENTRIES
 
 
 def test_a_machine_s_ipv6_addresses_count_as_one():
-    throttle = Throttle(lambda: 0.0)
-    tried = [throttle.attempt(f"name {number}", f"2001:db8::{number:x}") for number in range(FREE + 1)]
+    rate_limit = RateLimit(lambda: 0.0)
+    tried = [rate_limit.attempt(f"name {number}", f"2001:db8::{number:x}") for number in range(FREE_FAILURES + 1)]
     assert tried[-1] > 0
 
 
@@ -576,7 +578,7 @@ def test_today_s_costs_are_those_that_owasp_asks_for():
 
 
 def test_letters_that_a_keyboard_composes_otherwise_are_the_same_password():
-    assert passwords.fits("cafe\u0301 au lait", passwords.hashed("caf\u00e9 au lait"))
+    assert passwords.verify("cafe\u0301 au lait", passwords.hash_password("caf\u00e9 au lait"))
 
 
 def test_names_are_shown_not_run(start, tmp_path):
@@ -611,9 +613,9 @@ def test_a_database_that_is_gone_is_told_and_lets_nobody_in(start, tmp_path):
 
 def test_others_are_served_only_where_there_is_an_account(folder, tmp_path):
     with pytest.raises(RestainError, match="restain accounts add"):
-        create_app(settings(folder, tmp_path, accounts=True))
+        create_app(Settings(folder, tmp_path, behind_proxy=True))
     with_accounts(tmp_path, bo=Role.READER)
-    create_app(settings(folder, tmp_path, accounts=True))
+    create_app(Settings(folder, tmp_path, behind_proxy=True))
 
 
 def command(*words: str, typed: str = ""):
@@ -628,7 +630,7 @@ def test_accounts_are_made_listed_and_removed_on_the_command_line(tmp_path):
     assert (made.exit_code, made.stdout) == (0, "Anna can sign in as owner.\n")
     refused = command("add", *where, "bo", "--role", "reader", "--password-stdin", typed="short\n")
     assert isinstance(refused.exception, RestainError)
-    assert str(refused.exception) == "A password has at least 10 characters."
+    assert str(refused.exception) == "A password needs at least 10 characters."
     hidden = command("password", *where, "anna")
     assert "--password-stdin" in str(hidden.exception)
     listed = command("list", *where)
@@ -706,8 +708,8 @@ def test_over_tls_the_cookie_is_secure(serving, tmp_path):
     import ssl
 
     with httpx.Client(base_url=address, verify=ssl.create_default_context(cafile=certificate)) as browser:
-        form = re.search(r'name="form" value="(\w+)"', browser.get("/account/sign-in").text)[1]
-        fields = {"form": form, "name": "Anna", "password": PASSWORD}
+        form = re.search(r'name="csrf" value="(\w+)"', browser.get("/account/sign-in").text)[1]
+        fields = {"csrf": form, "name": "Anna", "password": PASSWORD}
         sent = browser.post("/account/sign-in", data=fields, headers={"Origin": address.rstrip("/")})
         cookie = next(one for one in sent.headers.get_list("set-cookie") if len(one.split(";")[0]) > 60)
         assert cookie.startswith(f"__Host-restain-{urlsplit(address).port}=")
@@ -793,7 +795,7 @@ def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     with page.expect_navigation():
         page.keyboard.press("Enter")
     alert = page.get_by_role("alert")
-    assert alert.inner_text() == "The name or the password is wrong."
+    assert alert.inner_text() == "Wrong name or password."
     # The name stays, the password does not, and the cursor is where it is needed.
     assert page.locator("#name").input_value() == "anna"
     assert page.locator("#password").input_value() == ""
@@ -808,7 +810,7 @@ def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     page.get_by_role("button", name="Sign out").focus()
     with page.expect_navigation():
         page.keyboard.press("Enter")
-    assert page.get_by_role("status").inner_text() == "You have signed out."
+    assert page.get_by_role("status").inner_text() == "You are signed out."
     assert page.get_by_role("button", name="Sign out").count() == 0
     page.go_back()
     # What the browser kept does not show what is closed.

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restain.web.annotations import MOST_FEATURES, checked
-from restain.web.faults import Fault
-from restain.web.store import Store
+from restain.web.annotations import MAX_FEATURES, AnnotationStore, parse_features
+from restain.web.database import open_database
+from restain.web.errors import RequestError
 
 POINT = {"type": "Feature", "id": "p", "geometry": {"type": "Point", "coordinates": [1.234, 5]}, "properties": {}}
 number = st.floats(-1e8, 1e8)
@@ -24,11 +24,13 @@ def collection(*features: object) -> dict:
 @given(st.lists(ring, min_size=1, max_size=3), st.text(max_size=300))
 def test_a_polygon_comes_back_to_a_hundredth_of_a_px(rings: list, name: str):
     geometry = {"type": "Polygon", "coordinates": rings}
-    (kept,) = checked(collection({"type": "Feature", "geometry": geometry, "properties": {"name": name, "evil": "x"}}))
+    (kept,) = parse_features(
+        collection({"type": "Feature", "geometry": geometry, "properties": {"name": name, "evil": "x"}})
+    )
     for before, after in zip(rings, kept["geometry"]["coordinates"], strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-12, atol=0.0051)
     assert set(kept["properties"]) == {"objectType", "name"}
-    assert checked(collection(kept)) == [kept]
+    assert parse_features(collection(kept)) == [kept]
 
 
 @pytest.mark.parametrize(
@@ -45,37 +47,37 @@ def test_a_polygon_comes_back_to_a_hundredth_of_a_px(rings: list, name: str):
     ],
 )
 def test_what_is_no_geojson_is_refused(wrong):
-    with pytest.raises(Fault) as caught:
-        checked(wrong)
+    with pytest.raises(RequestError) as caught:
+        parse_features(wrong)
     assert caught.value.status == 400
 
 
 def test_too_many_are_refused():
-    with pytest.raises(Fault) as caught:
-        checked(collection(*[POINT] * (MOST_FEATURES + 1)))
+    with pytest.raises(RequestError) as caught:
+        parse_features(collection(*[POINT] * (MAX_FEATURES + 1)))
     assert caught.value.status == 413
 
 
 def test_a_save_outlives_the_store_and_an_older_one_does_not_win(tmp_path):
-    store = Store(tmp_path)
+    store = AnnotationStore(open_database(tmp_path))
     store.save("a", "name", [POINT], 0)
     for stale in (0, 5):
-        with pytest.raises(Fault, match="changed"):
+        with pytest.raises(RequestError, match="changed"):
             store.save("a", "name", [], stale)
-    store.close()
-    again = Store(tmp_path)
-    assert again.annotations("a").features == [POINT]
+    store._database.close()
+    again = AnnotationStore(open_database(tmp_path))
+    assert again.get("a").features == [POINT]
     assert again.save("a", "name", [], 1).version == 2
 
 
 def test_of_many_saves_at_once_one_wins(tmp_path):
-    store, won, lost = Store(tmp_path), [], []
+    store, won, lost = AnnotationStore(open_database(tmp_path)), [], []
 
     def save(number: int) -> None:
         try:
             store.save("a", "name", [{"n": number}], 0)
             won.append(number)
-        except Fault as fault:
+        except RequestError as fault:
             lost.append(fault.status)
 
     threads = [threading.Thread(target=save, args=(number,)) for number in range(6)]
@@ -84,4 +86,4 @@ def test_of_many_saves_at_once_one_wins(tmp_path):
     for thread in threads:
         thread.join()
     assert (len(won), lost) == (1, [409] * 5)
-    assert store.annotations("a").features == [{"n": won[0]}]
+    assert store.get("a").features == [{"n": won[0]}]

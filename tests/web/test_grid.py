@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain.geometry import Size
-from restain.web.faults import Fault
+from restain.web.errors import RequestError
 from restain.web.grid import TILE, Grid
 
 sizes = st.builds(Size, st.integers(1, 300_000), st.integers(1, 300_000))
@@ -33,6 +33,6 @@ def test_tiles_cover_a_level_without_overlap(size: Size, down: int):
 
 @pytest.mark.parametrize("place", [(-1, 0, 0), (99, 0, 0), (1, 2, 0), (1, 0, 2), (0, 1, 0), (1, -1, 0), (1, 10**9, 0)])
 def test_a_tile_out_of_range_is_refused(place: tuple[int, int, int]):
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RequestError) as caught:
         Grid(Size(1000, 1000), 1.0).region(*place)
     assert caught.value.status == 404

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from restain.web.annotations import checked
+from restain.web.annotations import parse_features
 from restain.web.staining.uploads import safe_name
 
 
@@ -92,7 +92,7 @@ def test_half_characters_in_annotations_are_replaced():
         "geometry": {"type": "Point", "coordinates": [1, 2]},
         "properties": {"name": "a\udfff", "classification": {"name": "\ud83d"}},
     }
-    (kept,) = checked(json.loads(json.dumps([feature])))
+    (kept,) = parse_features(json.loads(json.dumps([feature])))
     json.dumps(kept, ensure_ascii=False).encode()
     assert (kept["id"], kept["properties"]["name"], kept["properties"]["classification"]["name"]) == ("?x", "a?", "?")
 

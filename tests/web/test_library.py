@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as Picture
 
-from restain.web.faults import Fault
+from restain.geometry import Size
+from restain.web.errors import RequestError
 from restain.web.library import Library
-from restain.web.origin import Kind, bare_name, read_origin
+from restain.web.provenance import ImageKind, bare_name, read_provenance
+from restain.web.tiles import Tiles
 
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
 
@@ -33,35 +36,35 @@ def test_every_image_is_listed_once_and_overlays_and_links_are_not(library: Libr
 
 def test_a_virtual_stain_knows_its_source_and_the_source_its_versions(library: Library):
     images = by_name(library)
-    assert images[VIRTUAL].kind is Kind.VIRTUAL
+    assert images[VIRTUAL].kind is ImageKind.VIRTUAL
     assert library.related(images[VIRTUAL]).source.name == HE
     related = library.related(images[HE])
     assert [one.name for one in related.virtual] == [VIRTUAL]
-    assert [one.name for one in related.density] == ["virtual/block_1.dab.ome.tiff"]
-    assert images[HE].kind is Kind.HE  # by its stained version; its name does not say
+    assert related.overlays[images[VIRTUAL].id].density.name == "virtual/block_1.dab.ome.tiff"
+    assert related.overlays[images[HE].id].density is None
+    assert images[HE].kind is ImageKind.HE  # by its stained version; its name does not say
 
 
 def test_a_registration_joins_two_slides(library: Library):
-    ((moving, registered),) = library.related(by_name(library)[HE]).real
+    ((moving, registered),) = library.related(by_name(library)[HE]).chemical
     assert moving.name == IHC
     assert registered.folder.name == "registration"
-    assert library.related(by_name(library)[IHC]).real == ()
+    assert library.related(by_name(library)[IHC]).chemical == ()
 
 
 def test_a_pair_of_one_name_belongs_together_and_tells_its_level(library: Library):
     he = by_name(library)["BCI/HE/train/00001_train_2+.png"]
-    ((ihc, registered),) = library.related(he).real
+    ((ihc, registered),) = library.related(he).chemical
     assert (ihc.name, registered) == ("BCI/IHC/train/00001_train_2+.png", None)
-    assert (he.origin.level, he.kind, ihc.kind) == ("2+", Kind.HE, Kind.IHC)
+    assert (he.provenance.level, he.kind, ihc.kind) == ("2+", ImageKind.HE, ImageKind.IHC)
 
 
 def test_the_outline_is_offered_for_the_slide_in_whose_px_it_is(library: Library):
     images = by_name(library)
-    assert {which: path.name for which, path in library.related(images[HE]).outlines.items()} == {
-        "tissue": "block_1.tissue.geojson",
-        "ood": "block_1.ood.geojson",
-    }
-    assert library.related(images[VIRTUAL]).outlines == {}
+    overlays = library.related(images[HE]).overlays
+    found = {images[name].id: set(overlays[images[name].id].outlines) for name in (HE, VIRTUAL)}
+    assert found == {images[HE].id: {"tissue"}, images[VIRTUAL].id: {"ood"}}
+    assert library.related(images[VIRTUAL]).overlays[images[VIRTUAL].id].outlines == {}
 
 
 def test_of_two_slides_of_one_name_the_nearest_is_the_source(folder: Path, tmp_path: Path):
@@ -83,7 +86,7 @@ def test_an_image_replaced_by_a_link_out_of_the_folder_is_gone(tmp_path: Path):
     (image,) = library.images()
     (root / "a.png").unlink()
     os.symlink(secret, root / "a.png")
-    with pytest.raises(Fault, match="no_image"):
+    with pytest.raises(RequestError, match="no_image"):
         library.get(image.id)
 
 
@@ -125,4 +128,43 @@ def test_names_without_suffixes(name: str, bare: str):
 
 def test_an_unreadable_file_has_an_unknown_origin(tmp_path: Path):
     (tmp_path / "a.tiff").write_bytes(b"II*\0\xff\xff\xff\xff")
-    assert read_origin(tmp_path / "a.tiff", "a.tiff").kind is Kind.PICTURE
+    assert read_provenance(tmp_path / "a.tiff", "a.tiff").kind is ImageKind.PICTURE
+
+
+def test_each_image_of_a_file_is_an_entry_of_its_own(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    with tifffile.TiffWriter(tmp_path / "fields.ome.tif", ome=True) as tiff:
+        for _ in range(2):
+            tiff.write(rng.integers(0, 255, (600, 700, 3)).astype(np.uint8), photometric="rgb", tile=(256, 256))
+    library = Library(tmp_path)
+    assert list(by_name(library)) == ["fields.ome.tif#0", "fields.ome.tif#1"]
+    tiles = Tiles(library, tmp_path / "state")
+    first, second = library.images()
+    assert tiles.facts(first).size == Size(700, 600)
+    assert tiles.tile(first, 1, 0, 0) != tiles.tile(second, 1, 0, 0)
+    assert bare_name(second.path) == "fields-1"
+    assert library.named("fields.ome.tif") == first
+    (tmp_path / "fields.ome.tif").unlink()
+    with pytest.raises(RequestError):
+        library.get(first.id)
+
+
+def test_an_outline_is_served_for_its_own_stain_alone(server):
+    he, virtual = server.id_of(HE), server.id_of(VIRTUAL)
+    assert server.image(HE, f"outlines/{virtual}/ood").status_code == 200
+    assert server.image(HE, f"outlines/{he}/tissue").status_code == 200
+    for other in (f"outlines/{he}/ood", f"outlines/{virtual}/tissue", f"outlines/{server.id_of(IHC)}/ood"):
+        assert server.image(HE, other).status_code == 404
+
+
+def test_a_pair_of_one_name_is_not_called_registered(server):
+    pair = server.get("/?q=BCI/HE", headers={"Accept-Language": "en"}).text
+    assert "paired by name, alignment not checked" in pair
+    assert "Registered IHC" not in pair
+    assert "Registered IHC" in server.get(f"/?q={HE}", headers={"Accept-Language": "en"}).text
+    assert (
+        "alignment not checked"
+        in server.get(
+            f"/view/{server.id_of('BCI/HE/train/00001_train_2+.png')}", headers={"Accept-Language": "en"}
+        ).text
+    )

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from restain.errors import RestainError
-from restain.web.serve import allowed_hosts, serve
-from restain.web.settings import settings
+from restain.web.serve import serve
+from restain.web.settings import Settings, allowed_hosts
 
 HE = "block_1.ome.tiff"
 HOSTILE = "odd/<img src=x onerror=alert(1)>&'\".png"
@@ -45,7 +45,13 @@ def test_no_path_leads_out(server, target: str):
 
 @pytest.mark.parametrize("name", ["linked.png", "linked/secret.png", "../outside/secret.png", "/etc/passwd", ""])
 def test_a_link_or_path_out_of_the_folder_has_no_address(server, name: str):
-    for path in ("thumbnail.jpg", "tiles/0/0/0.jpg", "annotations", "outlines/tissue", "outlines/ood"):
+    for path in (
+        "thumbnail.jpg",
+        "tiles/0/0/0.jpg",
+        "annotations",
+        f"outlines/{server.id_of(name)}/tissue",
+        f"outlines/{server.id_of(HE)}/ood",
+    ):
         assert server.image(name, path).status_code == 404
 
 
@@ -187,7 +193,7 @@ def test_a_huge_declared_picture_is_refused(start, tmp_path: Path):
 @pytest.mark.parametrize("host", ["192.168.1.4", "example.org", "127.0.0.1.evil.example", "fe80::1"])
 def test_an_address_that_others_reach_is_refused_without_accounts(host: str, folder: Path, tmp_path: Path):
     with pytest.raises(RestainError, match="restain accounts add"):
-        serve(folder, host=host, port=0, state=tmp_path)
+        serve(Settings(folder, tmp_path, host=host, port=0))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "a b", "host:80", "http://host", "host/path"])
@@ -225,11 +231,11 @@ def test_the_command_refuses_in_one_sentence(folder: Path, tmp_path: Path):
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(RestainError, match="not a folder"):
-        settings(tmp_path / "none", tmp_path / "state")
+        Settings(tmp_path / "none", tmp_path / "state")
 
 
 def test_the_state_lies_outside_of_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    chosen = settings(folder)
-    assert chosen.state.is_relative_to(tmp_path)
-    assert chosen.state != settings(folder / "odd").state
+    chosen = Settings(folder)
+    assert chosen.state_folder.is_relative_to(tmp_path)
+    assert chosen.state_folder != Settings(folder / "odd").state_folder

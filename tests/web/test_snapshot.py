@@ -1,4 +1,4 @@
-"""Pictures to take away."""
+"""StudyTiles to take away."""
 
 import io
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from restain import NOTICE
-from restain.web.snapshot import Pane, burn, draw, nice_length
+from restain.web.snapshot import Pane, burn_notice, draw_snapshot, round_length
 
 HE, VIRTUAL = "block_1.ome.tiff", "virtual/block_1.ome.tiff"
 
@@ -21,23 +21,28 @@ def red_share(rgb: np.ndarray) -> float:
 
 def test_a_virtual_pane_says_so_over_its_pixels_too():
     white = np.full((400, 500, 3), 255, np.uint8)
-    for quarter in (burn(white)[:200], burn(white)[200:], burn(white)[:, :250], burn(white)[:, 250:]):
+    for quarter in (
+        burn_notice(white)[:200],
+        burn_notice(white)[200:],
+        burn_notice(white)[:, :250],
+        burn_notice(white)[:, 250:],
+    ):
         assert red_share(quarter) > 0.001
-    picture = Image.open(io.BytesIO(draw([Pane(white, "a", True)], 0.5)))
+    picture = Image.open(io.BytesIO(draw_snapshot([Pane(white, "a", True)], 0.5)))
     assert picture.text["notice"] == NOTICE
     assert red_share(np.asarray(picture)[:30]) > 0.5
 
 
 def test_a_real_pane_keeps_its_pixels():
     rgb = np.random.default_rng(0).integers(0, 255, (100, 60, 3)).astype(np.uint8)
-    picture = Image.open(io.BytesIO(draw([Pane(rgb, "a", False)], None)))
+    picture = Image.open(io.BytesIO(draw_snapshot([Pane(rgb, "a", False)], None)))
     assert np.array_equal(np.asarray(picture)[-100:], rgb)
     assert "notice" not in picture.text
 
 
 @given(st.floats(1e-3, 1e7))
 def test_a_scale_bar_is_a_round_length_that_fits(most: float):
-    length = nice_length(most)
+    length = round_length(most)
     assert length <= most * (1 + 1e-6)
     assert length > most / 2.5 * (1 - 1e-6)
 

@@ -31,7 +31,7 @@ from restain.slides import TileStore, read_metadata, write_ome_tiff
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
-from restain.web.faults import Fault  # noqa: E402
+from restain.web.errors import RequestError  # noqa: E402
 from restain.web.staining.uploads import safe_name  # noqa: E402
 
 MODEL = read_card(DEFAULT).hash[:12]
@@ -159,10 +159,10 @@ def test_a_second_job_waits_and_a_cancelled_one_goes_on(staining):
     wait(staining.url, first, lambda now: now["state"] == "running")
     second = add(staining, "small.png").json()["id"]
     waiting = status(staining.url, second)
-    assert (waiting["state"], waiting["message"]) == ("waiting", "Jobs before this one: 1")
+    assert (waiting["state"], waiting["message"]) == ("waiting", "Jobs ahead: 1")
     assert ask(staining.url, "DELETE", f"/api/stain/jobs/{second}").status_code == 409
-    part = wait(staining.url, first, lambda now: now["live"] and now["live"]["there"] and now["done"] > 140)
-    assert part["live"]["there"] < part["live"]["all"]
+    part = wait(staining.url, first, lambda now: now["partial"] and now["partial"]["there"] and now["done"] > 140)
+    assert part["partial"]["there"] < part["partial"]["all"]
     tile = ask(staining.url, "GET", f"/api/stain/jobs/{first}/tiles/0/0/0.webp")
     with Image.open(io.BytesIO(tile.content)) as shown:
         assert shown.getexif()[0x010E] == NOTICE
@@ -173,7 +173,7 @@ def test_a_second_job_waits_and_a_cancelled_one_goes_on(staining):
     assert wait(staining.url, second, over)["state"] == "done"
     kept = status(staining.url, first)
     assert kept["state"] == "cancelled"
-    assert kept["live"]["there"] >= part["live"]["there"]
+    assert kept["partial"]["there"] >= part["partial"]["there"]
     assert ask(staining.url, "POST", f"/api/stain/jobs/{first}/cancel").status_code == 409
     assert ask(staining.url, "POST", f"/api/stain/jobs/{first}/resume").status_code == 200
     assert wait(staining.url, first, over)["state"] == "done"
@@ -270,13 +270,13 @@ def test_a_job_goes_on_after_the_server_was_killed_and_is_the_same(staining, ser
             "everywhere": False,
         }
         job = ask(server.url, "POST", "/api/stain/jobs", json=asked).json()["id"]
-        before = wait(server.url, job, lambda now: now["live"] and now["live"]["there"] and now["done"] > 140)
+        before = wait(server.url, job, lambda now: now["partial"] and now["partial"]["there"] and now["done"] > 140)
     finally:
         server.kill()
     server = Process(served, tmp_path, quick)
     try:
-        after = wait(server.url, job, lambda now: now["live"])
-        assert after["live"]["there"] >= before["live"]["there"]
+        after = wait(server.url, job, lambda now: now["partial"])
+        assert after["partial"]["there"] >= before["partial"]["there"]
         assert wait(server.url, job, over)["state"] == "done"
         got = ask(server.url, "GET", f"/api/stain/jobs/{job}/files/slide").content
     finally:
@@ -390,7 +390,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(served: Path, start: Callable,
 def test_names_are_made_safe(name: str, safe: str):
     try:
         assert safe_name(name) == safe
-    except Fault:
+    except RequestError:
         assert name == "..png"
 
 

@@ -99,8 +99,8 @@ def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Pat
     page.wait_for_url("**/stain?image=*")
     page.wait_for_selector("body[data-ready]")
     page.locator("#mpp").fill("0.5")
-    page.get_by_label("A rectangle").check()
-    page.get_by_role("button", name="Draw it").click()
+    page.get_by_label("Rectangle").check()
+    page.get_by_role("button", name="Draw").click()
     box = page.locator("#first").bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(middle[0] - 150, middle[1] - 100)
@@ -110,8 +110,8 @@ def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Pat
     assert page.locator("#draw").get_attribute("aria-pressed") == "false"
     assert page.locator("#width").input_value() != ""
     assert page.locator("svg.shapes path.chosen").count() == 1
-    page.get_by_label("Write the DAB density too").check()
-    page.get_by_label("Stain everything").uncheck()
+    page.get_by_label("Save the DAB density").check()
+    page.get_by_label("Stain the whole image").uncheck()
     page.get_by_role("button", name="Start staining").click()
     page.wait_for_url(re.compile(r"/stain/[0-9a-f]+$"))
     page.wait_for_selector("body[data-state=done]")
@@ -133,17 +133,17 @@ def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Pat
 
 def test_tiles_come_while_it_runs_and_cancel_and_resume_are_there(page, staining):
     page.goto(f"{staining.url}/?q=large")
-    page.get_by_role("link", name="Stain this").click()
+    page.get_by_role("link", name="Run virtual stain").click()
     page.locator("#mpp").fill("0.5")
-    page.get_by_label("Stain everything").uncheck()
+    page.get_by_label("Stain the whole image").uncheck()
     page.get_by_role("button", name="Start staining").click()
     page.wait_for_url(re.compile(r"/stain/[0-9a-f]+$"))
-    page.wait_for_selector("body[data-layer^=live]")
+    page.wait_for_selector("body[data-layer^=partial]")
     assert page.locator(".strip.virtual").is_visible()
     assert re.search(r"[1-9]\d* of \d+ tiles", page.locator("#tiles-done").inner_text())
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector("body[data-state=cancelled]")
-    page.wait_for_selector("body[data-layer^=live]")
+    page.wait_for_selector("body[data-layer^=partial]")
     page.get_by_role("button", name="Resume").click()
     page.wait_for_selector("body[data-state=done]")
     page.wait_for_selector("body[data-layer^=result]")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from restain.web.texts import LANGUAGES, catalogue, places, preferred
+from restain.web.texts import LANGUAGES, catalogue, placeholders, preferred_language
 
 WEB = Path(str(resources.files("restain.web")))
 TEMPLATES = sorted((WEB / "templates").rglob("*.j2"))
@@ -85,7 +85,7 @@ def test_every_text_is_there_in_every_language_with_the_same_places():
     for key, entry in catalogue().items():
         assert set(entry) == set(LANGUAGES), key
         assert all(text.strip() for text in entry.values()), key
-        assert len({frozenset(places(text)) for text in entry.values()}) == 1, key
+        assert len({frozenset(placeholders(text)) for text in entry.values()}) == 1, key
 
 
 def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
@@ -119,7 +119,7 @@ def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
     ],
 )
 def test_the_browsers_language_is_spoken(header: str, language: str):
-    assert preferred(header) == language
+    assert preferred_language(header) == language
 
 
 def test_the_switch_is_stronger_than_the_browser_and_is_remembered(server):
@@ -129,6 +129,6 @@ def test_the_switch_is_stronger_than_the_browser_and_is_remembered(server):
         assert 'lang="en"' in browser.get("/").text
         assert "切片" in browser.get("/?lang=zh").text
         assert 'lang="zh-Hans"' in browser.get("/").text
-        assert "没有此图像" in browser.get("/view/nothing").text
-        assert "没有此图像" in browser.get("/api/images/nothing/outlines/tissue").json()["error"]
+        assert "找不到此图像" in browser.get("/view/nothing").text
+        assert "找不到此图像" in browser.get("/api/images/nothing/outlines/x/tissue").json()["error"]
         assert 'lang="zh-Hans"' in browser.get("/?lang=xx").text

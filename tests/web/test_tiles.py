@@ -11,7 +11,7 @@ from restain import NOTICE
 from restain.geometry import Point, Region, Size
 from restain.her2 import FAINT_OD, INTENSE_OD
 from restain.slides import open_slide
-from restain.web.faults import Fault
+from restain.web.errors import RequestError
 from restain.web.grid import TILE
 from restain.web.library import Library
 from restain.web.links import Image as Listed
@@ -35,7 +35,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 def test_a_tile_is_the_slides_region(tiles: Tiles, folder: Path):
     image = named(tiles, HE)
-    grid = tiles.view(image).grid
+    grid = tiles.facts(image).grid
     with open_slide(folder / HE) as slide:
         for level, column, row in ((grid.top, 1, 1), (grid.top, 2, 2), (0, 0, 0)):
             region = grid.region(level, column, row)
@@ -55,7 +55,7 @@ def test_the_last_row_of_a_rounded_level_is_no_white_line(tmp_path: Path):
 
 def test_a_registered_slide_lies_on_the_other(tiles: Tiles):
     he, ihc = named(tiles, HE), named(tiles, IHC)
-    top = tiles.view(he).grid.top
+    top = tiles.facts(he).grid.top
     # The IHC slide holds the H&E's pixels, moved; on the H&E's grid they are at their place again.
     assert np.abs(decoded(tiles.tile(ihc, top, 1, 1, he)) - decoded(tiles.tile(he, top, 1, 1))).mean() < 4
     assert np.abs(decoded(tiles.tile(ihc, top, 1, 1)) - decoded(tiles.tile(he, top, 1, 1))).mean() > 8
@@ -63,12 +63,12 @@ def test_a_registered_slide_lies_on_the_other(tiles: Tiles):
 
 def test_a_pair_without_mpp_is_shown_pixel_on_pixel(tiles: Tiles):
     he, ihc = (named(tiles, f"BCI/{stain}/train/00001_train_2+.png") for stain in ("HE", "IHC"))
-    assert tiles.view(he).mpp is None
+    assert tiles.facts(he).mpp is None
     assert np.array_equal(decoded(tiles.tile(ihc, 0, 0, 0, he)), decoded(tiles.tile(ihc, 0, 0, 0)))
 
 
 def test_what_is_not_registered_is_not_laid_over(tiles: Tiles):
-    with pytest.raises(Fault, match="not_registered"):
+    with pytest.raises(RequestError, match="not_registered"):
         tiles.tile(named(tiles, VIRTUAL), 0, 0, 0, named(tiles, HE))
 
 
@@ -86,7 +86,7 @@ def test_colours_of_dab_are_fixed_steps():
 
 
 def test_a_density_tile_shows_dab_where_it_is(tiles: Tiles, folder: Path):
-    (density,) = tiles.library.related(named(tiles, HE)).density
+    density = tiles.library.related(named(tiles, HE)).overlays[named(tiles, VIRTUAL).id].density
     grid = tiles.density_grid(density)
     alpha = np.asarray(Image.open(io.BytesIO(tiles.density(density, grid.top, 0, 0))))[..., 3]
     with open_slide(folder / VIRTUAL) as slide:
@@ -108,12 +108,12 @@ def test_a_thumbnail_is_made_once_and_outside_the_folder(tiles: Tiles, folder: P
 def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path: Path):
     Image.new("RGB", (9000, 8000)).save(tmp_path / "bomb.png", compress_level=1)
     tiles = Tiles(Library(tmp_path), tmp_path / "state")
-    with pytest.raises(Fault, match="too_large"):
-        tiles.view(named(tiles, "bomb.png"))
+    with pytest.raises(RequestError, match="too_large"):
+        tiles.facts(named(tiles, "bomb.png"))
 
 
 def test_what_is_wrong_with_a_file_is_told_without_its_folders(tiles: Tiles, folder: Path):
-    with pytest.raises(Fault, match="unreadable") as caught:
-        tiles.view(named(tiles, "odd/broken.png"))
+    with pytest.raises(RequestError, match="unreadable") as caught:
+        tiles.facts(named(tiles, "odd/broken.png"))
     assert "broken.png" in str(caught.value.values)
     assert str(folder) not in str(caught.value.values)

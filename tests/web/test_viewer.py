@@ -105,12 +105,12 @@ def test_from_the_library_to_a_slide(open_page, server):
 
 def test_the_search_narrows_the_library_and_says_when_nothing_is_left(open_page, server):
     page = open_page(f"{server.url}/?q=block")
-    page.get_by_label("Search names").fill("her2")
+    page.get_by_label("Search by name").fill("her2")
     page.keyboard.press("Enter")
     page.wait_for_url("**q=her2")
     assert page.locator(".card").count() == 1
     page.goto(f"{server.url}/?q=nothing-like-it")
-    assert page.get_by_role("heading", name="No name matches").is_visible()
+    assert page.get_by_role("heading", name="No matching images").is_visible()
 
 
 def test_wheel_buttons_and_keys_zoom(open_page, server):
@@ -237,7 +237,7 @@ def test_keys_switch_layouts_and_overlays(open_page, server):
     page.wait_for_selector("path.tissue")
     assert colour(page, "#first", *place) != before
     assert page.locator("#legend li").count() == 4
-    explained = page.get_by_text("trust the virtual stain least there")
+    explained = page.get_by_text("so the virtual stain is least reliable there")
     assert not explained.is_visible()
     page.keyboard.press("u")
     page.wait_for_selector("path.ood")
@@ -251,6 +251,18 @@ def test_keys_switch_layouts_and_overlays(open_page, server):
     assert page.get_by_role("dialog").is_visible()
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").is_visible()
+
+
+def test_overlays_are_those_of_the_stain_that_is_compared(open_page, server):
+    page = viewer(open_page, server, query="?mode=side&dab=0.7&ood=1&tissue=1")
+    page.wait_for_selector("path.ood")
+    assert page.locator("#dab-owner").inner_text() == f"of {VIRTUAL}"
+    assert page.locator("#tissue-owner").inner_text() == f"of {HE}"
+    page.locator("#beside").select_option(server.id_of(IHC))
+    page.wait_for_selector("path.ood", state="detached")
+    assert page.locator("#dab").is_disabled()
+    assert page.locator("#ood").is_disabled()
+    assert page.locator("#tissue").is_checked()
 
 
 def saved(page) -> None:
@@ -327,7 +339,7 @@ def test_two_windows_do_not_overwrite_each_other(open_page, start, tmp_path: Pat
         saved(one)
         other.keyboard.press("p")
         other.keyboard.press("Space")
-        other.get_by_role("button", name="Load the saved ones").click()
+        other.get_by_role("button", name="Load the saved annotations").click()
         other.wait_for_function("() => window.restainView.annotations.version === 1")
         assert len(running.image(HE, "annotations").json()["features"]) == 1
     finally:

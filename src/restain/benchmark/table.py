@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 import restain
 from restain.benchmark.cost import Cost
-from restain.evaluation import EvaluationSummary
-from restain.evaluation.catalogue import BY_KEY
-from restain.evaluation.compare import compare_runs
+from restain.evaluation import Evaluation
+from restain.evaluation.comparison import compare_runs
+from restain.evaluation.metrics import BY_KEY
 from restain.files import make_folder, write_text
 from restain.recipe import Recipe
 from restain.report import save_picture, write_page
@@ -91,7 +91,7 @@ def headings() -> dict[str, str]:
 
 def write_results(
     out: Path,
-    evaluations: Mapping[str, EvaluationSummary],
+    evaluations: Mapping[str, Evaluation],
     recipes: Mapping[str, Recipe],
     costs: Mapping[str, Cost],
     *,
@@ -164,11 +164,11 @@ def write_results(
     )
 
 
-def _verdicts(evaluations: Mapping[str, EvaluationSummary], out: Path, command: str) -> dict[str, dict[str, str]]:
+def _verdicts(evaluations: Mapping[str, Evaluation], out: Path, command: str) -> dict[str, dict[str, str]]:
     """What the paired tests say of each recipe against the first, by recipe and figure."""
     if len(evaluations) < 2:
         return {}
-    folders = [summary.out for summary in evaluations.values()]
+    folders = [summary.folder for summary in evaluations.values()]
     keys = [key for key in COLUMNS if key.removesuffix("_pooled") == key]
     result = compare_runs(folders, out / "compare", metrics=keys, command=command).result
     labels = {run["label"]: name for run, name in zip(result["runs"], evaluations, strict=True)}
@@ -252,7 +252,7 @@ def markdown(lines: Sequence[Line], facts: Mapping[str, str]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[dict[str, Any]]:
+def _figures(out: Path, evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     """The same crops of a few pairs, taken in turn from the levels, for every recipe."""
     summaries = list(evaluations.values())
     rows = [row for row in summaries[0].metrics["per_image"] if row["method"] == "model"]
@@ -263,8 +263,8 @@ def _figures(out: Path, evaluations: Mapping[str, EvaluationSummary]) -> list[di
     shown = []
     for row in sorted(turns[:SHOWN_PAIRS], key=lambda r: (r["level"], r["name"])):
         name, links = row["name"], []
-        sources = [(summaries[0].out / "figures" / f"{name}.{panel}.jpg", False) for panel in ("he", "real")]
-        sources += [(summary.out / "images" / f"{name}.png", True) for summary in summaries]
+        sources = [(summaries[0].folder / "figures" / f"{name}.{panel}.jpg", False) for panel in ("he", "real")]
+        sources += [(summary.folder / "images" / f"{name}.png", True) for summary in summaries]
         for column, (source, virtual) in enumerate(sources):
             target = folder / f"{name}.{column}.jpg"
             save_picture(target, _middle(read_image(source)), virtual=virtual)

@@ -11,36 +11,26 @@ from typing import Annotated, NoReturn
 import typer
 
 from restain import RestainError, __version__
-from restain.cli import (
-    accounts,
-    build,
-    data,
-    evaluation,
-    explaining,
-    register,
-    review,
-    serving,
-    slides,
-    spots,
-    staining,
-    training,
-)
-from restain.cli.console import app, err_console, out_console, plain
 from restain.errors import Interrupted
+
+# The help lists commands in the order of these imports.
+# isort: off
+from restain.cli.console import app, err_console, out_console, plain, show_fault
+from restain.cli import staining, cohort, data, register, build, training, evaluation, explain, serve, accounts, review
+# isort: on
 
 __all__ = [
     "accounts",
     "app",
     "build",
+    "cohort",
     "data",
     "evaluation",
-    "explaining",
+    "explain",
     "main",
     "register",
     "review",
-    "serving",
-    "slides",
-    "spots",
+    "serve",
     "staining",
     "training",
 ]
@@ -51,27 +41,27 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except RestainError as fault:
-        err_console.print(f"[bold red]error:[/bold red] {plain(str(fault))}")
+        show_fault(str(fault))
         sys.exit(2)
     except Interrupted as stop:
-        err_console.print(plain(str(stop)))
+        err_console.print(plain(stop))
         sys.exit(130)
     except (KeyboardInterrupt, typer.Abort):
-        err_console.print("interrupted; what was finished is kept, and the same command goes on.")
+        err_console.print("Interrupted. Finished parts are kept; re-run the same command to resume.")
         sys.exit(130)
     except Exception as fault:
-        # Faults in how a command was typed; typer's own class for them is not public.
+        # Errors in how a command was typed; typer's own class for them is not public.
         if not hasattr(fault, "format_message"):
             raise
-        err_console.print(f"[bold red]error:[/bold red] {plain(fault.format_message())}")
+        show_fault(fault.format_message())
         if (context := getattr(fault, "ctx", None)) is not None:
-            err_console.print(f"try: {context.command_path} --help")
+            err_console.print(f"Try: {context.command_path} --help")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         out_console.print(f"restain {__version__}")
         raise typer.Exit
 
@@ -79,7 +69,7 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def restain(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""What all commands share: the app, the two consoles, progress bars, options that mean the same everywhere."""
+"""The app, its two consoles and progress bars."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from restain import NOTICE
 
 app = typer.Typer(
     name="restain",
-    help=f"Virtual HER2 staining of breast tissue: H&E in, HER2 IHC out. [bold]{NOTICE.capitalize()}, never a diagnosis.[/bold]",
+    help=f"Virtual HER2 staining of breast tissue: H&E in, HER2 IHC out.\n\n[bold]{NOTICE.capitalize()}, never a diagnosis.[/bold]",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -26,54 +25,46 @@ out_console = Console(highlight=False, soft_wrap=True)
 err_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def plain(text: str) -> str:
+def panel(title: str) -> Callable[..., Any]:
+    """A decorator ``@command(example, name=None)`` that adds commands under a heading of the help."""
+
+    def command(example: str, name: str | None = None) -> Any:
+        return app.command(name, rich_help_panel=title, epilog=f"Example: {example}")
+
+    return command
+
+
+def plain(text: object) -> str:
+    """Text in which rich finds no markup."""
     from rich.markup import escape
 
-    return escape(text)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, or lines where that is no terminal, as the ``progress(done, total)`` callback of the jobs."""
-    from restain.progress import Bar
-
-    with Bar(what, err_console) as bar:
-        yield bar.update
-
-
-DataOption = Annotated[
-    list[Path], typer.Option("--data", help="Folder of pairs (BCI, challenge, AB or MIST layout); may be repeated.")
-]
-SwapOption = Annotated[bool, typer.Option("--swap", help="Exchange the H&E and IHC sides of the data on reading.")]
-ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Model bundle; without it the shipped one, which knows only the phantom.")
-]
-MppOption = Annotated[
-    float | None, typer.Option("--mpp", min=0.01, help="Micrometres per pixel of an image that does not say.")
-]
-OverrideMppOption = Annotated[
-    bool, typer.Option("--override-mpp", help="Take the given mpp also where a file states another.")
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(help="Where the network runs: cpu, cuda, cuda:1 or mps; without it CUDA where there is one."),
-]
-EngineOption = Annotated[
-    str | None,
-    typer.Option(help="What runs the network, by name (docs/speed.md); else the fastest that agrees (auto)."),
-]
-OutOption = Annotated[Path, typer.Option("-o", "--out", help="Folder for the results; made where needed.")]
+    return escape(str(text))
 
 
 def say(line: Any) -> None:
-    err_console.print(plain(str(line)))
+    """Print a line on standard error."""
+    err_console.print(plain(line))
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given on the command line; the others keep the default of what they are passed to."""
-    return {name: value for name, value in options.items() if value is not None}
+def show(line: Any) -> None:
+    """Print a line on standard output."""
+    out_console.print(plain(line))
+
+
+def show_fault(sentence: str, label: str = "error") -> None:
+    """Print a fault on standard error."""
+    err_console.print(f"[bold red]{label}:[/bold red] {plain(sentence)}")
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A ``progress(done, total)`` callback that draws a bar on standard error, or prints lines if that is no terminal."""
+    from restain.progress import Bar
+
+    with Bar(name, err_console) as bar:
+        yield bar.update
 
 
 def command_line() -> str:
-    """How restain was called, for reports."""
+    """The command as typed, for reports."""
     return shlex.join(["restain", *sys.argv[1:]])

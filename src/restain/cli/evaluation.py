@@ -1,211 +1,168 @@
-"""Commands that measure."""
+"""The commands that evaluate: ``evaluate``, ``compare``, ``compare-slides``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from restain import RestainError
-from restain.cli.console import (
-    DataOption,
-    ModelOption,
-    OutOption,
-    OverrideMppOption,
-    SwapOption,
-    app,
-    command_line,
-    out_console,
-    plain,
-    progress_bar,
-)
+from restain.cli import options as opt
+from restain.cli.console import command_line, panel, progress_bar, say, show
+
+command = panel("Evaluation")
 
 
-@app.command(epilog="Example: restain evaluate --model runs/x/bundle --data data/phantom --split test -o report")
+@command("restain evaluate --model runs/x/bundle --data data/phantom --split test -o report")
 def evaluate(
-    data: DataOption,
-    out: OutOption,
-    model: ModelOption = None,
+    data: opt.Data,
+    out: opt.Out,
+    model: opt.Model = None,
     images: Annotated[
-        Path | None, typer.Option(help="Score the pictures in this folder (named as the pairs) instead of a model's.")
+        Path | None, Option(help="Folder of virtual images, named as the pairs, to score instead of a model.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: opt.Split = "test",
     fit_on: Annotated[
-        list[Path] | None, typer.Option(help="Data whose training split the baselines are fitted on.")
+        list[Path] | None,
+        Option(help="Data set whose training split the baselines are fitted on. Repeatable."),
     ] = None,
-    mpp: Annotated[float | None, typer.Option(min=0.05, help="mpp of the data where it is not the model's.")] = None,
-    swap: SwapOption = False,
-    baselines: Annotated[bool, typer.Option(help="Score the baselines too.")] = True,
-    align: Annotated[bool, typer.Option(help="Measure after alignment too, beside the raw figures.")] = True,
+    mpp: Annotated[
+        float | None, Option(min=0.05, help="Micrometres per pixel of the data. Default: that of the model.")
+    ] = None,
+    swap: opt.Swap = False,
+    baselines: Annotated[bool, Option(help="Score the baselines too.")] = True,
+    align: Annotated[bool, Option(help="Also score after a small registration.")] = True,
     features: Annotated[
         str,
-        typer.Option(help="For FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none."),
+        Option(help="Network for FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none."),
     ] = "efficientnet-lite0",
     lpips: Annotated[
-        str | None, typer.Option(help="For LPIPS: a TorchScript file (StyleGAN's vgg16.pt); otherwise as --features.")
+        str | None,
+        Option(help="Network for LPIPS: a TorchScript file (StyleGAN's vgg16.pt). Default: as --features."),
     ] = None,
-    classifier: Annotated[
-        Path | None,
-        typer.Option(help="The classifier of HER2 levels (see train-her2-classifier) instead of the shipped one."),
-    ] = None,
-    trust: Annotated[
+    classifier: opt.Her2Classifier = None,
+    uncertainty: Annotated[
         bool,
-        typer.Option("--trust", help="Also OUT/trust.html: doubt against error, and whether wrong inputs are flagged."),
+        Option(
+            "--uncertainty", help="Also test uncertainty against error and OOD detection; write OUT/uncertainty.html."
+        ),
     ] = False,
-    trust_images: Annotated[int, typer.Option(min=1, help="Most pairs for --trust, the first by name.")] = 24,
+    uncertainty_images: Annotated[
+        int, Option(min=1, help="Largest number of pairs for --uncertainty, in order of name.")
+    ] = 24,
     ensemble: Annotated[
-        list[Path] | None, typer.Option(help="For --trust: another bundle to disagree with; may be repeated.")
+        list[Path] | None,
+        Option(help="Further bundle whose disagreement gives the uncertainty, with --uncertainty. Repeatable."),
     ] = None,
     foreign: Annotated[
-        list[Path] | None, typer.Option(help="For --trust: picture (or folder) of other tissue, to be flagged.")
+        list[Path] | None,
+        Option(help="Picture, or folder, of other tissue as OOD input, with --uncertainty. Repeatable."),
     ] = None,
     stain_sweep: Annotated[
-        bool, typer.Option("--stain-sweep", help="Also OUT/sweep.html: the same H&E in other stains, whites and JPEGs.")
+        bool,
+        Option("--stain-sweep", help="Also vary stain, white point and JPEG of the H&E; write OUT/sweep.html."),
     ] = False,
-    sweep_images: Annotated[int, typer.Option(min=1, help="Most pairs for --stain-sweep, the first by name.")] = 12,
+    sweep_images: Annotated[
+        int, Option(min=1, help="Largest number of pairs for --stain-sweep, in order of name.")
+    ] = 12,
 ) -> None:
-    """Measure virtual against real images, with baselines beside every figure; writes OUT/report.html."""
-    from restain.evaluation import evaluate_folder
+    """Score virtual against real images, with baselines beside every figure; write OUT/report.html."""
+    from restain.evaluation import evaluate as evaluate_model
+    from restain.evaluation.held_out import HeldOut
 
     if model is not None and images is not None:
-        raise RestainError("--model and --images exclude one another: score a model, or pictures made elsewhere.")
-    if images is not None and (trust or stain_sweep):
-        raise RestainError("--trust and --stain-sweep restain images again, so they need a model and not --images.")
-    if trust:
-        from restain.evaluation.checks import trust_folder
+        raise RestainError("--model and --images exclude each other: score a model, or images made elsewhere.")
+    if images is not None and (uncertainty or stain_sweep):
+        raise RestainError("--uncertainty and --stain-sweep need a model and exclude --images.")
+    common: dict[str, Any] = {
+        "split": split,
+        "fit_on": fit_on or (),
+        "classifier": classifier,
+        "mpp": mpp,
+        "swap": swap,
+    }
+    if uncertainty:
+        from restain.evaluation.uncertainty_report import evaluate_uncertainty
+        from restain.stain import load
 
-        with progress_bar("trust") as progress:
-            trust_folder(
-                data,
+        held_out = HeldOut.open(data, model=model, **common)
+        models = [load(path) for path in ensemble or ()]
+        with progress_bar("uncertainty") as progress:
+            evaluate_uncertainty(
+                held_out,
                 out,
-                model=model,
-                ensemble=ensemble or (),
-                classifier=classifier,
-                split=split,
-                fit_on=fit_on or (),
+                ensemble=models,
                 foreign=foreign or (),
-                images=trust_images,
-                mpp=mpp,
-                swap=swap,
+                images=uncertainty_images,
                 command=command_line(),
                 progress=progress,
             )
-        out_console.print(f"trust: {plain(str(out / 'trust.html'))}")
+        show(f"uncertainty: {out / 'uncertainty.html'}")
     if stain_sweep:
-        from restain.evaluation.checks import sweep_folder
+        from restain.evaluation.sweep import sweep
 
+        held_out = HeldOut.open(data, model=model, **common)
         with progress_bar("stain sweep") as progress:
-            sweep_folder(
-                data,
-                out,
-                model=model,
-                classifier=classifier,
-                split=split,
-                fit_on=fit_on or (),
-                images=sweep_images,
-                mpp=mpp,
-                swap=swap,
-                command=command_line(),
-                progress=progress,
-            )
-        out_console.print(f"stain sweep: {plain(str(out / 'sweep.html'))}")
+            sweep(held_out, out, images=sweep_images, command=command_line(), progress=progress)
+        show(f"stain sweep: {out / 'sweep.html'}")
     with progress_bar("evaluating") as progress:
-        summary = evaluate_folder(
+        summary = evaluate_model(
+            model,
             data,
-            out,
-            model=model,
+            out=out,
             images=images,
-            split=split,
-            fit_on=fit_on or (),
-            mpp=mpp,
-            swap=swap,
             command=command_line(),
             baselines=baselines,
             align=align,
             features=None if features == "none" else features,
             lpips=lpips,
-            classifier=classifier,
             progress=progress,
+            **common,
         )
-    out_console.print(plain(summary.describe()))
-    out_console.print(f"report: {plain(str(summary.report))}")
+    show(summary.describe())
+    show(f"report: {summary.report}")
 
 
-@app.command(epilog="Example: restain compare runs/a/test runs/b/test -o runs/compared")
+@command("restain compare runs/a/test runs/b/test -o runs/compared")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished evaluations; the first is the baseline.")],
-    out: OutOption = Path("compared"),
+    runs: Annotated[list[Path], Argument(help="Folders of finished evaluations; the first is the reference.")],
+    out: opt.Out = Path("compared"),
     metric: Annotated[
-        list[str] | None, typer.Option(help="Compare this figure only (a column of per_image.csv); may be repeated.")
+        list[str] | None,
+        Option(help="Metric to compare, a column of per_image.csv. Default: all. Repeatable."),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Compare the baselines of the first evaluation too.")
+        bool, Option("--baselines", help="Also compare the baselines of the first evaluation.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: opt.Seed = 0,
 ) -> None:
-    """Test paired differences between evaluations of the same pairs, and draw them; writes OUT/compare.html."""
-    from restain.evaluation.compare import compare_runs
+    """Test paired differences between evaluations of the same pairs, and plot them; write OUT/compare.html."""
+    from restain.evaluation.comparison import compare_runs
 
     with progress_bar("comparing"):
         comparison = compare_runs(
             runs, out, metrics=metric or (), baselines=baselines, seed=seed, command=command_line()
         )
-    out_console.print(plain(comparison.describe()))
-    out_console.print(f"report: {plain(str(comparison.report))}")
+    show(comparison.describe())
+    show(f"report: {comparison.report}")
 
 
-@app.command(
-    name="train-her2-classifier", epilog="Example: restain train-her2-classifier --data BCI_dataset -o runs/classifier"
-)
-def train_her2_classifier(
-    data: DataOption,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The classifier's folder.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same classifier.")] = 0,
-    mpp: Annotated[float, typer.Option(min=0.05, help="Micrometres per pixel of the data.")] = 0.46,
-    swap: SwapOption = False,
-    tile: Annotated[int, typer.Option(min=64, help="Side of the crops and of the tiles that vote, in px.")] = 256,
-    describe: Annotated[str, typer.Option(help="What the data is, in words.")] = "",
-) -> None:
-    """Train the network that reads HER2 levels from real IHC images of the training split, for 'evaluate --her2-classifier'."""
-    from restain.training.her2_classifier import train_her2_classifier as train
-
-    with progress_bar("classifier") as progress:
-        facts = train(
-            data,
-            out,
-            steps=steps,
-            seed=seed,
-            mpp=mpp,
-            swap=swap,
-            tile=tile,
-            description=describe,
-            progress=progress,
-        )
-    told = f"{facts.accuracy:.0%} of {facts.images}" if facts.accuracy is not None else "no"
-    out_console.print(f"classifier: {plain(str(out))}; {told} real validation images read right")
-
-
-@app.command("compare-slides", epilog="Example: restain compare-slides virtual/a.ome.tiff ihc/a.svs -o comparison")
+@command("restain compare-slides virtual/a.ome.tiff ihc/a.svs -o comparison", name="compare-slides")
 def compare_slides(
-    virtual: Annotated[Path, typer.Argument(help="Virtual IHC slide.")],
-    real: Annotated[Path, typer.Argument(help="Real IHC slide.")],
-    out: OutOption,
-    he: Annotated[
-        Path | None, typer.Option("--he", help="The H&E slide beneath the virtual one, for the baseline.")
-    ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(min=0.01, help="Micrometres per pixel of the real slide, where it does not say.")
-    ] = None,
-    override_mpp: OverrideMppOption = False,
+    virtual: Annotated[Path, Argument(help="Virtual IHC slide.")],
+    real: Annotated[Path, Argument(help="Real IHC slide.")],
+    out: opt.Out,
+    he: Annotated[Path | None, Option("--he", help="H&E slide of the virtual one, for the baseline.")] = None,
+    mpp: opt.Mpp = None,
+    override_mpp: opt.OverrideMpp = False,
     transform: Annotated[
         Path | None,
-        typer.Option(help="Registration to use, from the virtual slide to the real one (docs/register.md)."),
+        Option(help="Transform from the virtual to the real slide (docs/register.md). Default: register them."),
     ] = None,
-    field: Annotated[float, typer.Option(min=100, max=5000, help="Side of a field in µm.")] = 250.0,
+    field: Annotated[float, Option(min=100, max=5000, help="Side of a field in µm.")] = 250.0,
 ) -> None:
-    """Bring a virtual and a real slide into register, score every field, and draw heat maps."""
+    """Register a virtual and a real slide, score every field, and draw heat maps."""
     from restain.evaluation.slide_pair import compare_slides as compare
 
     with progress_bar("comparing") as progress:
@@ -221,4 +178,44 @@ def compare_slides(
             command=command_line(),
             progress=progress,
         )
-    out_console.print(f"{page}")
+    show(page)
+
+
+@command("restain evaluate-spots C2.jpg --spots C2.csv --mpp 0.69 -o c2", name="evaluate-spots")
+def evaluate_spots(
+    slide: Annotated[Path, Argument(help="H&E image of the spatial transcriptomics.")],
+    spots: Annotated[
+        Path, Option(help="CSV (spot, x_px, y_px, total, GENE), 10x Visium folder, or AnnData file (.h5ad).")
+    ],
+    out: opt.Out,
+    gene: Annotated[str, Option(help="Symbol of the gene.")] = "ERBB2",
+    spot_um: Annotated[
+        float | None, Option(min=1, help="Diameter of a spot in µm. Default: that of the file, or 100.")
+    ] = None,
+    model: opt.Model = None,
+    mpp: opt.Mpp = None,
+    override_mpp: opt.OverrideMpp = False,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+) -> None:
+    """Compare virtual DAB with mRNA counts of spatial transcriptomics per spot, beside baselines from the H&E."""
+    from restain.spots import evaluate_spots as evaluate
+    from restain.stain import load
+
+    with progress_bar("spots") as progress:
+        found = evaluate(
+            slide,
+            spots,
+            out,
+            model=load(model, device=device),
+            gene=gene,
+            spot_um=spot_um,
+            mpp=mpp,
+            override_mpp=override_mpp,
+            seed=seed,
+            command=command_line(),
+            progress=progress,
+            warn=say,
+        )
+    show(found.describe())
+    show(f"page: {found.page}")

@@ -1,4 +1,4 @@
-"""Commands that stain."""
+"""The commands ``stain`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -9,29 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from typer import Argument, Option
 
 from restain import NOTICE
-from restain.cli.console import (
-    DeviceOption,
-    EngineOption,
-    ModelOption,
-    OutOption,
-    app,
-    err_console,
-    given,
-    out_console,
-    plain,
-    progress_bar,
-    say,
-)
+from restain.cli import options as opt
+from restain.cli.console import out_console, panel, plain, progress_bar, say, show, show_fault
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
     from restain.stain import Outcome
 
+command = panel("Staining")
+
 
 class ResultFormat(StrEnum):
-    """Of a virtual image."""
+    """File format of a virtual image."""
 
     auto = "auto"
     png = "png"
@@ -39,59 +31,59 @@ class ResultFormat(StrEnum):
     dicom = "dicom"
 
 
-@app.command(epilog="Example: restain stain slides/*.svs HE/*.png -o virtual --dab")
+@command("restain stain slides/*.svs HE/*.png -o virtual --dab")
 def stain(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Slides and pictures of H&E, folders or patterns of them, or a CSV with a column slide."),
+        Argument(help="H&E slides and pictures, folders or patterns of them, or a CSV with a column 'slide'."),
     ],
-    out: OutOption,
-    model: ModelOption = None,
-    mpp: Annotated[
-        float | None, typer.Option(min=0.01, help="Micrometres per pixel, where a file does not say.")
-    ] = None,
-    override_mpp: Annotated[
-        bool, typer.Option("--override-mpp", help="Let --mpp hold also where a file states another.")
-    ] = False,
-    dab: Annotated[bool, typer.Option("--dab", help="Write the DAB density too, as a file of its own.")] = False,
-    white: Annotated[
-        tuple[float, float, float] | None,
-        typer.Option(help="Unstained glass to imitate: R G B, up to 255; else the model's own."),
-    ] = None,
+    out: opt.Run,
+    model: opt.Model = None,
+    mpp: opt.Mpp = None,
+    override_mpp: opt.OverrideMpp = False,
+    dab: Annotated[bool, Option("--dab", help="Also write the DAB density as a separate file.")] = False,
     region: Annotated[
-        tuple[int, int, int, int] | None, typer.Option(help="Stain only X Y WIDTH HEIGHT, in level-0 px.")
+        tuple[int, int, int, int] | None, Option(help="Stain only this region: X Y WIDTH HEIGHT in level-0 px.")
     ] = None,
     roi: Annotated[
-        Path | None, typer.Option(help="Stain only inside the outlines of this GeoJSON, in level-0 px.")
+        Path | None, Option(help="Stain only inside the outlines of this GeoJSON file, in level-0 px.")
     ] = None,
     everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Do not look for tissue, stain glass as well.")
+        bool, Option("--everywhere", help="Skip tissue detection and stain the glass as well.")
     ] = False,
     form: Annotated[
-        ResultFormat, typer.Option("--format", help="auto is PNG for pictures, OME-TIFF for slides.")
+        ResultFormat, Option("--format", help="Output format. auto: PNG for pictures, OME-TIFF for slides.")
     ] = ResultFormat.auto,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Of the JPEG tiles of slides; else 90. Pictures are lossless.")
+        int | None,
+        Option(min=1, max=100, help="JPEG quality of slides. Default: 90. Pictures are stored losslessly."),
+    ] = None,
+    white: Annotated[
+        tuple[float, float, float] | None,
+        Option(help="White point of the result: R G B, up to 255. Default: that of the model."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Slides: stop at a tile that cannot be read; else it is a marked hole.")
+        bool, Option("--strict", help="Stop at a tile that cannot be read, instead of marking a hole.")
     ] = False,
     normalization: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--normalization/--no-normalization",
-            help="Normalise the H&E's white point and stain strength, for models that were trained so.",
+            help="Normalise the white point and stain strength of the H&E, for models that were trained so.",
         ),
     ] = True,
-    engine: EngineOption = None,
-    device: DeviceOption = None,
+    engine: opt.Engine = None,
+    device: opt.Device = None,
     ray: Annotated[
-        str | None, typer.Option(help="Work on the Ray cluster at this address (HOST:PORT or auto); extra 'ray'.")
+        str | None, Option(help="Run on the Ray cluster at this address (HOST:PORT or auto); needs extra 'ray'.")
     ] = None,
-    ray_cpus: Annotated[float, typer.Option(min=0.1, help="With --ray: cores per slide.")] = 2,
-    ray_gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs per slide, or a share of one.")] = 0,
+    ray_cpus: Annotated[float, Option(min=0.1, help="CPU cores per slide, with --ray.")] = 2,
+    ray_gpus: Annotated[float, Option(min=0, help="GPUs per slide, or a fraction of one, with --ray.")] = 0,
 ) -> None:
-    """Restain H&E pictures and whole slides as HER2 IHC; goes on where it was killed. One that fails stops no other."""
+    """Stain H&E pictures and whole slides as virtual HER2 IHC.
+
+    A failed input does not stop the others. Re-run the same command to resume.
+    """
     from restain.slides import read_geojson
     from restain.stain import StainOptions, find_sources, load, stain_many
     from restain.stain.cluster import Cluster, stain_on_cluster
@@ -103,7 +95,7 @@ def stain(
     if region is not None:
         outlines = [region_outline(region)]
     options = StainOptions().having(
-        **given(mpp=mpp, roi=outlines, white=white, quality=quality, engine=engine),
+        **opt.chosen(mpp=mpp, roi=outlines, white=white, quality=quality, engine=engine),
         override_mpp=override_mpp,
         dab=dab,
         everywhere=everywhere,
@@ -111,29 +103,29 @@ def stain(
         normalization=normalization,
         format=form.value,
     )
-    stains = load(model, device=device)
-    stains.check(options)
+    loaded = load(model, device=device)
+    loaded.check(options)
     found = find_sources(sources)
     with progress_bar("staining") as progress:
         if ray is not None:
             cluster = Cluster(ray, ray_cpus, ray_gpus)
             outcomes = stain_on_cluster(
-                found, out, stains.bundle, options, cluster=cluster, progress=progress, warn=say
+                found, out, loaded.bundle, options, cluster=cluster, progress=progress, warn=say
             )
         else:
-            outcomes = stain_many(found, out, stains, options, progress=progress, warn=say)
-    show_outcomes(outcomes)
+            outcomes = stain_many(found, out, loaded, options, progress=progress, warn=say)
+    _show_outcomes(outcomes)
     if any(outcome.result for outcome in outcomes):
-        out_console.print(f"[bold]{NOTICE}[/bold]; the model was trained on: {plain(stains.bundle.card.data)}")
+        out_console.print(f"[bold]{NOTICE}[/bold]; training data of the model: {plain(loaded.bundle.card.data)}")
     if any(outcome.outcome == "failed" for outcome in outcomes):
         raise typer.Exit(2)
 
 
-def show_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """The paths of results; with several sources, a table of what happened to each; faults on standard error."""
+def _show_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """Print the paths of the results, a table if there are several sources, and the faults."""
     for outcome in outcomes:
         if outcome.result is not None:
-            out_console.print(plain(str(outcome.result)))
+            show(outcome.result)
     if len(outcomes) > 1:
         table = Table("source", "outcome", "seconds", "tissue, mm²", "Mpx/s", "seam ratio", "holes", box=None)
         for o in outcomes:
@@ -143,20 +135,20 @@ def show_outcomes(outcomes: Sequence[Outcome]) -> None:
         out_console.print(table)
     for outcome in outcomes:
         if outcome.fault:
-            err_console.print(f"[bold red]error:[/bold red] {plain(outcome.fault)}")
+            show_fault(outcome.fault)
 
 
-@app.command(epilog="Example: restain demo -o demo --real ../shared/data")
+@command("restain demo -o demo --real ../shared/data")
 def demo(
-    out: OutOption = Path("demo"),
+    out: opt.Out = Path("demo"),
     real: Annotated[
-        Path | None, typer.Option(help="Folder whose data sets (BCI, challenge, AB or MIST layout) are restained too.")
+        Path | None, Option(help="Folder of real data sets to stain as well (BCI, challenge, AB or MIST layout).")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=4, help="Phantom pairs to make.")] = 24,
+    pairs: Annotated[int, Option(min=4, help="Number of phantom pairs to generate.")] = 24,
 ) -> None:
-    """Make phantom pairs, restain and evaluate them and the real images, and write one HTML page."""
+    """Generate phantom pairs, stain and evaluate them beside real data, and write one HTML page."""
     from restain.demo import run_demo
 
     with progress_bar("demo") as progress:
         page = run_demo(out, real=real, pairs=pairs, progress=progress, say=say)
-    out_console.print(f"{page}")
+    show(page)

@@ -1,65 +1,58 @@
-"""Commands that train."""
+"""The commands that train: ``train``, ``benchmark``, ``crossval``, ``train-her2-classifier``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from restain.cli.console import DataOption, OutOption, app, command_line, out_console, plain, progress_bar, say
+from restain.cli import options as opt
+from restain.cli.console import command_line, panel, progress_bar, say, show
+
+command = panel("Training")
 
 
-@app.command(epilog="Example: restain train phantom-small --data data/phantom --out runs/phantom-small")
+@command("restain train phantom-small --data data/phantom --out runs/phantom-small")
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of one shipped with restain.")],
-    data: DataOption,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; the same folder resumes.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: --set train.steps=100.")] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
-    devices: Annotated[str, typer.Option(help="Devices per node, or auto.")] = "1",
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
+    recipe: opt.Recipe,
+    data: opt.Data,
+    out: opt.Run,
+    set_: opt.Set = None,
+    accelerator: opt.Accelerator = "auto",
+    devices: Annotated[str, Option(help="Number of devices per node, or auto.")] = "1",
+    nodes: Annotated[int, Option(min=1, help="Number of nodes.")] = 1,
 ) -> None:
-    """Train the expression classifier, then the generator against the discriminator; writes OUT/bundle."""
+    """Train the expression classifier, then the generator with its discriminator; write OUT/bundle."""
     from restain.recipe import find_recipe, load_recipe
 
-    chosen = load_recipe(find_recipe(recipe), set_)
+    loaded = load_recipe(find_recipe(recipe), set_)
     from restain.training import train as train_job
 
-    bundle = train_job(
-        chosen,
-        data,
-        out,
-        accelerator=accelerator,
-        devices=devices,
-        nodes=nodes,
-    )
-    out_console.print(f"bundle: {plain(str(bundle))}")
+    bundle = train_job(loaded, data, out, accelerator=accelerator, devices=devices, nodes=nodes)
+    show(f"bundle: {bundle}")
 
 
-@app.command(
-    epilog="Example: restain benchmark bench peers/pix2pix peers/asp --data data/phantom --budget 10min -o runs/peers"
-)
+@command("restain benchmark bench peers/pix2pix peers/asp --data data/phantom --budget 10min -o runs/peers")
 def benchmark(
     recipes: Annotated[
-        list[str], typer.Argument(help="Recipe files or names; the first is what others are compared with.")
+        list[str], Argument(help="Recipe files or names of shipped recipes; the first is the reference.")
     ],
-    data: DataOption,
-    budget: Annotated[str, typer.Option(help="What each may spend: 500steps, or 10min of computing.")],
-    out: OutOption,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value in all: --set data.crop=192.")] = None,
-    split: Annotated[str, typer.Option(help="The split that is scored: val or test.")] = "test",
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    data: opt.Data,
+    budget: Annotated[str, Option(help="Budget of each recipe: 500steps, or 10min of computing time.")],
+    out: opt.Run,
+    set_: opt.Set = None,
+    split: opt.Split = "test",
+    accelerator: opt.Accelerator = "auto",
 ) -> None:
-    """Train recipes one after another under one budget, score them, and write one table; the same folder resumes."""
+    """Train several recipes one after another under one budget, score them, and write one table."""
     from restain.recipe import find_recipe, load_recipe
 
-    chosen = [load_recipe(find_recipe(recipe), set_) for recipe in recipes]
+    loaded = [load_recipe(find_recipe(recipe), set_) for recipe in recipes]
     from restain.benchmark import Budget
     from restain.benchmark import benchmark as benchmark_job
 
     page = benchmark_job(
-        chosen,
+        loaded,
         data,
         Budget.parse(budget),
         out,
@@ -69,24 +62,54 @@ def benchmark(
         bar=progress_bar,
         say=say,
     )
-    out_console.print(f"page: {plain(str(page))}")
+    show(f"page: {page}")
 
 
-@app.command(epilog="Example: restain crossval few-shot --data bci_sample --data mist_sample -o runs/crossval")
+@command("restain crossval few-shot --data bci_sample --data mist_sample -o runs/crossval")
 def crossval(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of one shipped with restain.")],
-    data: DataOption,
-    out: OutOption,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value: --set 'data.same_slide=[[00052*, 00057*]]'.")
-    ] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    recipe: opt.Recipe,
+    data: opt.Data,
+    out: opt.Run,
+    set_: opt.Set = None,
+    accelerator: opt.Accelerator = "auto",
 ) -> None:
-    """Leave one slide out: train without each slide in turn and score it; writes OUT/crossval.html. OUT resumes."""
+    """Cross-validate by slide: train without each slide in turn and score it; write OUT/crossval.html."""
     from restain.recipe import find_recipe, load_recipe
 
-    chosen = load_recipe(find_recipe(recipe), set_)
+    loaded = load_recipe(find_recipe(recipe), set_)
     from restain.crossval import crossval as crossval_job
 
-    page = crossval_job(chosen, data, out, accelerator=accelerator, command=command_line(), bar=progress_bar, say=say)
-    out_console.print(f"report: {plain(str(page))}")
+    page = crossval_job(loaded, data, out, accelerator=accelerator, command=command_line(), bar=progress_bar, say=say)
+    show(f"report: {page}")
+
+
+@command("restain train-her2-classifier --data BCI_dataset -o runs/classifier", name="train-her2-classifier")
+def train_her2_classifier(
+    data: opt.Data,
+    out: opt.Out,
+    steps: Annotated[int, Option(min=1, help="Number of training steps.")] = 400,
+    seed: opt.Seed = 0,
+    mpp: Annotated[float, Option(min=0.05, help="Micrometres per pixel of the data.")] = 0.46,
+    swap: opt.Swap = False,
+    tile: Annotated[int, Option(min=64, help="Side of training crops and of scored tiles in px.")] = 256,
+    describe: Annotated[str, Option(help="Description of the data, for reports.")] = "",
+) -> None:
+    """Train a HER2 classifier on the real IHC images of the training split, for --her2-classifier."""
+    from restain.training.her2_classifier import train_her2_classifier as train
+
+    with progress_bar("classifier") as progress:
+        facts = train(
+            data,
+            out,
+            steps=steps,
+            seed=seed,
+            mpp=mpp,
+            swap=swap,
+            tile=tile,
+            description=describe,
+            progress=progress,
+        )
+    if facts.accuracy is None:
+        show(f"classifier: {out}; there are no real validation images to test it on")
+    else:
+        show(f"classifier: {out}; accuracy {facts.accuracy:.0%} on {facts.images} real validation images")

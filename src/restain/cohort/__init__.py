@@ -1,25 +1,26 @@
-"""Many slides, few patients: HER2 per field, slide and patient, how uneven it is, and where to look.
+"""HER2 of many slides of few patients: per field, slide and patient, with its heterogeneity and the decisive fields.
 
-HER2 varies within a tumour, and one IHC slide can miss it; virtual stains make it cheap to look at every block. What is
-counted as tumour, and what a doubt does not cover, stands in :mod:`restain.cohort.field`.
+HER2 varies within a tumour, and one IHC slide can miss it; virtual stains make every block affordable. What counts as
+tumour, and what the sampling error does not cover: :mod:`restain.cohort.field`.
 """
 
-from restain.cohort.entropy import Heterogeneity, heterogeneity, quadratic_entropy
-from restain.cohort.field import FieldReading, doubt, fields, margin, read_fields
+from restain.cohort.analyse import run_cohort
+from restain.cohort.field import FieldReading, fields, margin, read_fields, sampling_error
+from restain.cohort.heterogeneity import Heterogeneity, heterogeneity, quadratic_entropy
 from restain.cohort.page import cohort_page
-from restain.cohort.patient import Change, PatientReading, SlideReading, what_would_change
-from restain.cohort.run import run_cohort
+from restain.cohort.patient import DecisiveFields, PatientReading, SlideReading, area_shares, decisive_fields
 from restain.cohort.table import Row, read_table
 
 __all__ = [
-    "Change",
+    "DecisiveFields",
     "FieldReading",
     "Heterogeneity",
     "PatientReading",
     "Row",
     "SlideReading",
+    "area_shares",
     "cohort_page",
-    "doubt",
+    "decisive_fields",
     "fields",
     "heterogeneity",
     "margin",
@@ -27,5 +28,5 @@ __all__ = [
     "read_fields",
     "read_table",
     "run_cohort",
-    "what_would_change",
+    "sampling_error",
 ]

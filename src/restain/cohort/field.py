@@ -1,11 +1,10 @@
-"""A stained slide read field by field: squares of 1 mm², each with its cells' patterns, its DAB and its doubt.
+"""A stained slide, scored field by field: squares of 1 mm² with the patterns of their cells, their DAB and their sampling error.
 
-HER2 is uneven within a tumour, so one level for a slide hides what its parts say. Cells are found and judged as in
-:mod:`restain.evaluation.her2_classifier`; every cell counts in the field in which its nucleus lies, so that the counts of fields add
-up to the slide's, whatever the size of fields.
+Cells are found and scored as in :mod:`restain.evaluation.her2_classifier`. Every cell counts in the field of its nucleus,
+so the counts of the fields add up to those of the slide, whatever the size of fields.
 
-What is tumour, nobody has told: no network here tells tumour cells from others, and neither does the rule, so *all nuclei
-in tissue* are cells and *area* is the area of tissue. A field with much stroma or many lymphocytes is read too low.
+Tumour cells are not separated from others: *all nuclei in tissue* are cells, and *area* is the area of tissue. A field with
+much stroma or many lymphocytes scores too low.
 """
 
 from __future__ import annotations
@@ -22,55 +21,57 @@ from numpy.typing import ArrayLike, NDArray
 from restain.evaluation.her2_classifier import STAINED_OD, Her2Classifier, level_probabilities, pattern_counts
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
 from restain.geometry import Point, Region, Size, um_to_px
-from restain.her2 import CELL_SHARE, FAINT_OD, Her2Level, level_of_counts
+from restain.her2 import CELL_SHARE, FAINT_OD, Her2Level, Her2Zero, level_of_counts, zero_of_counts
 from restain.ood.detector import OodDetector
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unmix
 from restain.slides import DensitySlide, Slide, TissueMask
 
 FIELD_UM = 1000.0
-"""Side of a field: 1 mm², some five fields of view at 40x."""
+"""Side of a field: 1 mm², about five fields of view at 40x."""
 
 LEAST_TISSUE = 0.1
-"""A field with less tissue, as a share of a whole field's area, is left out: its few cells would say nothing."""
+"""Least share of tissue in a field; others are left out, because they have few cells."""
 
 MARGIN_UM = 36.0
-"""Read round a field, so that the cells at its border are judged as they would be in a larger one."""
+"""Margin around a field, so that the cells at its border are scored as in a larger one."""
 
 SQUARE_UM = 250.0
-"""Side of the squares, inside a field, whose tissue counts as area of their own level: borders between parts of different
-level cross most fields, and such a field would count as a whole for the higher one."""
+"""Side of the squares of a field whose tissue counts as area of their own level. Borders between levels cross most fields,
+and such a field would count as a whole for the higher level."""
 
 LEAST_CELLS = 30
 """A square with fewer cells has the level of its field."""
 
 FEW_CELLS = 100
-"""With fewer cells, more than 10 % of them is a matter of a handful."""
+"""With fewer cells the level of a field is uncertain."""
 
-DOUBTFUL = 0.1
-"""From this doubt on a field's level is called uncertain."""
+UNCERTAIN = 0.1
+"""Least sampling error of an uncertain level."""
 
 Counts = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class FieldReading:
-    """What one field says. ``region`` is in px of the stained slide, cut at its border."""
+    """Scores of one field. ``region`` is in px of the stained slide, cut at its border."""
 
     row: int
     column: int
     region: Region
     areas: tuple[float, float, float, float]
-    """Tissue in mm² in squares of ``SQUARE_UM`` that are read at each level, 0 to 3+."""
+    """Tissue in mm² in squares of ``SQUARE_UM`` at each level, 0 to 3+."""
     cells: Counts
-    """How many cells show at most the pattern of each level, 0 to 3+ (:func:`restain.her2.cell_levels`)."""
+    """Number of cells whose highest pattern is that of each level, 0 to 3+ (:func:`restain.her2.cell_levels`)."""
     stained_share: float
     """Share of the tissue's area whose DAB density is at least faint, in [0, 1]."""
     mean_od: float
     """Mean DAB density over the tissue in OD."""
     classifier: Her2Level | None = None
-    """The level by the classifier's network; None where none was asked."""
+    """Level by the HER2 classifier, if one was used."""
     in_distribution: bool | None = None
-    """Whether the H&E here is like the model's training images; None where the bundle does not know."""
+    """Whether the H&E is in the distribution of the training images; None if the bundle has no detector."""
+    null_mm2: float = 0.0
+    """The part of ``areas[0]`` without any staining; the rest is ultralow."""
 
     @property
     def tissue_mm2(self) -> float:
@@ -82,20 +83,24 @@ class FieldReading:
         return level_of_counts(self.cells)
 
     @property
-    def doubt(self) -> float:
-        """The chance that the number of cells alone would give another level, in [0, 0.5]: :func:`restain.cohort.doubt`."""
-        return doubt(self.cells)
+    def zero(self) -> Her2Zero | None:
+        """Null or ultralow, at level 0."""
+        return zero_of_counts(self.cells)
+
+    @property
+    def sampling_error(self) -> float:
+        return sampling_error(self.cells)
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the level is uncertain, in words; empty where nothing speaks against it."""
+        """Why the level is uncertain; empty if it is not."""
         found = []
         if sum(self.cells) < FEW_CELLS:
             found.append(f"only {sum(self.cells)} cells")
-        elif self.doubt >= DOUBTFUL:
+        elif self.sampling_error >= UNCERTAIN:
             found.append("close to another level")
         if self.classifier is not None and self.classifier != self.level:
-            found.append(f"the classifier reads {self.classifier.text}")
+            found.append(f"the classifier says {self.classifier.text}")
         if self.in_distribution is False:
             found.append("the H&E is unlike the training images")
         return tuple(found)
@@ -112,7 +117,7 @@ class FieldReading:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FieldReading:
-        """Raises :class:`LookupError`, :class:`TypeError`, :class:`ValueError` or a :class:`RestainError` for what is no such reading."""
+        """Raises LookupError, TypeError, ValueError or RestainError if ``values`` is not a field."""
         x, y, width, height = values["region"]
         zero, one, two, three = (int(count) for count in values["cells"])
         of_zero, of_one, of_two, of_three = (float(area) for area in values["areas"])
@@ -129,10 +134,10 @@ class FieldReading:
 
 
 def margin(cells: Counts) -> float:
-    """How far the share of cells that decides the level is from the guideline's 10 %, in [0, 1]; 0 without cells.
+    """Distance of the deciding share of cells from 10 %, in [0, 1]; 0 without cells.
 
-    The nearer of two: the share of cells that show at least the level's pattern, which must not fall to 10 %, and that of
-    those which show the next one's, which must not rise above.
+    The smaller of two: of the share with at least the level's pattern, which must stay above 10 %, and of the share with
+    the next pattern, which must not exceed it.
     """
     total, level = sum(cells), level_of_counts(cells)
     if not total:
@@ -142,11 +147,11 @@ def margin(cells: Counts) -> float:
     return max(0.0, min(gaps))
 
 
-def doubt(cells: Counts) -> float:
-    """The chance that as many cells of the same tissue would be read as another level, in [0, 0.5].
+def sampling_error(cells: Counts) -> float:
+    """The probability that as many cells of the same tissue would give another level, in [0, 0.5].
 
-    The normal tail of :func:`margin` over the standard error of a share of 10 %, so cells are taken to be independent. It
-    speaks of the number of cells alone: not of whether the stain is right, which ``in_distribution`` and the classifier hint at.
+    The normal tail of :func:`margin` over the standard error of a share of 10 %, for independent cells. It depends on the
+    number of cells only, not on the quality of the stain.
     """
     total = sum(cells)
     if not total:
@@ -156,12 +161,12 @@ def doubt(cells: Counts) -> float:
 
 
 def fields(size: Size, mpp: float, side_um: float = FIELD_UM) -> Iterator[Region]:
-    """Squares of ``side_um`` that cover a slide without overlap, row by row; the last of a row or column may be cut.
+    """Squares of ``side_um`` that cover a slide without overlap, row by row; the last ones may be cut.
 
     Args:
         size: of the slide in px at ``mpp``.
         mpp: micrometres per pixel.
-        side_um: side of a field; borders are rounded to whole px, each by itself, so that they do not drift.
+        side_um: side of a field; each border is rounded to whole px by itself, so that errors do not add up.
 
     Raises:
         ValueError: if ``mpp`` is not a positive number or a field is smaller than a px.
@@ -193,18 +198,18 @@ def read_fields(
     side_um: float = FIELD_UM,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FieldReading]:
-    """Read a stained slide field by field, at its own mpp, one field in memory at a time.
+    """Score a stained slide field by field at its own mpp, with one field in memory.
 
     Args:
-        ihc: the virtual slide, or a real one.
-        tissue: of the slide; its pixel 0 is at the slide's corner.
-        dab: its DAB densities, on the same grid; None for colour deconvolution.
-        white: ``(3,)`` RGB of the IHC's glass in [1, 255]; None for ``tissue.glass``.
-        he: the H&E slide that it was made from, at whose places ``ood`` is asked; on the same grid at ``ihc.mpp``.
-        ood: what the model knows of its training images.
-        classifier: asked for the classifier's level, where it is given.
+        ihc: virtual or real IHC slide.
+        tissue: mask of the slide, from its corner.
+        dab: its DAB densities on the same grid; default: colour deconvolution.
+        white: ``(3,)`` white point of the IHC, RGB in [1, 255]; default: ``tissue.glass``.
+        he: H&E slide on the same grid at ``ihc.mpp``, for ``ood``.
+        ood: detector of H&E unlike the training images.
+        classifier: HER2 classifier for a second score.
         side_um: side of a field.
-        progress: called with fields done and in all.
+        progress: called with the number of fields done and of all.
 
     Returns:
         The fields with at least ``LEAST_TISSUE``, row by row.
@@ -228,24 +233,26 @@ def read_fields(
         inside = _tissue_px(tissue, box, mpp)
         cells, own = _stain(ihc, dab, box, mpp, glass, inside)
         rgb = None if classifier is None else ihc.read(box, mpp)
-        vote = None
+        score = None
         if classifier is not None and rgb is not None:
             scale = mpp / classifier.facts.mpp
-            vote = Her2Level(int(level_probabilities(classifier.network, rgb, scale, classifier.facts.tile).argmax()))
-        judged = None
+            score = Her2Level(int(level_probabilities(classifier.network, rgb, scale, classifier.facts.tile).argmax()))
+        in_distribution = None
         if he is not None and ood is not None:
-            judged = ood.judge(he.read(_fullest(inside, box), mpp)).in_distribution
+            in_distribution = ood.judge(he.read(_fullest(inside, box), mpp)).in_distribution
         stained = own[inside]
+        areas, null = _areas(cells, inside, mpp)
         found.append(
             FieldReading(
                 *place,
                 box,
-                areas=_areas(cells, inside, mpp),
+                areas=areas,
+                null_mm2=null,
                 cells=pattern_counts(cells),
                 stained_share=float(np.mean(stained >= FAINT_OD)) if stained.size else 0.0,
                 mean_od=float(stained.mean(dtype=np.float64)) if stained.size else 0.0,
-                classifier=vote,
-                in_distribution=judged,
+                classifier=score,
+                in_distribution=in_distribution,
             )
         )
     if progress is not None:
@@ -276,28 +283,33 @@ def _stain(
     y, x = every.y.astype(int) - pad, every.x.astype(int) - pad
     here = (y >= 0) & (y < box.size.height) & (x >= 0) & (x < box.size.width)
     here[here] = inside[y[here], x[here]]
-    return _chosen(every, here, pad), density[pad : pad + box.size.height, pad : pad + box.size.width]
+    return _select(every, here, pad), density[pad : pad + box.size.height, pad : pad + box.size.width]
 
 
-def _chosen(cells: CellMembranes, which: NDArray[np.bool_], shift: int = 0) -> CellMembranes:
-    """Some of the cells, their places moved up and left by ``shift`` px."""
+def _select(cells: CellMembranes, which: NDArray[np.bool_], shift: int = 0) -> CellMembranes:
+    """Some of the cells, moved up and left by ``shift`` px."""
     return CellMembranes(cells.y[which] - shift, cells.x[which] - shift, cells.completeness[which], cells.dab_od[which])
 
 
-def _areas(cells: CellMembranes, inside: NDArray[np.bool_], mpp: float) -> tuple[float, float, float, float]:
-    found = [0.0, 0.0, 0.0, 0.0]
-    whole = level_of_counts(pattern_counts(cells))
+def _areas(
+    cells: CellMembranes, inside: NDArray[np.bool_], mpp: float
+) -> tuple[tuple[float, float, float, float], float]:
+    """Tissue in mm² at each level, and that without any staining."""
+    found, null = [0.0, 0.0, 0.0, 0.0], 0.0
+    every = pattern_counts(cells)
     for square in fields(Size(inside.shape[1], inside.shape[0]), mpp, SQUARE_UM):
         within = (cells.y >= square.origin.y) & (cells.y < square.bottom)
         within &= (cells.x >= square.origin.x) & (cells.x < square.right)
-        counts = pattern_counts(_chosen(cells, within))
-        level = level_of_counts(counts) if sum(counts) >= LEAST_CELLS else whole
-        found[level] += float(np.count_nonzero(inside[square.slices])) * mpp**2 / 1e6
-    return found[0], found[1], found[2], found[3]
+        counts = pattern_counts(_select(cells, within))
+        counts = counts if sum(counts) >= LEAST_CELLS else every
+        area = float(np.count_nonzero(inside[square.slices])) * mpp**2 / 1e6
+        found[level_of_counts(counts)] += area
+        null += area if zero_of_counts(counts) is Her2Zero.NULL else 0.0
+    return (found[0], found[1], found[2], found[3]), null
 
 
 def _tissue_px(tissue: TissueMask, box: Region, mpp: float) -> NDArray[np.bool_]:
-    """The mask at the field's pixels: each has the value of the mask's pixel in which its centre lies."""
+    """The mask at the pixels of the field, by nearest neighbour."""
     height, width = tissue.mask.shape
     scale = mpp / tissue.mpp
     rows = np.clip(((np.arange(box.origin.y, box.bottom) + 0.5) * scale).astype(int), 0, height - 1)
@@ -306,7 +318,7 @@ def _tissue_px(tissue: TissueMask, box: Region, mpp: float) -> NDArray[np.bool_]
 
 
 _WINDOW = 512
-"""Side in px of the H&E window that stands for a field where its likeness to the training images is asked."""
+"""Side in px of the H&E window that represents a field for OOD detection."""
 
 
 def _fullest(inside: NDArray[np.bool_], box: Region) -> Region:

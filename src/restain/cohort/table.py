@@ -21,17 +21,17 @@ class Row:
     block: str
     line: int
     mpp: float | None = None
-    """Of the slide's level 0, where the table says it."""
+    """Of level 0, if the table states it."""
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a cohort's CSV (UTF-8; commas, semicolons or tabs); a column ``mpp`` may be there, others are not looked at.
+    """Read the CSV of a cohort (UTF-8; commas, semicolons or tabs), with an optional column ``mpp``; others are ignored.
 
-    Paths of slides are relative to the table. Every fault is named with its line.
+    Paths of slides are relative to the table. Every error is reported with its line.
 
     Raises:
-        RestainError: if the file cannot be read, a column is missing, or lines are at fault: a cell is empty, a slide does
-            not exist or is named twice, or an mpp is no number.
+        RestainError: if the file cannot be read, a column is missing, a cell is empty, a slide does not exist or is named
+            twice, or an mpp is not a number.
     """
     rows: list[Row] = []
     faults: list[str] = []

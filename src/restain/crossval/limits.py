@@ -1,7 +1,6 @@
-"""What no model is to be blamed for: how near any answer could come to a real pair.
+"""Limits: how near any answer could come to a real pair, since glass is unknown and sections match only roughly.
 
-A left-out slide's glass cannot be known from other slides, and two sections never match to the pixel. These rows say what
-that costs. All but ``hematoxylin_smoothed`` are told something of the real image and are oracles.
+All are oracles: they use the real image.
 """
 
 from __future__ import annotations
@@ -10,36 +9,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from restain.evaluation.background import background_db, background_de
 from restain.evaluation.stain import background_mask, dab_r16
 from restain.geometry import um_to_px
-from restain.optics import dab_density, glass_white, hematoxylin_density
+from restain.optics import dab_density, glass_white
 
 Rgb = NDArray[np.uint8]
 
 SHIFT_UM = 2.0
 """How far the real image is moved against itself, right and down."""
 
-SMOOTH_UM = 24.0
-"""Standard deviation of the smoothing of ``hematoxylin_smoothed``: the tissue's texture goes, its regions stay."""
-
 DESCRIPTIONS = {
     "oracle_white": "the model's densities, rendered on the real image's own glass: an oracle of the white",
     "oracle_background": "the median colour of the real image's own background, everywhere: an oracle",
     "real_shifted": f"the real image against itself, moved by {SHIFT_UM:g} µm right and down: what misalignment alone costs",
-    "hematoxylin_smoothed": f"the H&E's hematoxylin density, smoothed by {SMOOTH_UM:g} µm: where cells are dense, no model",
 }
 """What each row is, in words, in the order of the tables."""
 
 
-def limits(he: Rgb, real: Rgb, on_real_white: Rgb | None, mpp: float) -> dict[str, dict[str, float]]:
+def limits(real: Rgb, on_real_white: Rgb | None, mpp: float) -> dict[str, dict[str, float]]:
     """The rows of one pair: ``{method: {metric: value}}`` with the metrics' keys of an evaluation.
 
     Args:
-        he: ``(H, W, 3)``.
-        real: the same shape.
+        real: ``(H, W, 3)``.
         on_real_white: the model's picture on the real image's glass, the same shape; None where it has no stain output.
         mpp: micrometres per pixel.
     """
@@ -69,6 +62,4 @@ def limits(he: Rgb, real: Rgb, on_real_white: Rgb | None, mpp: float) -> dict[st
         "background_de": difference,
         "background_db": shift,
     }
-    hematoxylin = gaussian_filter(hematoxylin_density(he, glass_white(he)), SMOOTH_UM / mpp)
-    rows["hematoxylin_smoothed"] = {"dab_r16": dab_r16(hematoxylin, dab, mpp)}
     return rows

@@ -2,10 +2,9 @@
 
 from restain.data.augment import Geometry, augment_pair, draw_geometry, jitter_he, vary_he
 from restain.data.check import CheckReport, check_folder
+from restain.data.consistency import read_header, require_scale, require_sides
 from restain.data.layouts import Layout, Split, recognise
 from restain.data.pairs import Fault, Pair, PairSet, Scan, open_pairs, scan_pairs
-from restain.data.scale import require_scale
-from restain.data.verdicts import require_sides
 from restain.data.weights import pair_weights
 
 __all__ = [
@@ -23,6 +22,7 @@ __all__ = [
     "jitter_he",
     "open_pairs",
     "pair_weights",
+    "read_header",
     "recognise",
     "require_scale",
     "require_sides",

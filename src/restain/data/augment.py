@@ -1,10 +1,9 @@
 """Paired augmentation: one geometry for both images, stain jitter for the H&E only.
 
-Geometry is cropping, mirroring and rotation. Stain jitter varies what laboratories and scanners vary: how
-strongly each stain took, its exact hue, and the white of the glass. It is done in optical density (Tellez et
-al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference to train distilled
-stain-invariant convolutional networks", *IEEE Trans Med Imaging* 37:2126, 2018, vary the stain densities in
-the same way).
+Geometry is cropping, mirroring and rotation. Stain jitter varies the strength and hue of each stain and the white point, as
+laboratories and scanners do. It works in optical density, as in Tellez et al., "Whole-slide mitosis detection in H&E breast
+histology using PHH3 as a reference to train distilled stain-invariant convolutional networks", *IEEE Trans Med Imaging*
+37:2126, 2018.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """One drawn crop, mirroring and rotation, to be applied to every image of a pair.
+    """One random crop, mirroring and rotation, for every image of a pair.
 
-    The output is ``crop`` px square. With ``degrees`` 0 its pixels are the input's, from the window whose
-    centre is ``(x, y)`` in pixel-centre coordinates; otherwise they are interpolated in the window, and what
-    it shows is turned counter-clockwise about that centre. Then it is turned by ``quarters`` times 90°
-    counter-clockwise and, with ``mirror``, flipped left to right.
+    The window of ``crop`` px has its centre at ``(x, y)`` in pixel-centre coordinates and is interpolated if ``degrees``, its
+    counter-clockwise rotation, is not 0. It is then rotated by ``quarters`` times 90° counter-clockwise and, with ``mirror``,
+    flipped left to right.
     """
 
     crop: int
@@ -43,12 +41,11 @@ class Geometry:
     mirror: bool = False
 
     def apply(self, image: Array) -> Array:
-        """``(H, W)`` or ``(H, W, C)`` of any type gives ``(crop, crop)`` or ``(crop, crop, C)``.
+        """``(H, W)`` or ``(H, W, C)`` of any type to ``(crop, crop)`` or ``(crop, crop, C)``.
 
-        Turned windows are bilinear for ``uint8`` and floats and nearest for other types (labels, masks). What
-        lies beyond the image is its reflection.
+        Interpolation is bilinear for ``uint8`` and floats, nearest for other types (labels, masks), and reflects at borders.
         """
-        window = self._turned(image) if self.degrees else self._cut(image)
+        window = self._rotated(image) if self.degrees else self._cut(image)
         window = np.rot90(window, self.quarters)
         return np.ascontiguousarray(window[:, ::-1] if self.mirror else window)
 
@@ -57,25 +54,22 @@ class Geometry:
         left, top = round(self.x - half), round(self.y - half)
         return image[top : top + self.crop, left : left + self.crop]
 
-    def _turned(self, image: Array) -> Array:
+    def _rotated(self, image: Array) -> Array:
         angle, half = np.deg2rad(self.degrees), (self.crop - 1) / 2
         matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         offset = np.array([self.y, self.x]) - matrix @ np.array([half, half])
         order = 1 if image.dtype == np.uint8 or np.issubdtype(image.dtype, np.floating) else 0
         planes = image[..., None] if image.ndim == 2 else image
-        turned = np.empty((self.crop, self.crop, planes.shape[2]), image.dtype)
+        rotated = np.empty((self.crop, self.crop, planes.shape[2]), image.dtype)
         for channel in range(planes.shape[2]):
-            turned[..., channel] = ndimage.affine_transform(
+            rotated[..., channel] = ndimage.affine_transform(
                 planes[..., channel], matrix, offset, (self.crop, self.crop), order=order, mode="reflect"
             )
-        return turned[..., 0] if image.ndim == 2 else turned
+        return rotated[..., 0] if image.ndim == 2 else rotated
 
 
 def draw_geometry(shape: Sequence[int], crop: int, recipe: AugmentRecipe, rng: np.random.Generator) -> Geometry:
-    """Draw a geometry for images of ``shape`` ``(H, W, ...)``.
-
-    A window turned by any angle is placed so that it stays inside the image where the image is large enough
-    for that.
+    """Draw a geometry for images of ``shape`` ``(H, W, ...)``; a rotated window stays inside the image if it fits.
 
     Raises:
         RestainError: if the image is smaller than ``crop``.
@@ -88,7 +82,7 @@ def draw_geometry(shape: Sequence[int], crop: int, recipe: AugmentRecipe, rng: n
     degrees = float(rng.uniform(0.0, 360.0)) if recipe.rotate == "any" else 0.0
     quarters = int(rng.integers(4)) if recipe.rotate == "quarter" else 0
     mirror = bool(recipe.flip and rng.random() < 0.5)
-    # A mirrored half turn is the flip upside down, so two coins give all flips also without rotation.
+    # A mirrored half turn is a vertical flip, so two random bits give all flips without rotation.
     quarters += 2 if recipe.flip and rng.random() < 0.5 else 0
     if not degrees:
         left, top = int(rng.integers(width - crop + 1)), int(rng.integers(height - crop + 1))
@@ -113,16 +107,10 @@ def augment_pair(
     rng: np.random.Generator,
     extra: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
-    """Cut one training crop from a pair and vary it.
+    """Cut one training crop of ``crop`` px from a pair, ``(H, W, 3)`` ``uint8`` RGB each, and augment it.
 
-    Args:
-        he: ``(H, W, 3)`` ``uint8`` RGB.
-        ihc: the same shape and type; changed by geometry only.
-        crop: side of the square crop in px.
-        recipe: which geometry, and how much stain jitter.
-        rng: the only source of randomness.
-        extra: further ``(H, W)`` or ``(H, W, C)`` arrays (truth maps, masks) that go through the same
-            geometry.
+    ``extra`` are further ``(H, W)`` or ``(H, W, C)`` arrays (truth maps, masks). All have the same geometry; stain jitter
+    changes the H&E only. ``rng`` is the only source of randomness.
 
     Returns:
         ``(he, ihc, *extra)``, each ``crop`` px square.
@@ -146,17 +134,8 @@ def augment_pair(
 def jitter_he(he: Rgb, recipe: AugmentRecipe, rng: np.random.Generator, white: float = 255.0) -> Rgb:
     """Vary an H&E image's stains at random by :func:`vary_he`.
 
-    Each stain's density is scaled by ``1 ± he_stain``, each component of each stain vector moved by up to ``he_hue``,
-    and the white point darkened by up to ``he_white`` per channel.
-
-    Args:
-        he: ``(H, W, 3)`` ``uint8`` RGB.
-        recipe: the largest changes; with all three 0 the image comes back as it is.
-        rng: the only source of randomness; 11 numbers are drawn whatever the recipe says.
-        white: intensity of unstained glass ``I0``; pixels of this value change with ``he_white`` only.
-
-    Returns:
-        ``uint8`` of the same shape.
+    Each stain's density is scaled by ``1 ± he_stain``, each component of each stain vector moved by up to ``he_hue``, and the
+    white point darkened by up to ``he_white`` per channel. ``rng`` always draws 11 numbers.
     """
     strength = 1.0 + recipe.he_stain * rng.uniform(-1.0, 1.0, 2)
     shift = recipe.he_hue * rng.uniform(-1.0, 1.0, (2, 3))
@@ -173,15 +152,13 @@ def vary_he(
 ) -> Rgb:
     """Change an H&E image's stains in optical density.
 
-    With ``M`` the rows hematoxylin, eosin and their normal (which carries what neither explains), a pixel's densities are
-    ``OD · M⁻¹``. Each stain's density is scaled and laid on a stain vector that is moved; the rest stays. All of it is one
-    3x3 map of OD. The white point is then scaled.
+    With ``M`` the rows hematoxylin, eosin and their normal (the residual), a pixel's densities are ``OD · M⁻¹``. Each stain's
+    density is scaled and its vector moved, and the residual stays, all by one 3x3 map of OD. The white point is then scaled.
 
     Args:
         he: ``(H, W, 3)`` ``uint8`` RGB.
         strength: factors of the hematoxylin and the eosin density.
-        shift: what is added to the unit absorption vectors of hematoxylin and eosin, ``(2, 3)`` or what broadcasts to it;
-            they are made unit length again.
+        shift: added to the unit absorption vectors of hematoxylin and eosin, ``(2, 3)`` by broadcasting.
         dimmed: factor of the white point, one number or one per channel.
         white: intensity of unstained glass ``I0``; pixels of this value change with ``dimmed`` only.
 

@@ -1,19 +1,19 @@
-"""Look through a data folder and list all that is wrong with it."""
+"""Check of a data folder: decode every picture and list all faults."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from restain.data.compare import compare_sides
+from restain.data.consistency import ComparedPair, read_header, set_faults
 from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
-from restain.data.scale import stated_mpp
-from restain.data.verdicts import Compared, set_faults
 from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.slides import read_image
@@ -25,10 +25,9 @@ NO_LEVEL = "none"
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a data folder holds and all its faults.
+    """Content of a data folder and all its faults.
 
-    ``counts[split][level]`` is the number of pairs; the level's text is ``none`` where a name gives none.
-    ``notes`` are things to know that are no faults.
+    ``counts[split][level]`` is the number of pairs; the level is ``none`` if a name gives none. ``notes`` are no faults.
     """
 
     root: Path
@@ -46,8 +45,8 @@ class CheckReport:
         """Layout, counts per split and level, notes and the number of faults, one line each."""
         lines = [f"{self.layout.title} layout in {self.root}"]
         for split, levels in self.counts.items():
-            told = ", ".join(f"{'no level' if level == NO_LEVEL else level}: {n}" for level, n in levels.items())
-            lines.append(f"  {split}: {_count(sum(levels.values()), 'pair')} ({told})")
+            listed = ", ".join(f"{'no level' if level == NO_LEVEL else level}: {n}" for level, n in levels.items())
+            lines.append(f"  {split}: {_count(sum(levels.values()), 'pair')} ({listed})")
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  {_count(len(self.faults), 'fault') if self.faults else 'no faults'}")
         return "\n".join(lines)
@@ -58,25 +57,27 @@ def _count(number: int, noun: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
-    faults: tuple[Fault, ...]
-    compared: Compared | None = None
-    he_digest: bytes = b""
+class _Decoded:
+    """Result for one pair or single file: its faults, or the comparison and a hash of the H&E pixels."""
+
+    faults: tuple[Fault, ...] = ()
+    compared: ComparedPair | None = None
+    he_hash: bytes = b""
 
 
 def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = False) -> CheckReport:
-    """Decode every picture of a data folder and list all faults at once.
+    """Decode every picture of a data folder and list all faults.
 
-    Faults are: a missing partner on either side, files that differ in suffix only, an unknown level, a name
-    in two splits, a file that is truncated, unreadable or not 8-bit RGB, partners that differ in size,
-    one H&E image (the same pixels) in two splits; and, each told once with the number of pairs, sides that are
-    exchanged, halves of one picture, partners that are the same picture, turned or mirrored against each other, and stated scales that differ.
+    Faults of files: a missing partner on either side, files that differ in suffix only, an unknown level, a name in two splits,
+    a file that is truncated, unreadable or not 8-bit RGB, partners that differ in size, one H&E image (the same pixels) in two
+    splits. Faults of the set, each reported once with the number of pairs: swapped sides, halves of one picture, identical
+    partners, rotated or mirrored partners, and stated scales that differ.
 
     Args:
         root: the data folder.
         swap: H&E and IHC are exchanged on reading.
-        progress: called with (pairs and single files looked at, their total) as the work goes on. An
-            exception from it, like a keyboard interrupt, ends the check at once.
+        progress: called with (decoded pairs and single files, their total). An exception from it, like a keyboard
+            interrupt, ends the check at once.
 
     Raises:
         RestainError: if the folder is missing, empty or of no known layout.
@@ -84,81 +85,70 @@ def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = F
     scan = scan_pairs(root, swap=swap)
     paired = {path for pair in scan.pairs for path in (pair.he_path, pair.ihc_path)}
     single = [fault.path for fault in scan.faults if fault.path not in paired]
-    total = len(scan.pairs) + len(single)
-    looked: list[_Looked] = []
-    for done, result in enumerate(_in_threads(scan.pairs, single), 1):
-        looked.append(result)
+    decoded: list[_Decoded] = []
+    for result in _in_threads(scan.pairs, single):
+        decoded.append(result)
         if progress is not None:
-            progress(done, total)
-    faults = [*scan.faults, *(fault for result in looked for fault in result.faults), *_twins(looked)]
-    faults += set_faults([result.compared for result in looked if result.compared is not None])
+            progress(len(decoded), len(scan.pairs) + len(single))
+    faults = [*scan.faults, *(fault for result in decoded for fault in result.faults), *_duplicates(decoded)]
+    faults += set_faults([result.compared for result in decoded if result.compared is not None])
     faults.sort(key=lambda fault: str(fault.path))
     return CheckReport(root, scan.layout, _counts(scan), tuple(faults), tuple(_notes(scan)))
 
 
-def _in_threads(pairs: tuple[Pair, ...], single: list[Path]) -> Iterator[_Looked]:
+def _in_threads(pairs: tuple[Pair, ...], single: list[Path]) -> Iterator[_Decoded]:
     # Decoders release the interpreter's lock, so threads are enough.
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        jobs = [pool.submit(_look_at_pair, pair) for pair in pairs]
-        jobs += [pool.submit(_look_at_file, path) for path in single]
+        jobs = [pool.submit(_decode_pair, pair) for pair in pairs]
+        jobs += [pool.submit(_decode_file, path) for path in single]
         for job in as_completed(jobs):
             yield job.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _look_at_pair(pair: Pair) -> _Looked:
+def _decode_pair(pair: Pair) -> _Decoded:
+    paths = dict.fromkeys((pair.he_path, pair.ihc_path))
     try:
         he, ihc = pair.load()
-        he_mpp = stated_mpp(pair.he_path)
-        ihc_mpp = he_mpp if pair.side_by_side else stated_mpp(pair.ihc_path)
+        he_mpp, ihc_mpp = (read_header(path).mpp for path in (pair.he_path, pair.ihc_path))
     except RestainError as fault:
         # Both files can be at fault, and load stops at the first; if neither is, their sizes are.
-        both = dict.fromkeys((pair.he_path, pair.ihc_path))
-        alone = tuple(found for path in both for found in _look_at_file(path).faults)
-        return _Looked(alone or (Fault(pair.he_path, str(fault)),))
-    compared = Compared(pair, compare_sides(he, ihc), he_mpp, ihc_mpp)
-    return _Looked((), compared, hashlib.blake2b(repr(he.shape).encode() + he.tobytes(), digest_size=16).digest())
+        alone = tuple(found for path in paths for found in _decode_file(path).faults)
+        return _Decoded(alone or (Fault(pair.he_path, str(fault)),))
+    pixels = hashlib.blake2b(repr(he.shape).encode() + he.tobytes(), digest_size=16).digest()
+    return _Decoded((), ComparedPair(pair, compare_sides(he, ihc), he_mpp, ihc_mpp), pixels)
 
 
-def _look_at_file(path: Path) -> _Looked:
+def _decode_file(path: Path) -> _Decoded:
     try:
         read_image(path)
     except RestainError as fault:
-        return _Looked((Fault(path, str(fault)),))
-    return _Looked(())
+        return _Decoded((Fault(path, str(fault)),))
+    return _Decoded()
 
 
-def _twins(looked: list[_Looked]) -> Iterator[Fault]:
-    pairs = [(result.he_digest, result.compared.pair) for result in looked if result.compared is not None]
+def _duplicates(decoded: list[_Decoded]) -> Iterator[Fault]:
+    pairs = [(result.he_hash, result.compared.pair) for result in decoded if result.compared is not None]
     first: dict[bytes, Pair] = {}
-    for digest, pair in sorted(pairs, key=lambda item: (SPLITS.index(item[1].split), item[1].name)):
-        seen = first.setdefault(digest, pair)
-        if seen.split != pair.split:
-            sentence = f"{pair.he_path} ({pair.split}) is the same image as {seen.he_path} ({seen.split})."
+    for pixels, pair in sorted(pairs, key=lambda item: (SPLITS.index(item[1].split), item[1].name)):
+        other = first.setdefault(pixels, pair)
+        if other.split != pair.split:
+            sentence = f"{pair.he_path} ({pair.split}) is the same image as {other.he_path} ({other.split})."
             yield Fault(pair.he_path, sentence)
 
 
 def _counts(scan: Scan) -> dict[Split, dict[str, int]]:
-    levels: tuple[Her2Level | None, ...] = (*Her2Level, None)
-    counts: dict[Split, dict[str, int]] = {}
-    for split in SPLITS:
-        members = [pair for pair in scan.pairs if pair.split == split]
-        per_level = {
-            NO_LEVEL if level is None else level.text: sum(pair.level is level for pair in members) for level in levels
-        }
-        if members:
-            counts[split] = {text: count for text, count in per_level.items() if count}
-    return counts
+    found = Counter((pair.split, NO_LEVEL if pair.level is None else pair.level.text) for pair in scan.pairs)
+    order = (*(level.text for level in Her2Level), NO_LEVEL)
+    counts = {split: {text: found[split, text] for text in order if found[split, text]} for split in SPLITS}
+    return {split: levels for split, levels in counts.items() if levels}
 
 
 def _notes(scan: Scan) -> Iterator[str]:
-    slides = {
-        split: {pair.slide for pair in scan.pairs if pair.split == split and pair.slide is not None} for split in SPLITS
-    }
-    shared = slides["test"] & (slides["train"] | slides["val"])
-    if shared:
+    slides = {split: {pair.slide for pair in scan.pairs if pair.split == split and pair.slide} for split in SPLITS}
+    if shared := slides["test"] & (slides["train"] | slides["val"]):
         yield (
             f"{len(shared)} of {len(slides['test'])} test slides also have patches for training "
             f"(for example {min(shared)}), so the test part is not unseen tissue."

@@ -1,4 +1,4 @@
-"""The four folder layouts in which paired H&E/HER2 patches are published, and how each is recognised."""
+"""The four folder layouts of published H&E/HER2 pairs, and their recognition."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class _Form:
 
 
 class Layout(Enum):
-    """A folder layout. The members' values are the one table of what restain knows about each.
+    """A folder layout.
 
-    MIST is published with ``train`` and ``val`` only, and its authors report on ``val``: where a MIST folder
-    has no ``test``, its ``val`` is read as the test split. A MIST slide is the part of the name before the
-    first ``_``; BCI's and the challenge's names do not tell the slide.
+    MIST is published with ``train`` and ``val`` only, and its authors report on ``val``: if a MIST folder has no ``test``, its
+    ``val`` is read as the test split. A MIST slide is the part of the name before the first ``_``; BCI's and the challenge's
+    names do not contain the slide.
     """
 
     BCI = _Form("BCI", "{HE,IHC}/{train,val,test}/NAME_LEVEL.png", "HE/{}", "IHC/{}", "needed", False)
@@ -72,13 +72,12 @@ class Layout(Enum):
         return tuple(found)
 
     def level(self, name: str) -> Her2Level | None:
-        """The HER2 level that a file's stem ends in, or None where this layout's names need not give one.
+        """The HER2 level at the end of a file's stem, or None if the layout needs none and there is none.
 
-        In the AB layout only BCI's own form counts (``..._train_2+``), so that a number at the end is not
-        taken for a level.
+        In the AB layout only BCI's own form counts (``..._train_2+``), so that no other number is taken for a level.
 
         Raises:
-            RestainError: if the level is missing where it is needed, or is none of 0, 1+, 2+, 3+.
+            RestainError: if a required level is missing, or is none of 0, 1+, 2+, 3+.
         """
         if self.value.level == "none":
             return None
@@ -91,12 +90,12 @@ class Layout(Enum):
         return Her2Level.parse(last)
 
     def slide(self, name: str) -> str | None:
-        """The slide that a file's stem names, or None where this layout's names do not tell it."""
+        """The slide that a file's stem names, or None if this layout's names do not contain it."""
         return name.partition("_")[0] if self.value.slides else None
 
 
 def _folder(root: Path, name: str) -> Path:
-    """The folder ``name`` (which may lie deeper) in ``root``, whatever its case; where there is none, as it would be called.
+    """The path of the (nested) folder ``name`` in ``root``, in any case; ``name`` itself if there is none.
 
     Raises:
         RestainError: if two folders differ in case only.
@@ -115,10 +114,10 @@ def _children(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures directly in ``folder`` (told by suffix, hidden files passed over), sorted by name.
+    """The pictures directly in ``folder`` (by suffix, without hidden files), sorted by name.
 
     Raises:
-        RestainError: if the system refuses to list the folder.
+        RestainError: if the folder cannot be listed.
     """
     try:
         if not folder.is_dir():
@@ -131,16 +130,15 @@ def image_files(folder: Path) -> list[Path]:
 
 def _layout_of(root: Path) -> list[Layout]:
     found = [layout for layout in Layout if layout.places(root)]
-    # A stray picture beside the challenge's HE and IHC folders must not make it look like AB.
+    # A stray picture beside the challenge's HE and IHC folders must not make it an AB folder.
     return [layout for layout in found if layout is not Layout.AB] or found
 
 
 def recognise(root: Path) -> Layout:
-    """Tell the layout of a data folder by looking at it.
+    """The layout of a data folder.
 
     Raises:
-        RestainError: if the folder does not exist, is empty, or has no layout's (or more than one layout's)
-            folders.
+        RestainError: if the folder does not exist, is empty, or has the folders of no layout or of several.
     """
     try:
         if not root.exists():
@@ -160,11 +158,11 @@ def recognise(root: Path) -> Layout:
     if not children:
         raise RestainError(f"{root} is empty; a data folder holds paired patches.")
     below = [child for child, layouts in inner.items() if layouts]
-    # Split folders inside several folders are sides of pairs rather than data sets of side-by-side pictures.
+    # Several folders of split folders are sides of pairs, not data sets of side-by-side pictures.
     if len(below) > 1 and all(inner[child] == [Layout.AB] for child in below):
         names = " and ".join(child.name for child in below[:2])
         raise RestainError(f"{root} holds the folders {names}; name the folder of the H&E images HE and the other IHC.")
     if below:
-        raise RestainError(f"{root} is no layout of pairs itself; did you mean {below[0]}?")
-    looked_for = "; ".join(f"{layout.title}: {layout.pattern}" for layout in Layout)
-    raise RestainError(f"{root} has none of the layouts that restain reads ({looked_for}).")
+        raise RestainError(f"{root} is not a layout of pairs; did you mean {below[0]}?")
+    known = "; ".join(f"{layout.title}: {layout.pattern}" for layout in Layout)
+    raise RestainError(f"{root} has none of the layouts that restain reads ({known}).")

@@ -1,4 +1,4 @@
-"""Paired patches: one reader for all layouts, giving H&E, IHC, HER2 level, name and split."""
+"""Paired patches of all layouts: H&E, IHC, HER2 level, name and split."""
 
 from __future__ import annotations
 
@@ -111,20 +111,18 @@ class PairSet:
         splits = ", ".join(f"{per_split[split]} {split}" for split in SPLITS if per_split[split])
         levels = Counter(pair.level for pair in self.pairs)
         if set(levels) <= {None}:
-            told = "no HER2 levels given"
+            listed = "no HER2 levels given"
         else:
-            told = "levels " + ", ".join(f"{level.text}: {levels[level]}" for level in Her2Level)
-            told += f", not given: {levels[None]}" if levels[None] else ""
-        return f"{where}: {splits} {'pair' if len(self.pairs) == 1 else 'pairs'}; {told}."
+            listed = "levels " + ", ".join(f"{level.text}: {levels[level]}" for level in Her2Level)
+            listed += f", not given: {levels[None]}" if levels[None] else ""
+        return f"{where}: {splits} {'pair' if len(self.pairs) == 1 else 'pairs'}; {listed}."
 
     def with_validation(self, share: float, seed: int = 0) -> PairSet:
-        """Make ``max(1, round(share * n))`` of the ``n`` training pairs the validation part.
+        """Move ``max(1, round(share * n))`` of the ``n`` training pairs, drawn by ``seed``, to the validation split.
 
-        Test pairs are never taken. The pairs are put in order of their names and drawn by ``seed``, so that
-        the same data gives the same part. Where slides are known they go over whole, so the part's size is
-        then the nearest that whole slides give. Nothing is cut when there is a validation part already, no
-        training part, or a share of 0. BCI's names do not tell the slide: there, patches of one slide can be
-        on both sides, and the test part alone is unseen tissue.
+        Known slides move as a whole, so the number is then the nearest that slides allow. Nothing moves if there is a
+        validation split, no training split, or a share of 0. BCI's names do not contain the slide: patches of one slide can
+        be in both splits, and only the test split is unseen tissue.
 
         Raises:
             RestainError: if there is one training pair only, or all training pairs are of one slide.
@@ -229,21 +227,17 @@ def open_pairs(
     """Open the pairs of one or several data folders; pixels are read by :meth:`Pair.load` only.
 
     Args:
-        roots: a data folder, or several that are joined. Names that several of them use get their folder's
-            name before them.
-        val_share: share of the training part that becomes the validation part where the data has none (see
-            :meth:`PairSet.with_validation`); 0 cuts nothing, also where there is only one training pair.
+        roots: a data folder, or several to join. Names that several of them use are prefixed by their folder's name.
+        val_share: share of the training split for validation if the data has none (see :meth:`PairSet.with_validation`).
         seed: of the choice of validation pairs.
-        holdout: ``fnmatch`` patterns of names. Where given, matching pairs are the test part and all others
-            are for training, whatever their folders say.
+        holdout: ``fnmatch`` patterns of names; matching pairs are the test split and all others are for training.
         same_slide: groups of ``fnmatch`` patterns of names; the pairs that a group matches are of one slide.
         swap: H&E and IHC are exchanged on reading.
 
     Raises:
-        RestainError: if ``same_slide`` matches nothing or joins what the layout tells apart, if a folder is missing,
-            empty or not recognised, if file names show a fault (missing
-            partner, unknown level, a name in two splits), if ``holdout`` matches nothing or parts a slide, or
-            if no validation part can be cut.
+        RestainError: if a folder is missing, empty or not recognised, if file names show a fault (missing partner, unknown
+            level, a name in two splits), if ``holdout`` or ``same_slide`` matches nothing or contradicts known slides, or if
+            there is too little data for a validation split.
     """
     folders = (roots,) if isinstance(roots, Path) else tuple(roots)
     if not folders:
@@ -290,20 +284,20 @@ def _matches(pair: Pair, patterns: Sequence[str]) -> bool:
 
 def _with_slides(pairs: Sequence[Pair], groups: Sequence[Sequence[str]]) -> list[Pair]:
     """``pairs`` with the slides that the groups of patterns make; a slide is called by its first pair's name."""
-    told = list(pairs)
+    found = list(pairs)
     for group in groups:
-        members = [number for number, pair in enumerate(told) if _matches(pair, group)]
+        members = [number for number, pair in enumerate(found) if _matches(pair, group)]
         if not members:
             raise RestainError(f"The patterns of one slide ({', '.join(group)}) match no pair's name.")
-        known = {slide for number in members if (slide := told[number].slide) is not None}
+        known = {slide for number in members if (slide := found[number].slide) is not None}
         if len(known) > 1:
             raise RestainError(
                 f"The patterns of one slide ({', '.join(group)}) match slides {' and '.join(sorted(known))}."
             )
-        slide = known.pop() if known else told[members[0]].name
+        slide = known.pop() if known else found[members[0]].name
         for number in members:
-            told[number] = replace(told[number], slide=slide)
-    return told
+            found[number] = replace(found[number], slide=slide)
+    return found
 
 
 def _held_out(pairs: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:

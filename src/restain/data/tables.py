@@ -1,4 +1,4 @@
-"""Tables that users write: CSV files whose first line names columns."""
+"""CSV tables by users, whose first line names the columns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from restain.errors import RestainError
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV (UTF-8; commas, semicolons or tabs): the lines that are not empty, each with its number in the file.
+    """The lines of a CSV (UTF-8; commas, semicolons or tabs) that are not empty, each with its number in the file.
 
-    Args:
-        path: the file.
-        columns: must be named in the first line, in any order and case.
-        optional: may be. Columns of other names are not looked at.
-
-    Returns:
-        Per line the cells of all these columns, without spaces round them; missing ones are empty.
+    ``columns`` must be named in the first line, in any order and case, ``optional`` ones may be; others are ignored. Cells are
+    stripped, and missing ones are empty.
 
     Raises:
         RestainError: if the file cannot be read or a column is missing.
@@ -48,7 +43,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
 
 
 def mpp_of(text: str) -> float | None:
-    """A cell as micrometres per pixel; None where it is no number above 0."""
+    """A cell as micrometres per pixel; None if it is not a number above 0."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How far each pair of a data folder is trusted: a table of names and weights beside the pictures."""
+"""Weights of the pairs of a data folder: a table of names and weights beside the pictures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from restain.errors import RestainError
 from restain.images import IMAGE_SUFFIXES
 
 WEIGHT_FILES = ("weights.csv", "manifest.csv")
-"""Names of the table, the first that is there counts; its columns ``name`` and ``weight`` are read, others passed over."""
+"""Names of the table, of which the first that exists is used; only its columns ``name`` and ``weight`` are read."""
 
 
 def pair_weights(roots: Sequence[Path], pairs: Sequence[Pair]) -> NDArray[np.float64]:
     """The weights of ``pairs``: ``(n,)``, not negative, with mean 1.
 
-    Args:
-        roots: the data folders that the pairs are of; each has a table.
-        pairs: at least one.
+    ``roots`` are the data folders of the pairs, each with a table.
 
     Raises:
-        RestainError: if a folder has no table or one that cannot be read, the table has no row or two rows for a pair's
-            file name (with or without its suffix), a weight is no number of 0 or more, or all weights are 0.
+        RestainError: if a folder has no readable table, the table does not have one row for a pair's file name (with or without
+            its suffix), a weight is not a number of 0 or more, or all weights are 0.
     """
     tables = {root: _read(root) for root in roots}
     weights = np.array([_weight_of(pair, tables) for pair in pairs])
@@ -41,7 +39,7 @@ def _weight_of(pair: Pair, tables: dict[Path, tuple[Path, dict[str, float]]]) ->
     folder = next(parent for parent in pair.he_path.parents if parent in tables)
     path, table = tables[folder]
     if pair.he_path.stem not in table:
-        raise RestainError(f"{path}: there is no weight of the pair {pair.he_path.name}.")
+        raise RestainError(f"{path} has no weight of the pair {pair.he_path.name}.")
     return table[pair.he_path.stem]
 
 

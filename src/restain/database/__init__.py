@@ -1,7 +1,6 @@
-"""A database by its URL: SQLite in a file, or Postgres; the same promises from both.
+"""A database by its URL, SQLite in a file or Postgres, with the same guarantees from both.
 
-``Database`` opens one, makes its tables, or brings older ones to what this restain knows: the steps are Alembic's, in a folder
-``migrations`` of each package that keeps something.
+``Database`` creates the tables, or upgrades them by the Alembic migrations in the folder ``migrations`` of each package.
 """
 
 from restain.database.engine import Database, StoreFault

@@ -1,4 +1,4 @@
-"""One database, and transactions that promise the same on SQLite and on Postgres."""
+"""One database, with transactions of equal guarantees on SQLite and Postgres."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from restain.database.migrate import migrate
 from restain.errors import RestainError, needs
 
 WAIT = 30
-"""Seconds that a writer waits for another, and a connection for its server."""
+"""Timeout in seconds of a writer for another writer, and of a connection for its server."""
 
 
 class StoreFault(RestainError):  # noqa: N818  (as RestainError)
-    """The database does not answer, or refuses: no space, no rights, gone."""
+    """The database does not respond or refuses: no space, no permission, deleted."""
 
 
 class Database:
-    """An open database. A transaction is on disk when its block ends, or leaves no trace.
+    """An open database. A transaction is durable when its block ends, or leaves no trace.
 
-    ``where`` names it in sentences, without its password. Several processes and machines may hold it open at once.
+    ``where`` names it in messages, without the password. Several processes and machines may have it open at once.
 
     Raises:
-        RestainError: if the URL is none, or names another kind of database; if it was written by a newer restain.
+        RestainError: if the URL is invalid or of another kind of database, or a newer restain wrote the database.
         StoreFault: if it cannot be opened.
     """
 
     def __init__(self, place: str | Path, tables: sql.MetaData) -> None:
-        """``place``: a URL, or the path of a SQLite file, which is made where it is not there, and is its own user's alone.
-        ``tables``: what it holds; their ``info["migrations"]`` is the package with the steps, ``restain.PACKAGE.migrations``.
+        """Open a database.
+
+        Args:
+            place: a URL, or the path of a SQLite file, which is created if it does not exist, readable by its user only.
+            tables: with the package of their migrations, ``restain.PACKAGE.migrations``, in ``info["migrations"]``.
         """
         if isinstance(place, Path):
             _make_private(place)
@@ -46,36 +49,36 @@ class Database:
         self._lock = zlib.crc32(tables.info["migrations"].encode())
         self._engine = self._connected()
         try:
-            # The transaction of a writer: two servers that start at once do not both migrate.
+            # As a writer: two servers that start at once do not both migrate.
             with self._engine.begin() as connection:
-                self._take_turn(connection)
+                self._lock_writers(connection)
                 migrate(connection, tables, self.where)
         except sql.exc.DBAPIError as fault:
             self.close()
-            raise StoreFault(f"{self.where} cannot be used as a store ({self._words_of(fault)}).") from None
+            raise StoreFault(f"{self.where} cannot be used as a store ({self._message(fault)}).") from None
         except BaseException:
             self.close()
             raise
 
     @contextmanager
     def write(self) -> Iterator[sql.Connection]:
-        """A transaction that may write. One at a time: what it reads stays so until its end.
+        """A transaction that may write, one at a time: nothing that it reads changes until it ends.
 
         Raises:
-            StoreFault: if the database refuses or is gone.
+            StoreFault: if the database refuses or was deleted.
         """
-        with self._told("written"), self._engine.begin() as connection:
-            self._take_turn(connection)
+        with self._translated("written"), self._engine.begin() as connection:
+            self._lock_writers(connection)
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sql.Connection]:
-        """A transaction that reads one state and holds up nobody.
+        """A transaction that reads one state and blocks nobody.
 
         Raises:
-            StoreFault: if the database refuses or is gone.
+            StoreFault: if the database refuses or was deleted.
         """
-        with self._told("read"), self._engine.connect() as connection:
+        with self._translated("read"), self._engine.connect() as connection:
             options: dict[str, Any] = {"reads_only": True}
             if not self._lite:
                 options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -98,23 +101,23 @@ class Database:
         sql.event.listen(engine, "begin", _begin)
         return engine
 
-    def _take_turn(self, connection: sql.Connection) -> None:
+    def _lock_writers(self, connection: sql.Connection) -> None:
         if not self._lite:
-            # What BEGIN IMMEDIATE is to SQLite; it ends with the transaction, also when its process is killed.
+            # As BEGIN IMMEDIATE of SQLite; released with the transaction, even if the process is killed.
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock(self._lock)))
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _translated(self, what: str) -> Iterator[None]:
         try:
             yield
         except (sql.exc.IntegrityError, sql.exc.DataError, sql.exc.ProgrammingError):
-            # Of the statement, not of the database.
+            # Errors of the statement, not of the database.
             raise
         except (sql.exc.DBAPIError, sql.exc.TimeoutError) as fault:
-            raise StoreFault(f"{self.where} cannot be {what} ({self._words_of(fault)}).") from None
+            raise StoreFault(f"{self.where} cannot be {what} ({self._message(fault)}).") from None
 
-    def _words_of(self, fault: sql.exc.SQLAlchemyError) -> str:
-        """What the driver said, in one line and without the password."""
+    def _message(self, fault: sql.exc.SQLAlchemyError) -> str:
+        """The message of the driver, in one line and without the password."""
         said = str(getattr(fault, "orig", None) or type(fault).__name__).strip()
         line = said.splitlines()[0] if said else type(fault).__name__
         return line.replace(str(self.url.password), "***") if self.url.password else line
@@ -125,7 +128,7 @@ def _make_private(path: Path) -> None:
         handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as fault:
         raise StoreFault(f"{path} cannot be used as a store ({fault.strerror}).") from None
-    # Of a file that another user owns, the rights are theirs to choose.
+    # Another user's file keeps its permissions.
     with contextlib.suppress(PermissionError):
         os.fchmod(handle, 0o600)
     os.close(handle)
@@ -136,23 +139,23 @@ def _parsed(url: str) -> sql.URL:
     try:
         parsed = sql.make_url(url)
     except (sql.exc.ArgumentError, ValueError):
-        # Not the URL itself: it may hold a password.
-        raise RestainError(f"The database's URL is none; {example}.") from None
+        # The URL is not repeated: it may contain a password.
+        raise RestainError(f"The URL of the database is invalid; {example}.") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise RestainError(f"A database of {parsed.drivername} is neither SQLite nor Postgres; {example}.")
+        raise RestainError(f"Unsupported database '{parsed.drivername}'; use SQLite or Postgres: {example}.")
     return parsed
 
 
 def _strict(connection: Any, _record: Any) -> None:
-    """SQLite as a store of answers: a write is on the disk when it is done; SQLAlchemy, not the driver, begins."""
+    """Make SQLite writes durable, check foreign keys, and let SQLAlchemy begin transactions instead of the driver."""
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: sql.Connection) -> None:
-    # A writer takes its place at once: one that began by reading would fail when another wrote in between.
+    # Writers lock at once: one that begins by reading would fail if another wrote in between.
     reads = connection.get_execution_options().get("reads_only")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""A store's tables: made as they are declared, or brought from an older revision by Alembic, without files that a user has to keep."""
+"""Tables of a database: created as declared, or upgraded from an older revision by Alembic."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from restain.errors import RestainError
 
 
 def migrate(connection: sql.Connection, tables: sql.MetaData, where: str) -> None:
-    """Make ``tables``, or bring those that are there to the newest revision, all within the caller's transaction.
+    """Create ``tables``, or upgrade existing ones to the newest revision, within the caller's transaction.
 
-    Each package keeps its own revision, in the table ``PACKAGE_version``, so that packages can share a database.
+    Each package has its own revision, in the table ``PACKAGE_version``, so packages can share a database.
 
     Raises:
-        RestainError: if the database was written by a newer restain. Nothing is changed then.
+        RestainError: if a newer restain wrote the database, which is then left unchanged.
     """
     package = tables.info["migrations"].removesuffix(".migrations")
     version_table = f"{package.rsplit('.', 1)[-1]}_version"
@@ -31,7 +31,7 @@ def migrate(connection: sql.Connection, tables: sql.MetaData, where: str) -> Non
     context = MigrationContext.configure(connection, opts={"version_table": version_table})
     reached = context.get_current_revision()
     if reached is None:
-        # A table of the same name is not ours: it is refused rather than used.
+        # Fails on an existing table of the same name, which is not restain's.
         tables.create_all(connection, checkfirst=False)
         context.stamp(script, "head")
     elif reached != script.get_current_head():

@@ -1,14 +1,15 @@
-"""From scanned slides to a data set: H&E and IHC slides are registered and cut into checked pairs.
+"""Data sets from scanned slides: H&E and IHC slides are registered and cut into checked pairs.
 
-``table`` says which slides, ``split`` who is for training, ``survey`` registers and measures one pair (``maps``, ``refine``,
-``measure``), ``rules`` decide, ``cut`` writes, ``manifest`` and ``sheet`` say what became of it all; ``run`` is the job.
+``table`` reads the slide pairs, ``split`` divides patients, ``windows`` registers and measures one pair (with ``masks``,
+``refinement`` and ``quality``), ``rules`` decide, ``patches`` writes, ``manifest`` and ``contact_sheet`` report; ``builder`` is
+the job.
 """
 
+from restain.dataset_builder.builder import Built, Outcome, Settings, build_dataset
 from restain.dataset_builder.rules import DEFAULTS, RULES, parse_rules
-from restain.dataset_builder.run import Built, Outcome, Settings, build_dataset
 from restain.dataset_builder.split import split_patients
-from restain.dataset_builder.survey import Grid
 from restain.dataset_builder.table import SlidePair, read_table
+from restain.dataset_builder.windows import Grid
 
 __all__ = [
     "DEFAULTS",

@@ -1,4 +1,4 @@
-"""The tables of a data set: one line per pair, per patch that was left out, and per slide pair."""
+"""Tables of a data set: one line per pair, per rejected patch, and per slide pair."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from restain.errors import needs
 from restain.files import whole_file
 
 HALF_WEIGHT_UM = 5.0
-"""A pair whose estimated misplacement is this large weighs half."""
+"""Estimated misplacement at which a pair has weight 1/2."""
 
 
 def pair_weight(error_um: float) -> float:
-    """How much a pair is to count in training: 1 / (1 + (e / 5 µm)²) of its estimated misplacement, in (0, 1]."""
+    """Weight of a pair in training, 1 / (1 + (e / 5 µm)²) of its estimated misplacement, in (0, 1]."""
     return 1.0 if math.isnan(error_um) else 1 / (1 + (error_um / HALF_WEIGHT_UM) ** 2)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV (UTF-8); floats with six digits that count, NaN and None as nothing.
+    """Write rows as CSV (UTF-8), floats with six significant digits, NaN and None as empty cells.
 
     Raises:
         RestainError: if the file cannot be written.
@@ -29,7 +29,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(columns)
-        table.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+        for row in rows:
+            values = (_known(row.get(column)) for column in columns)
+            table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -42,10 +44,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequen
     import pyarrow
     from pyarrow import parquet
 
-    def clean(value: Any) -> Any:
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    table = pyarrow.table({column: [clean(row.get(column)) for row in rows] for column in columns})
+    table = pyarrow.table({column: [_known(row.get(column)) for row in rows] for column in columns})
     with whole_file(path) as partial:
         parquet.write_table(table, partial)
 
@@ -56,7 +55,5 @@ def check_parquet() -> None:
         import pyarrow.parquet  # noqa: F401
 
 
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

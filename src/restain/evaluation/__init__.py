@@ -1,16 +1,7 @@
-"""Measure virtual stains: the stain itself, PSNR and SSIM by the BCI protocol, and the baselines."""
+"""Measure virtual stains against real ones, with baselines beside every figure."""
 
-from restain.evaluation.job import evaluate_folder
+from restain.evaluation.evaluator import evaluate
 from restain.evaluation.report import EvaluationSection, render_report, write_page
-from restain.evaluation.run import evaluate
-from restain.evaluation.summary import EvaluationSummary, load_summary
+from restain.evaluation.summary import Evaluation, load_evaluation
 
-__all__ = [
-    "EvaluationSection",
-    "EvaluationSummary",
-    "evaluate",
-    "evaluate_folder",
-    "load_summary",
-    "render_report",
-    "write_page",
-]
+__all__ = ["Evaluation", "EvaluationSection", "evaluate", "load_evaluation", "render_report", "write_page"]

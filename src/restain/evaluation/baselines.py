@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from restain.data import Pair
-from restain.evaluation.reference import Reference, read_reference, with_dab
-from restain.optics import DAB, HEMATOXYLIN, glass_white, hematoxylin_density, mix, transmit
+from restain.evaluation.scoring import Reference, read_reference, with_dab
+from restain.optics import DAB, HEMATOXYLIN, glass_white, hematoxylin_density, mix, optical_density, transmit
 from restain.prediction import Prediction
 
 FIT_IMAGES = 500
@@ -27,6 +27,9 @@ FIT_PIXELS = 20_000
 BLUR_UM = 3.0
 """Standard deviation in µm of the Gaussian that blurs the model's own answer: about a nucleus' radius."""
 
+SMOOTH_UM = 24.0
+"""Standard deviation in µm of the Gaussian of the smoothed densities: texture goes, regions stay."""
+
 DESCRIPTIONS = {
     "baseline_hematoxylin": "a line from the H&E's hematoxylin density to DAB density per pixel, least squares on the "
     "training split, never below 0; its picture is that by Beer–Lambert on the training split's mean white",
@@ -34,9 +37,14 @@ DESCRIPTIONS = {
     "baseline_mean": "the training split's mean IHC colour, everywhere",
     "baseline_linear": "an affine map of RGB to RGB per pixel, least squares on the training split",
     "blurred_model": f"the model's own answer, blurred by a Gaussian of {BLUR_UM:g} µm",
+    "baseline_hematoxylin_smooth": f"the H&E's hematoxylin density, smoothed by {SMOOTH_UM:g} µm: where cells are dense",
+    "baseline_density_smooth": f"the H&E's optical density, smoothed by {SMOOTH_UM:g} µm: where the stain is dense",
     "oracle_flat": "the real image's own mean colour, everywhere: an oracle, it has seen the answer",
 }
 """What each row is, in words, in the order of the tables."""
+
+MAP_ONLY = ("baseline_hematoxylin_smooth", "baseline_density_smooth")
+"""Baselines that are a map of densities without a picture of their own."""
 
 FITTED = ("baseline_hematoxylin", "baseline_mean", "baseline_linear")
 """The answers that learn from a training split."""
@@ -128,10 +136,11 @@ def baseline_answers(
         answer: the model's.
         mpp: micrometres per pixel.
     """
-    density = hematoxylin_density(he, glass_white(he))
+    density, *smooth = he_densities(he, glass_white(he), mpp)
     answers = {
         "baseline_he": Prediction(he, density),
         "blurred_model": blurred(with_dab(answer, reference), mpp),
+        **{method: Prediction(he, one) for method, one in zip(MAP_ONLY, smooth, strict=True)},
         "oracle_flat": Prediction(flat(mean_colour(reference.real), he.shape)),
     }
     if fit is not None:
@@ -141,6 +150,15 @@ def baseline_answers(
             "baseline_linear": Prediction(apply_linear(he, fit.linear)),
         }
     return {method: answers[method] for method in DESCRIPTIONS if method in answers}
+
+
+def he_densities(
+    he: NDArray[np.uint8], white: NDArray[np.float32], mpp: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Three maps of an H&E image in OD: hematoxylin, hematoxylin smoothed, and total optical density smoothed."""
+    nuclei = hematoxylin_density(he, white)
+    total = optical_density(he, white).mean(axis=-1)
+    return nuclei, *(gaussian_filter(one.astype(np.float32), SMOOTH_UM / mpp, truncate=3) for one in (nuclei, total))
 
 
 def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Prediction:

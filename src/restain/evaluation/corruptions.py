@@ -109,7 +109,7 @@ def scrambled(he: Rgb, rng: Rng) -> Rgb:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoiling:
+class Corruption:
     """One kind of input that must be flagged."""
 
     key: str
@@ -120,19 +120,19 @@ class Spoiling:
     """Whether every pixel still shows the same tissue, so that the real IHC image says what the answer should be."""
 
 
-SPOILINGS = (
-    Spoiling("blurred", "out of focus", lambda he, _, mpp, __: blurred(he, mpp), keeps_place=True),
-    Spoiling(
+CORRUPTIONS = (
+    Corruption("blurred", "out of focus", lambda he, _, mpp, __: blurred(he, mpp), keeps_place=True),
+    Corruption(
         "half_blurred", "half of it out of focus", lambda he, _, mpp, rng: half_blurred(he, mpp, rng), keeps_place=True
     ),
-    Spoiling("pen", "pen mark", lambda he, _, __, rng: pen_marked(he, rng), keeps_place=True),
-    Spoiling("ihc", "IHC instead of H&E", lambda _, ihc, __, ___: ihc, keeps_place=True),
-    Spoiling("glass", "glass only", lambda he, _, __, rng: glass_only(he, rng)),
-    Spoiling(
+    Corruption("pen", "pen mark", lambda he, _, __, rng: pen_marked(he, rng), keeps_place=True),
+    Corruption("ihc", "IHC instead of H&E", lambda _, ihc, __, ___: ihc, keeps_place=True),
+    Corruption("glass", "glass only", lambda he, _, __, rng: glass_only(he, rng)),
+    Corruption(
         "jpeg", f"JPEG of quality {RUINED_QUALITY}", lambda he, _, __, ___: jpeg(he, RUINED_QUALITY), keeps_place=True
     ),
-    Spoiling("magnified", "magnification twice what was said", lambda he, _, __, ___: magnified(he)),
-    Spoiling("reduced", "magnification half of what was said", lambda he, _, __, ___: reduced(he)),
-    Spoiling("scrambled", "no tissue, in H&E's colours", lambda he, _, __, rng: scrambled(he, rng)),
+    Corruption("magnified", "magnification twice what was said", lambda he, _, __, ___: magnified(he)),
+    Corruption("reduced", "magnification half of what was said", lambda he, _, __, ___: reduced(he)),
+    Corruption("scrambled", "no tissue, in H&E's colours", lambda he, _, __, rng: scrambled(he, rng)),
 )
-"""In the order of the tables. Real pictures of other tissue are given by the caller, see ``evaluate.trust``."""
+"""In the order of the tables. Real pictures of other tissue are given by the caller."""

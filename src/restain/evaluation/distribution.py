@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -40,8 +39,9 @@ NOTE = (
 def fid(first: Array, second: Array) -> float:
     """Fréchet distance of two sets of features, ``(N, D)`` and ``(M, D)`` (Heusel et al., NeurIPS 2017).
 
-    ``|μ₁ - μ₂|² + tr(S₁ + S₂ - 2 (S₁ S₂)^½)`` with sample covariances. The last trace is the sum of the singular values of
-    the product of the centred features, which needs no matrix larger than N × M. Needs two rows each.
+    ``|μ₁ - μ₂|² + tr(S₁ + S₂ - 2 (S₁ S₂)^½)`` with sample covariances; needs two rows each. The last trace is the sum of
+    the singular values of the product of the centred features: faster than torchmetrics' eigenvalues of a D × D product,
+    and exact where that is rank-deficient.
     """
     a, b = (x - x.mean(axis=0) for x in (first, second))
     a, b = a / math.sqrt(len(a) - 1), b / math.sqrt(len(b) - 1)
@@ -53,19 +53,14 @@ def fid(first: Array, second: Array) -> float:
 
 
 def kid(first: Array, second: Array) -> float:
-    """Kernel distance: the unbiased MMD² with the kernel ``(x·y / D + 1)³`` (Bińkowski et al., ICLR 2018).
+    """Kernel distance of ``(N, D)`` and ``(M, D)`` features: the unbiased MMD² (Bińkowski et al., ICLR 2018).
 
-    Of ``(N, D)`` and ``(M, D)`` features; can be slightly negative.
+    By torchmetrics, with the kernel ``(x·y / D + 1)³``; can be slightly negative.
     """
+    import torch
+    from torchmetrics.image.kid import poly_mmd
 
-    def kernel(x: Array, y: Array) -> Array:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    def within(x: Array) -> float:
-        gram = kernel(x, x)
-        return float((gram.sum() - np.trace(gram)) / (len(x) * (len(x) - 1)))
-
-    return within(first) + within(second) - 2 * float(kernel(first, second).mean())
+    return float(poly_mmd(torch.from_numpy(first), torch.from_numpy(second)))
 
 
 def inception_score(probabilities: Array) -> float:
@@ -102,7 +97,7 @@ class Distributions:
                 self._classes.setdefault(method, []).append(classes)
 
     def findings(self) -> dict[str, Any] | None:
-        """The figures by method with what made them, ready for JSON; None where nothing was gathered.
+        """The figures by method with what made them; None where nothing was gathered.
 
         The method ``real`` has the Inception Score of the real images, and FID and KID of one half of them against the
         other (of half as many crops, so its FID is more biased than the others').
@@ -110,13 +105,13 @@ class Distributions:
         if self.net is None or not self._names:
             return None
         real = self._features["real"]
-        methods: dict[str, dict[str, dict[str, float]]] = {}
+        methods: dict[str, dict[str, Interval]] = {}
         for method, own in self._features.items():
             pairs = (real[::2], real[1::2]) if method == "real" else (real, own)
             line = {key: _jackknife(figure, pairs) for key, figure in (("fid", fid), ("kid", kid))}
             if method in self._classes:
                 line["inception_score"] = _jackknife(inception_score, (self._classes[method],))
-            methods[method] = {key: asdict(value) for key, value in line.items()}
+            methods[method] = line
         return {
             "extractor": self.net.name,
             "titles": {key: f"{title} ({self.net.name})" for key, title in TITLES.items()},

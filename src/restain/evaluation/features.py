@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restain.errors import RestainError
-from restain.evaluation.score import Perceptual
+from restain.evaluation.scoring import Perceptual
 from restain.models.expression import EfficientNetLite0
 
 Rgb = NDArray[np.uint8]

@@ -23,25 +23,12 @@ from torch.nn import functional as F
 
 from restain import __version__
 from restain.errors import RestainError
-from restain.evaluation.agreement import ReadingRow, agreement
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
 from restain.files import make_folder, whole_folder, write_json
 from restain.her2 import COMPLETE, Her2Level, cell_levels, level_of_counts
 from restain.models.expression import ExpressionClassifier
 from restain.optics import DAB, HEMATOXYLIN, glass_white, unit
 from restain.recipe import ExpressionRecipe
-
-__all__ = [
-    "Her2Classifier",
-    "Her2ClassifierFacts",
-    "Reading",
-    "ReadingRow",
-    "agreement",
-    "level_probabilities",
-    "load_her2_classifier",
-    "rule_level",
-    "save_her2_classifier",
-]
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"

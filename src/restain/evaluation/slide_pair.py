@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from PIL import Image
 
 import restain
 from restain.errors import RestainError
 from restain.evaluation import stain
-from restain.evaluation.catalogue import METRICS, POOLED, POOLED_WIDE
-from restain.evaluation.reference import deconvolved
-from restain.evaluation.score import Scorer
+from restain.evaluation.baselines import he_densities
+from restain.evaluation.metrics import BY_KEY, METRICS, POOLED, POOLED_WIDE
+from restain.evaluation.scoring import Scorer, deconvolved
 from restain.evaluation.stain import Moments
 from restain.evaluation.summary import pooled_interval
 from restain.files import journal, make_folder, read_journal, whole_file, write_json
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
-from restain.optics import hematoxylin_density
 from restain.prediction import Prediction
-from restain.register import Transform, read_transform, register_slides, warp_region, write_transform
+from restain.registration import Transform, read_transform, register_slides, warp_region, write_transform
+from restain.report import burn_notice, colour_scale, css_gradient, write_page
+from restain.report.slide_map import Square, slide_map
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
 from restain.slides.find import split_number
 from restain.statistics import json_ready
@@ -39,6 +42,22 @@ PICTURE_PX = 900
 
 SHOWN = tuple(m for m in METRICS if m.group in ("where", "amount", "white"))
 """The figures of a field: all that say something of the stain. PSNR and the like are left to pairs that match."""
+
+
+BASELINES = {
+    "he": "the H&E's own hematoxylin",
+    "he_smooth": "the same, smoothed by 24 µm",
+    "density_smooth": "the H&E's optical density, smoothed by 24 µm",
+}
+"""Maps of the H&E that stand beside the virtual slide's DAB, in the order of :func:`he_densities`."""
+
+MAPS = (
+    ("dab_mean_virtual", "dab", 0.3, "virtual"),
+    ("dab_mean_real", "dab", 0.3, "real"),
+    ("dab_mean_error", "difference", 0.15, "virtual"),
+    ("dab_r16", "difference", 1.0, "virtual"),
+)
+"""The heat maps: metric, colour scale, value at its end, picture beneath. A field's mean DAB is below a membrane's."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +84,8 @@ def compare_slides(
 ) -> Path:
     """Compare a virtual IHC slide with a real one; returns the page ``out/slides.html``.
 
-    The real slide is laid on the virtual one (:func:`restain.register.register_slides`, or ``transform``) and read on its
-    grid. Every field with tissue on both is scored as the evaluation scores an image (:class:`restain.evaluation.score.Scorer`).
+    The real slide is laid on the virtual one (:func:`restain.registration.register_slides`, or ``transform``) and read on its
+    grid. Every field with tissue on both is scored as the evaluation scores an image (:class:`restain.evaluation.scoring.Scorer`).
     The virtual slide's DAB is its own map where ``NAME.dab.ome.tiff`` lies beside it, else deconvolved like the real
     one's. Beside the page: ``slides.json``, ``fields.csv``, ``pictures/``, ``transform/``. Called again after a kill, it
     goes on with the next field.
@@ -78,7 +97,7 @@ def compare_slides(
         he: the H&E slide that the virtual one was made from; adds the baseline, its hematoxylin.
         mpp: micrometres per pixel of the real slide, where it does not say.
         override_mpp: take ``mpp`` also where the real slide states another.
-        transform: a file as :func:`restain.register.read_transform` takes it, from the virtual slide to the real one.
+        transform: a file as :func:`restain.registration.read_transform` takes it, from the virtual slide to the real one.
         side_um: side of a field.
         command: the command line, for the page.
         progress: called with thousandths done and 1000.
@@ -87,8 +106,6 @@ def compare_slides(
         RestainError: if a slide cannot be read or has no mpp, the two do not show the same tissue, no field has tissue on
             both, or the results cannot be written.
     """
-    from restain.evaluation.slide_pair_page import write_page
-
     make_folder(out)
     make_folder(out / "pictures")
 
@@ -109,9 +126,10 @@ def compare_slides(
         fields = list(_measured(pair, regions, out / "fields.part.jsonl", tell(300, 980)))
         pictures = _pictures(pair, out / "pictures")
         result = _result(pair, fields, side_um, command, transform)
-    write_json(out / "slides.json", json_ready(result))
+    result = json_ready(result)
+    write_json(out / "slides.json", result)
     _write_fields(out / "fields.csv", fields)
-    page = write_page(out / "slides.html", result, fields, pictures)
+    page = _write_page(out / "slides.html", result, fields, pictures)
     (out / "fields.part.jsonl").unlink(missing_ok=True)
     return page
 
@@ -169,10 +187,10 @@ class _Pair:
         kept = {key: moments[key] for key in (POOLED.key, POOLED_WIDE.key)}
         if self.he is not None:
             assert self.he_glass is not None
-            nuclei = hematoxylin_density(self.he.read(region, self.mpp), self.he_glass)
-            reference = scorer.reference.dab
-            kept["he_r16"] = stain.cell_moments(nuclei, reference, self.mpp)
-            kept["he_r64"] = stain.cell_moments(nuclei, reference, self.mpp, stain.WIDE_CELL_UM)
+            maps = he_densities(self.he.read(region, self.mpp), self.he_glass, self.mpp)
+            for name, density in zip(BASELINES, maps, strict=True):
+                for side, cell_um in (("r16", stain.CELL_UM), ("r64", stain.WIDE_CELL_UM)):
+                    kept[f"{name}_{side}"] = stain.cell_moments(density, scorer.reference.dab, self.mpp, cell_um)
         return Field(region, {metric.key: values[metric.key] for metric in SHOWN}, kept)
 
 
@@ -235,13 +253,10 @@ def _parsed(kept: dict[str, Any]) -> Field | None:
 
 
 def _result(pair: _Pair, fields: list[Field], side_um: float, command: str, transform: Path | None) -> dict[str, Any]:
-    def pooled(key: str) -> dict[str, float] | None:
-        moments = [field.moments[key] for field in fields if key in field.moments]
-        if not moments:
-            return None
-        found = pooled_interval(moments)
-        return {"value": found.mean, "low": found.low, "high": found.high}
-
+    pooled = {
+        key: pooled_interval([field.moments[key] for field in fields]) if key in fields[0].moments else None
+        for key in (POOLED.key, POOLED_WIDE.key, *(f"{name}_{side}" for name in BASELINES for side in ("r16", "r64")))
+    }
     area = np.array([field.region.size.width * field.region.size.height for field in fields], float)
 
     def mean(key: str) -> float:
@@ -264,7 +279,7 @@ def _result(pair: _Pair, fields: list[Field], side_um: float, command: str, tran
         "white": [float(v) for v in pair.white],
         "fields": len(fields),
         "area_mm2": float(area.sum()) * pair.mpp**2 / 1e6,
-        "pooled": {key: pooled(key) for key in (POOLED.key, POOLED_WIDE.key, "he_r16", "he_r64")},
+        "pooled": pooled,
         "means": {metric.key: mean(metric.key) for metric in SHOWN},
     }
 
@@ -281,10 +296,6 @@ def _write_fields(path: Path, fields: list[Field]) -> None:
 
 def _pictures(pair: _Pair, folder: Path) -> Mapping[str, Path]:
     """Overviews of both slides on one grid, the virtual one marked."""
-    from PIL import Image
-
-    from restain.report import burn_notice
-
     step = max(1.0, max(pair.virtual.size.width, pair.virtual.size.height) / PICTURE_PX)
     mpp = pair.mpp * step
     whole = Region(Point(0, 0), pair.virtual.size_at(mpp))
@@ -295,3 +306,55 @@ def _pictures(pair: _Pair, folder: Path) -> Mapping[str, Path]:
         paths[name] = folder / f"{name}.png"
         write_png(paths[name], marked, {"notice": restain.NOTICE} if name == "virtual" else {}, mpp)
     return paths
+
+
+def _write_page(path: Path, result: Mapping[str, Any], fields: list[Field], pictures: Mapping[str, Path]) -> Path:
+    maps = [
+        {
+            "title": BY_KEY[key].title,
+            "unit": BY_KEY[key].unit,
+            "picture": _heat_map(
+                fields, key, scale, top, Size(*result["size_px"]), f"pictures/{pictures[beneath].name}"
+            ),
+            "gradient": css_gradient(scale),
+            "top": f"{top:g}",
+        }
+        for key, scale, top, beneath in MAPS
+    ]
+    return write_page(
+        path,
+        "slide_pair.html.j2",
+        "restain.evaluation",
+        title=f"{result['virtual']} against {result['real']}",
+        result=result,
+        pooled={key: _interval_text(value) for key, value in result["pooled"].items()},
+        baselines=BASELINES,
+        maps=maps,
+        rows=[(BY_KEY[key], BY_KEY[key].text(value)) for key, value in result["means"].items()],
+        facts={
+            "Virtual slide": f"{result['virtual']}, DAB by {result['virtual_dab']}",
+            "Real slide": result["real"],
+            "Registration": result["registration"],
+            "Fields": f"{result['fields']} of {result['side_um']:g} µm, {result['area_mm2']:.1f} mm²",
+            "Command": result["command"] or "from Python",
+        },
+    )
+
+
+def _heat_map(fields: list[Field], key: str, scale: str, top: float, size: Size, picture: str) -> Markup:
+    """The slide with a square per field; fields without the figure are a frame only."""
+    metric, colours, squares = BY_KEY[key], colour_scale(scale), []
+    for field in fields:
+        value, at, colour = field.values[key], field.region.origin, "none"
+        if known := bool(np.isfinite(value)):
+            colour = "#{:02x}{:02x}{:02x}".format(*colours[int(np.clip(round(value / top * 255), 0, 255))])
+        text = f"{metric.title}: {metric.text(value if known else None)} {metric.unit}; x {at.x}, y {at.y} px"
+        squares.append(Square(field.region, colour, text))
+    return slide_map(size, squares, metric.title, picture)
+
+
+def _interval_text(found: Mapping[str, float] | None) -> str | None:
+    if found is None:
+        return None
+    mean, low, high = (POOLED.text(found[key]) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

@@ -1,70 +1,32 @@
-"""From figures per image to figures of a split: means with n and an interval."""
+"""A finished evaluation: rows per image and method, their means with intervals, and what beats the model."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from restain.errors import RestainError
-from restain.evaluation.catalogue import BY_KEY, METRICS, SPLIT_METRICS
+from restain.evaluation.metrics import BY_KEY, COLUMNS, METRICS, SPLIT_METRICS, Metric, score
 from restain.evaluation.stain import Moments, pearson, pearson_of_sums
 from restain.statistics import Interval, mean_interval, percentile_interval, resample
 
+if TYPE_CHECKING:
+    import pandas
+
 HEADLINE = ("dab_r16_pooled", "background_de", "completeness_error", "psnr", "ssim", "sharpness")
-"""Figures that are told on the command line; all are in ``metrics.json`` and the report."""
+"""Metrics that :meth:`Evaluation.describe` gives."""
 
+FLAT = ("baseline_mean", "oracle_flat")
+"""Methods of one colour."""
 
-@dataclass(frozen=True, slots=True)
-class EvaluationSummary:
-    """A finished evaluation: its folder and what ``metrics.json`` there holds."""
-
-    out: Path
-    metrics: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.out / "report.html"
-
-    def describe(self) -> str:
-        """The leading figures in a few lines, the baselines among them."""
-        lines = [f"{self.metrics['images']} images of the split '{self.metrics['split']}'; {self.metrics['notice']}"]
-        for method, figures in self.metrics["overall"].items():
-            shown = []
-            for key in HEADLINE:
-                metric, value = BY_KEY[key], figures.get(key, {}).get("mean")
-                if value is not None:
-                    shown.append(f"{metric.title} {value:.{metric.digits}f}")
-            lines.append(f"{method}: {', '.join(shown)}")
-        lines += [f"{method}: absent ({reason})" for method, reason in self.metrics["absent"].items()]
-        return "\n".join(lines)
-
-    def mean(self, metric: str, method: str = "model") -> float | None:
-        """A figure over all images of the split; ``None`` where it is undefined or the method is absent."""
-        value: float | None = self.metrics["overall"].get(method, {}).get(metric, {}).get("mean")
-        return value
-
-
-def load_summary(out: Path) -> EvaluationSummary:
-    """Read a finished evaluation back from its folder.
-
-    Raises:
-        RestainError: if the folder holds no readable ``metrics.json``.
-    """
-    path = out / "metrics.json"
-    try:
-        return EvaluationSummary(out, json.loads(path.read_text(encoding="utf-8")))
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-    except ValueError:
-        raise RestainError(f"{path} is not JSON.") from None
-
+BLUR = ("blurred_model",)
+"""The model's own answer without its detail."""
 
 _ORDER = ("psnr", "ssim", *(m.key for m in METRICS if m.key not in ("psnr", "ssim")))
 _LAST = ("reading_classifier", "reading_rule", "slide", "dab_reference")
@@ -72,20 +34,103 @@ CSV_COLUMNS = ("name", "level", "method", *_ORDER, *_LAST)
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished evaluation."""
+
+    out: Path | None
+    """Its folder; None where no files were kept."""
+    metrics: dict[str, Any]
+    """The content of ``metrics.json``."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the files.
+
+        Raises:
+            RestainError: if no files were kept.
+        """
+        if self.out is None:
+            raise RestainError("No files of this evaluation were kept; give a folder as 'out'.")
+        return self.out
+
+    @property
+    def report(self) -> Path:
+        """The HTML report; raises as :attr:`folder`."""
+        return self.folder / "report.html"
+
+    @property
+    def summary(self) -> dict[str, dict[str, Interval]]:
+        """Means over the images with their intervals: ``{method: {metric: Interval}}``."""
+        return {
+            method: {key: interval_of(value) for key, value in line.items()}
+            for method, line in self.metrics["overall"].items()
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per image and method, with the columns of ``per_image.csv``.
+
+        Raises:
+            RestainError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise RestainError("to_pandas needs pandas; install it with 'pip install pandas'.") from None
+        return pandas.DataFrame(self.metrics["per_image"], columns=list(CSV_COLUMNS))
+
+    def describe(self) -> str:
+        """The leading figures of the model and the baselines in a few lines."""
+        lines = [f"{self.metrics['images']} images of the split '{self.metrics['split']}'; {self.metrics['notice']}"]
+        for method, figures in self.metrics["overall"].items():
+            means = {key: figures.get(key, {}).get("mean") for key in HEADLINE}
+            shown = [f"{BY_KEY[k].title} {v:.{BY_KEY[k].digits}f}" for k, v in means.items() if v is not None]
+            lines.append(f"{method}: {', '.join(shown)}")
+        lines += [f"{method}: absent ({reason})" for method, reason in self.metrics["absent"].items()]
+        return "\n".join(lines)
+
+    def mean(self, metric: str, method: str = "model") -> float | None:
+        """A figure over all images; None where it is undefined or the method is absent."""
+        value: float | None = self.metrics["overall"].get(method, {}).get(metric, {}).get("mean")
+        return value
+
+
+def interval_of(stored: Mapping[str, Any] | None) -> Interval:
+    """An interval from JSON; NaN where it is None or missing."""
+    given = stored or {}
+    mean, low, high = (math.nan if given.get(key) is None else float(given[key]) for key in ("mean", "low", "high"))
+    return Interval(mean, low, high, given.get("n") or 0)
+
+
+def load_evaluation(out: Path) -> Evaluation:
+    """Read a finished evaluation back from its folder.
+
+    Raises:
+        RestainError: if the folder holds no readable ``metrics.json``.
+    """
+    path = out / "metrics.json"
+    try:
+        return Evaluation(out, json.loads(path.read_text(encoding="utf-8")))
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+    except ValueError:
+        raise RestainError(f"{path} is not JSON.") from None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRow:
-    """The figures of one method on one image; NaN where a figure is undefined."""
+    """The figures of one method on one image."""
 
     name: str
     level: str
     method: str
     values: Mapping[str, float]
-    """By the keys of :data:`restain.evaluation.catalogue.METRICS`; a key that is not there is undefined."""
+    """By the keys of ``metrics.METRICS``; a missing key is undefined."""
     moments: Mapping[str, Moments]
-    """Sums by the keys of :data:`restain.evaluation.catalogue.SPLIT_METRICS`."""
+    """Sums by the keys of ``metrics.SPLIT_METRICS``."""
     dab_reference: str
     slide: str = ""
     reading_classifier: str = ""
-    """The HER2 level that the classifier reads, as text; empty where nothing was read."""
+    """HER2 level by the classifier; empty where nothing was read."""
     reading_rule: str = ""
 
     def value(self, key: str) -> float:
@@ -99,25 +144,22 @@ class ImageRow:
 
 
 def pooled_interval(moments: Sequence[Moments], seed: int = 0) -> Interval:
-    """Pearson's r over the cells of all images together; the bootstrap draws whole images, not cells."""
+    """Pearson's r over the cells of all images together; the bootstrap draws whole images."""
     n = len(moments)
     if n == 0:
         return Interval(math.nan)
-    value = pearson(sum(moments, Moments()))
     sums = np.array([astuple(m) for m in moments])
+    value = pearson(sum(moments, Moments()))
     return percentile_interval(value, pearson_of_sums(sums[resample(n, seed)].sum(axis=1)), n)
 
 
-def _moments(rows: Sequence[ImageRow], key: str) -> list[Moments]:
-    return [row.moments.get(key, Moments()) for row in rows]
-
-
 def summarise(rows: Sequence[ImageRow], seed: int = 0) -> dict[str, dict[str, Interval]]:
-    """Figures per method: ``{method: {metric: Interval}}``, the correlations of the split among them."""
+    """Figures per method, the correlations of the split among them: ``{method: {metric: Interval}}``."""
     table: dict[str, dict[str, Interval]] = {}
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
-        table[method] = {m.key: pooled_interval(_moments(own, m.key), seed) for m in SPLIT_METRICS}
+        pooled = {m.key: [row.moments.get(m.key, Moments()) for row in own] for m in SPLIT_METRICS}
+        table[method] = {key: pooled_interval(moments, seed) for key, moments in pooled.items()}
         table[method] |= {m.key: mean_interval([row.value(m.key) for row in own], seed) for m in METRICS}
     return table
 
@@ -125,8 +167,7 @@ def summarise(rows: Sequence[ImageRow], seed: int = 0) -> dict[str, dict[str, In
 def choose_cases(rows: Sequence[ImageRow]) -> list[tuple[str, str]]:
     """Best, median and worst image of the model by mean absolute error: ``[(case, name), ...]``.
 
-    The median of an even number is the better of the two middle ones; with fewer than three images no image
-    is named twice.
+    The median of an even number is the better of the two middle ones; no image is named twice.
     """
     ranked = sorted((row for row in rows if row.method == "model"), key=lambda r: (r.value("mae"), r.name))
     if not ranked:
@@ -135,3 +176,102 @@ def choose_cases(rows: Sequence[ImageRow]) -> list[tuple[str, str]]:
     if len(ranked) < 3:
         picks = {"best": 0, "worst": 1} if len(ranked) == 2 else {"only": 0}
     return [(case, ranked[index].name) for case, index in picks.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Another method against the model in one metric, on the ``n`` images where both are defined."""
+
+    model: float
+    other: float
+    """Means; of the distance from 0 where 0 is best."""
+    beats_model: bool
+    n: int
+    gain: float
+    """Mean paired gain of the other over the model; positive where the other is better."""
+    gain_low: float
+    gain_high: float
+    better_on: int | None
+    """Images on which the other is better; None for correlations of the split."""
+
+    @property
+    def verdict(self) -> str:
+        """``wins`` or ``loses`` where the gain's interval excludes 0, else ``draws``."""
+        low, high = (self.gain, self.gain) if math.isnan(self.gain_low) else (self.gain_low, self.gain_high)
+        return "wins" if low > 0 else "loses" if high < 0 else "draws"
+
+
+def compare_methods(rows: Sequence[ImageRow], seed: int = 0) -> dict[str, dict[str, Contest]]:
+    """Every other method against the model in each metric with a better side: ``{metric: {method: Contest}}``."""
+    by_method: dict[str, dict[str, ImageRow]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, {})[row.name] = row
+    model = by_method.pop("model", {})
+    result: dict[str, dict[str, Contest]] = {}
+    for method, own in by_method.items():
+        pairs = [(model[name], own[name]) for name in model if name in own]
+        for metric in (*METRICS, *SPLIT_METRICS):
+            found = _pooled_contest if metric in SPLIT_METRICS else _contest
+            if (contest := found(metric, pairs, seed)) is not None:
+                result.setdefault(metric.key, {})[method] = contest
+    return result
+
+
+def _contest(metric: Metric, pairs: Sequence[tuple[ImageRow, ImageRow]], seed: int) -> Contest | None:
+    if metric.better is None:
+        return None
+    both = np.array([(a.value(metric.key), b.value(metric.key)) for a, b in pairs]).reshape(-1, 2)
+    both = both[~np.isnan(both).any(axis=1)]
+    if both.size == 0:
+        return None
+    turned = score(both, metric.better)
+    with np.errstate(invalid="ignore"):  # two infinite PSNRs: no gain
+        gain = mean_interval(turned[:, 1] - turned[:, 0], seed)
+    model, other = (np.abs(both) if metric.better == "zero" else both).mean(axis=0).tolist()
+    beats = bool(turned[:, 1].mean() > turned[:, 0].mean())
+    better_on = int((turned[:, 1] > turned[:, 0]).sum())
+    return Contest(model, other, beats, len(both), gain.mean, gain.low, gain.high, better_on)
+
+
+def _pooled_contest(metric: Metric, pairs: Sequence[tuple[ImageRow, ImageRow]], seed: int) -> Contest | None:
+    """The same for a correlation of the split: the bootstrap draws the same images for both."""
+    if not pairs:
+        return None
+    model, other = (
+        np.array([astuple(pair[side].moments.get(metric.key, Moments())) for pair in pairs]) for side in (0, 1)
+    )
+    r_model, r_other = (float(pearson_of_sums(sums.sum(axis=0))) for sums in (model, other))
+    if math.isnan(r_model) or math.isnan(r_other):
+        return None
+    drawn = resample(len(pairs), seed)
+    gains = pearson_of_sums(other[drawn].sum(axis=1)) - pearson_of_sums(model[drawn].sum(axis=1))
+    gain = percentile_interval(r_other - r_model, gains, len(pairs))
+    return Contest(r_model, r_other, r_other > r_model, len(pairs), gain.mean, gain.low, gain.high, None)
+
+
+def win_table(comparison: Mapping[str, Mapping[str, Contest]]) -> list[dict[str, Any]]:
+    """Which metrics a flat colour or a blur wins against the model, in the order of the tables.
+
+    Returns:
+        A row per metric, ``{metric, title, flat, blur}``; ``flat`` and ``blur`` are None without such a figure, else the
+        strongest contest with its ``method`` and ``verdict``.
+    """
+    rows = []
+    for metric in COLUMNS:
+        contests = comparison.get(metric.key, {})
+        row: dict[str, Any] = {"metric": metric.key, "title": metric.title}
+        for name, methods in (("flat", FLAT), ("blur", BLUR)):
+            row[name] = _strongest(metric, {method: contests[method] for method in methods if method in contests})
+        if row["flat"] or row["blur"]:
+            rows.append(row)
+    return rows
+
+
+def _strongest(metric: Metric, contests: Mapping[str, Contest]) -> dict[str, Any] | None:
+    if not contests or metric.better is None:
+        return None
+    better = metric.better
+    method = max(contests, key=lambda m: (contests[m].beats_model, float(score([contests[m].other], better)[0])))
+    best = contests[method]
+    kept = {key: value for key, value in asdict(best).items() if key in ("model", "other", "better_on", "n")}
+    return {"verdict": best.verdict, "method": method, **kept}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from restain.errors import RestainError, needs
 from restain.evaluation import stain
 from restain.evaluation.background import background_de
 from restain.evaluation.corruptions import jpeg
-from restain.evaluation.her2_classifier import Her2Classifier, Reading
-from restain.evaluation.reference import Reference, read_reference, with_dab
+from restain.evaluation.held_out import HeldOut
+from restain.evaluation.her2_classifier import Reading
+from restain.evaluation.scoring import Reference, read_reference, with_dab
 from restain.files import make_folder, write_json
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
@@ -152,44 +153,33 @@ class _Answer:
 
 
 def sweep(
-    model: Model,
-    pairs: Sequence[Pair],
+    held_out: HeldOut,
     out: Path,
     *,
-    training: Sequence[Pair] = (),
-    classifier: Her2Classifier | None = None,
-    classifier_note: str = "",
     images: int = 12,
-    mpp: float = 0.46,
     seed: int = 0,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Vary the H&E of some pairs, restain, and see what moves; writes ``sweep.json`` and ``sweep.html`` into ``out``.
+    """Vary the H&E of some pairs, stain, and measure what changes; writes ``sweep.json`` and ``sweep.html``.
 
     Args:
-        model: what restains.
-        pairs: held-out pairs; the first ``images`` by name are used.
+        held_out: model and pairs; one of its training pairs is the normalisers' target.
         out: folder of the results; made where needed.
-        training: training pairs, one of which is the normalisers' target.
-        classifier: reads HER2 levels; without it those figures are absent.
-        classifier_note: why there is no classifier, for the page.
-        images: most pairs that are swept.
-        mpp: micrometres per pixel.
+        images: most pairs, the first by name.
         seed: of the bootstrap and of the target's choice.
         command: the command line, for the page.
         progress: called with answers done and in all.
 
     Returns:
-        What ``sweep.json`` holds.
+        The content of ``sweep.json``.
 
     Raises:
         RestainError: if there are no pairs, an image cannot be read, or a result cannot be written.
     """
-    chosen = sorted(pairs, key=lambda pair: pair.name)[:images]
-    if not chosen:
-        raise RestainError("The stain sweep has no pairs to work on.")
-    lines, target = normalisers(training, seed)
+    chosen = held_out.first(images)
+    model, classifier, mpp = held_out.model, held_out.classifier, held_out.mpp
+    lines, target = normalisers(held_out.training, seed)
     methods: dict[str, Normaliser] = {"model": lambda he: he} | lines
     settings = [(family, value) for family in FAMILIES for value in family.values]
     total, done = len(chosen) * len(methods) * (1 + len(settings)), 0
@@ -225,7 +215,7 @@ def sweep(
 
     rows = [
         {"method": method, "family": family, "value": value}
-        | {key: asdict(mean_interval([row[key] for row in own], seed)) for key in FIGURES if key in own[0]}
+        | {key: mean_interval([row[key] for row in own], seed) for key in FIGURES if key in own[0]}
         for (method, family, value), own in values.items()
     ]
     result: dict[str, Any] = json_ready(
@@ -233,7 +223,7 @@ def sweep(
             "notice": restain.NOTICE,
             "model": model.label,
             "images": [pair.name for pair in chosen],
-            "classifier": classifier.label if classifier is not None else f"absent: {classifier_note}",
+            "classifier": held_out.classifier_label,
             "normalisation": target,
             "ranges": {f.key: {"title": f.title, "unchanged": f.unchanged, "values": list(f.values)} for f in FAMILIES},
             "strength": _strength(values, seed),
@@ -261,16 +251,16 @@ def _figures(
     }
     if own.reading is None or plain.reading is None:
         return figures
-    for method in ("classifier", "rule"):
-        now, then = getattr(own.reading, method), getattr(plain.reading, method)
-        figures[f"{method}_changed"] = float(now != then)
-        figures[f"{method}_right"] = float("nan") if level is None else float(now == level)
+    for reading in ("classifier", "rule"):
+        now, then = getattr(own.reading, reading), getattr(plain.reading, reading)
+        figures[f"{reading}_changed"] = float(now != then)
+        figures[f"{reading}_right"] = float("nan") if level is None else float(now == level)
     return figures
 
 
 def _ood(model: Model, he: Rgb, method: str) -> dict[str, float]:
-    memory = model.bundle.ood
-    return {} if memory is None or method != "model" else {"ood": float(not memory.judge(he).in_distribution)}
+    detector = model.bundle.ood
+    return {} if detector is None or method != "model" else {"ood": float(not detector.judge(he).in_distribution)}
 
 
 def _strength(values: dict[tuple[str, str, float], list[dict[str, float]]], seed: int) -> dict[str, Any]:
@@ -279,10 +269,10 @@ def _strength(values: dict[tuple[str, str, float], list[dict[str, float]]], seed
     for method in dict.fromkeys(method for method, _, _ in values):
         own = [rows for (m, family, _), rows in values.items() if m == method and family in STRENGTH]
         shares = {}
-        for method in ("classifier", "rule"):
-            if f"{method}_changed" in own[0][0]:
-                per_image = np.mean([[row[f"{method}_changed"] for row in rows] for rows in own], axis=0)
-                shares[method] = asdict(mean_interval(per_image.tolist(), seed))
+        for reading in ("classifier", "rule"):
+            if f"{reading}_changed" in own[0][0]:
+                per_image = np.mean([[row[f"{reading}_changed"] for row in rows] for rows in own], axis=0)
+                shares[reading] = mean_interval(per_image, seed)
         found["methods"][method] = shares
     return found
 
@@ -336,13 +326,13 @@ def _write_page(out: Path, result: dict[str, Any], strip: list[dict[str, str]]) 
         columns={key: FIGURES[key] for key in shown},
         families=families,
         strip=strip,
-        facts=[
-            ("Model", result["model"]),
-            ("Images", f"{len(result['images'])}: {', '.join(result['images'])}"),
-            ("HER2 classifier", result["classifier"]),
-            ("Normalisation", result["normalisation"]),
-            ("Command", result["command"]),
-        ],
+        facts={
+            "Model": result["model"],
+            "Images": f"{len(result['images'])}: {', '.join(result['images'])}",
+            "HER2 classifier": result["classifier"],
+            "Normalisation": result["normalisation"],
+            "Command": result["command"],
+        },
     )
 
 

@@ -1,9 +1,7 @@
 """Attribution maps by captum: how much each pixel of the H&E adds to a target.
 
-Both compare the image with a *baseline* that stands for "nothing there":
-
-* ``glass``: the H&E's own glass colour everywhere, so that what counts is that tissue is there at all;
-* ``blur``: the image blurred by :data:`BLUR_UM`, which keeps the colour of a place and takes its nuclei away.
+Both methods compare the image with a *baseline* without evidence: ``glass`` is the H&E's own glass colour everywhere,
+``blur`` the image blurred by :data:`BLUR_UM`, which keeps the colour of a place and removes its nuclei.
 
 captum comes with the extra ``restain[explain]``; without it, importing this module is a :class:`RestainError`.
 """
@@ -37,25 +35,26 @@ BLUR_UM = 5.0
 
 @dataclass(frozen=True)
 class Attribution:
-    """One map and how it was made.
+    """A map ``(H, W)`` in the target's unit: positive where the pixel raises the target, negative where it lowers it.
 
-    ``values`` is ``(H, W)``, in the target's unit: above 0 where the pixel speaks for the target, below where against.
-    ``accounted`` is, for integrated gradients, the map's sum over the difference that it should add up to (1 when the
-    path has steps enough); None for other methods.
+    ``completeness`` is, for integrated gradients, the map's sum over the difference of the target between image and
+    baseline: 1 with enough steps. None for other methods, or without a difference.
     """
 
     method: str
     values: Floats
-    accounted: float | None = None
+    completeness: float | None = None
 
 
-class Calls:
+class CallCounter:
     """Counts a network's calls for a progress bar."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.total, self.progress, self.done = total, progress, 0
 
     def counted(self, target: Target) -> Target:
+        """``target``, whose calls are counted."""
+
         def counting(he: Tensor) -> Tensor:
             result = target(he)
             self.done = min(self.done + len(he), self.total)
@@ -67,36 +66,26 @@ class Calls:
 
 
 def baseline_of(he: NDArray[np.uint8], kind: Baseline, mpp: float) -> Floats:
-    """The baseline of an H&E image: ``(H, W, 3)`` uint8 to ``(H, W, 3)`` float32 in [0, 255].
+    """The baseline of an H&E image: ``(H, W, 3)`` uint8 to float32 in [0, 255].
 
     Raises:
-        RestainError: if ``kind`` is none of the baselines.
+        RestainError: if ``kind`` is unknown.
     """
     if kind == "glass":
         return np.broadcast_to(optics.glass_white(he), he.shape).astype(np.float32)
     if kind == "blur":
         sigma = BLUR_UM / mpp
         return ndimage.gaussian_filter(he.astype(np.float32), (sigma, sigma, 0), mode="reflect").astype(np.float32)
-    raise RestainError(f"'{kind}' is no baseline; there are {' and '.join(get_args(Baseline))}.")
+    raise RestainError(f"Unknown baseline '{kind}'; choose from {' and '.join(get_args(Baseline))}.")
 
 
 def integrated_gradients(
     target: Target, he: NDArray[np.uint8], baseline: Floats, *, steps: int = 32, batch: int = 1
 ) -> Attribution:
-    """Integrated gradients (Sundararajan et al., ICML 2017) along the straight line from ``baseline`` to ``he``.
+    """Integrated gradients (Sundararajan et al., ICML 2017), summed over colours.
 
-    Args:
-        target: what is explained.
-        he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255].
-        steps: points on the line (Gauss–Legendre).
-        batch: points per call of the network.
-
-    Returns:
-        The map, summed over colours.
-
-    Raises:
-        RestainError: if the target has no gradient.
+    The path is the straight line from ``baseline`` ``(H, W, 3)`` in [0, 255] to ``he`` ``(H, W, 3)`` uint8, with ``steps``
+    points (Gauss–Legendre); ``batch`` points go into one call of the network.
     """
     x, start = batch_of(he), batch_of(baseline)
     attribution = IntegratedGradients(target).attribute(
@@ -111,18 +100,10 @@ def integrated_gradients(
 def occlusion(
     target: Target, he: NDArray[np.uint8], baseline: Floats, *, patch: int = 32, step: int = 16, batch: int = 1
 ) -> Attribution:
-    """Occlusion (Zeiler & Fergus, ECCV 2014): what the target loses where a patch is replaced by the baseline.
+    """Occlusion (Zeiler & Fergus, ECCV 2014): per pixel the target's mean loss over the patches that cover it.
 
-    Args:
-        target: what is explained.
-        he: ``(H, W, 3)`` uint8 RGB.
-        baseline: ``(H, W, 3)`` in [0, 255].
-        patch: side of the square that is replaced, in px; a smaller image's side where that is less.
-        step: px between patches, at most ``patch``.
-        batch: patches per call of the network.
-
-    Returns:
-        Per pixel the mean loss over the patches that cover it.
+    ``baseline`` replaces ``he`` (both as in :func:`integrated_gradients`) inside a patch of ``patch`` px, at most the
+    image's side. Patches lie ``step`` px apart; ``batch`` of them go into one call of the network.
     """
     patch = min(patch, *he.shape[:2])
     attribution = Occlusion(target).attribute(
@@ -136,7 +117,7 @@ def occlusion(
 
 
 def occlusion_calls(shape: tuple[int, ...], patch: int, step: int) -> int:
-    """Network calls that :func:`occlusion` takes on an image of ``shape``."""
+    """Network calls of :func:`occlusion` on an image of ``shape``."""
     side = min(patch, *shape[:2])
-    count = [-(-(n - side) // min(step, side)) + 1 for n in shape[:2]]
-    return count[0] * count[1] + 1
+    rows, columns = (-(-(n - side) // min(step, side)) + 1 for n in shape[:2])
+    return rows * columns + 1

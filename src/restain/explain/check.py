@@ -1,13 +1,12 @@
-"""``restain explain --data PHANTOM``: how much of each map falls on the cause that the phantom's rule names.
+"""``restain explain --data PHANTOM``: how much of each map lies on the cause that the phantom's rule names.
 
-Causes by the rule (docs/phantom.md): the level follows from the tumour cells alone (nuclear size, crowding, nucleoli,
-chromatin), so its cause is the territory of all tumour cells; the DAB of a disc follows from the cells whose membranes
-lie in it, so its cause is the territory of the tumour cells that reach into the disc.
+By the rule (docs/phantom.md) the tumour cells alone decide the level. The tumour cells whose membranes lie in a disc decide
+its DAB. The phantom's tissue is grown again from its seed, so classes and causes are truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,72 +20,85 @@ from restain.data import Pair, open_pairs
 from restain.data.layouts import SPLITS
 from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
-from restain.explain.attention import overall_attention
-from restain.explain.attribution import Baseline, Calls, Floats
-from restain.explain.faithful import (
-    area_under,
-    curve,
-    edge_map,
-    hits,
-    nearness_map,
-    random_map,
-    share_inside,
-    smoothed,
-)
-from restain.explain.figures import overlay, picture, save_picture
-from restain.explain.maps import (
-    DAB_WINDOW,
-    LEAST_DAB,
-    LEVEL_EFFORT,
-    LEVEL_WINDOW,
-    Effort,
-    cut,
-    explain_dab,
-    explain_level,
-    window_around,
-)
-from restain.explain.page import write_json, write_page
-from restain.explain.targets import DISC_UM, Target, dab_map, disc_mask, level_probability
-from restain.explain.tissue import candidate_points, classes_of, per_class, tumour_cells, tumour_cells_at
-from restain.explain.verdict import class_table, figures_of, verdicts
+from restain.explain import comparison, faithfulness, maps, page
+from restain.explain.attention import AttentionFigures, overall_attention
+from restain.explain.attribution import Baseline, CallCounter, Floats
+from restain.explain.classes import EMPTY, STROMA, Classes, ClassShare, class_of_kind, class_shares
+from restain.explain.image import NO_LEVEL
+from restain.explain.targets import DISC_UM, dab_map, disc_mask
 from restain.files import make_folder
-from restain.geometry import Point
+from restain.geometry import Point, Region, Size, same_mpp
+from restain.images.nuclei import CellKind
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
-from restain.phantom import Tissue, read_truth, regrow
+from restain.phantom import Tissue, architecture, read_truth, regrow
+from restain.statistics import Interval
 
-CHECK_EFFORT = Effort(16, patch=32, step=24)
-"""For the DAB; coarser than for a single image, since there are many."""
-LEVEL_STEPS, DAB_STEPS = 16, 8
-"""Equal parts in which the deletion and insertion curves go."""
-
-
-@dataclass(frozen=True)
-class CheckSummary:
-    """What :func:`check_phantom` wrote, and its verdicts in words."""
-
-    report: Path
-    sentences: tuple[str, ...]
+CHECK_EFFORT = maps.Effort(16, patch=32, step=24)
+"""For the DAB of many images; coarser than for a single one."""
+STEPS = {"level": 16, "dab": 8}
+"""Number of equal parts of the deletion and insertion curves."""
+PICTURED = 4
+"""Number of images whose maps are shown."""
 
 
 @dataclass(frozen=True)
-class _Case:
-    """One image with its truth and the model."""
+class Row:
+    """Measures of the maps of one ``target``, ``level`` or ``dab``, of one image.
 
-    pair: Pair
-    number: int
-    he: NDArray[np.uint8]
-    dab: Floats
-    tissue: Tissue
-    bundle: Bundle
-    baseline: Baseline
+    ``explained`` is the level or the mean DAB in OD, ``true`` its truth, ``error`` their absolute difference (0 or 1 for a
+    level), ``cause_area`` the cause's share of the window, ``completeness`` that of integrated gradients.
+    """
+
+    name: str
+    target: str
+    explained: str | float
+    true: str | float
+    error: float
+    cause_area: float
+    completeness: float | None
+    measures: dict[str, comparison.Measures]
+    classes: dict[str, list[ClassShare]]
+    pictures: dict[str, str]
+    point_px: tuple[int, int] | None = None
+    attention: tuple[AttentionFigures, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """Means over the images of one target."""
+
+    images: int
+    figures: dict[str, dict[str, Interval]]
+    comparisons: list[comparison.Comparison]
+    classes: comparison.ClassTable
+    cause_area: float
+    error: float
+
+    @classmethod
+    def of(cls, rows: list[Row], seed: int) -> TargetResult:
+        measures = [row.measures for row in rows]
+        return cls(
+            images=len(rows),
+            figures=comparison.mean_figures(measures, seed),
+            comparisons=comparison.comparisons(measures, seed),
+            classes=comparison.class_table([row.classes for row in rows], seed),
+            cause_area=float(np.mean([row.cause_area for row in rows])),
+            error=float(np.mean([row.error for row in rows])),
+        )
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """All that the page shows."""
+
+    data: str
+    split: str
     seed: int
-    out: Path
-    calls: Calls
-
-    @property
-    def mpp(self) -> float:
-        return self.tissue.mpp
+    sentences: list[str]
+    notes: list[str]
+    targets: dict[str, TargetResult]
+    rows: list[Row]
 
 
 def check_phantom(
@@ -100,237 +112,277 @@ def check_phantom(
     seed: int = 0,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
-) -> CheckSummary:
+) -> page.ExplainReport:
     """Measure attribution and attention against the phantom's known causes, beside baseline maps.
 
     Writes ``explain.html``, ``explain.json`` and overlays of the first images. Each image's level is explained on its
-    middle window, and the DAB of one place: a tumour cell drawn by ``seed`` among those to whose disc the model gives at
-    least ``LEAST_DAB``.
+    middle window, and the DAB of one place: a random tumour cell whose disc has at least ``LEAST_DAB`` by the model.
 
     Args:
         data: a phantom as :func:`restain.phantom.write_phantom` wrote it.
         out: folder of the results.
         model: a bundle; None for the shipped one.
-        split: ``train``, ``val`` or ``test``; only held-out images say something of a trained model.
-        images: how many, the first by name.
-        baseline: what "nothing there" looks like, for the maps and for the curves.
-        seed: of the places, the random map and ties.
+        split: ``train``, ``val`` or ``test``; use held-out images for a trained model.
+        images: number of images, the first by name.
+        baseline: image without evidence, for the maps and for the curves.
+        seed: seed of the places, the random map and ties.
         command: the command line, for the report.
-        progress: called with images done in hundredths.
+        progress: called with images done and in all, in hundredths of an image.
 
     Raises:
-        RestainError: if ``data`` is no phantom whose tissue can be grown again, it is at another mpp than the model, the
-            split is empty or unknown, or ``out`` cannot be written.
+        RestainError: if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if the
+            split is empty or unknown; or if ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     channels_last(bundle.generator).eval()
     if split not in SPLITS:
-        raise RestainError(f"'{split}' is no split; there are {', '.join(SPLITS)}.")
-    recipe = bundle.recipe.data
-    pairs = open_pairs(data, val_share=recipe.val_share, seed=bundle.recipe.seed).split(split)[:images]
+        raise RestainError(f"Unknown split '{split}'; choose from {', '.join(SPLITS)}.")
+    pairs = open_pairs(data, val_share=bundle.recipe.data.val_share, seed=bundle.recipe.seed).split(split)[:images]
     if not pairs:
         raise RestainError(f"{data} has no pairs in its {split} split.")
     make_folder(out)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for number, pair in enumerate(pairs):
-        calls = Calls(_calls_per_image(bundle), _part_of(progress, number, len(pairs)))
-        rows += _explained(pair, number, data, bundle, baseline, seed, out, calls)
+        calls = CallCounter(_calls_per_image(bundle), _in_hundredths(progress, number, len(pairs)))
+        case = _Case.open(pair, number, data, bundle, baseline, seed, out, calls)
+        rows += [row for row in (case.level_row(), case.dab_row()) if row is not None]
     if progress is not None:
         progress(len(pairs) * 100, len(pairs) * 100)
-    targets: dict[str, Any] = {
-        target: {
-            "images": len(own),
-            "figures": figures_of(own, seed),
-            "verdicts": verdicts(own, seed),
-            "classes": class_table(own, seed),
-            "cause": {key: float(np.mean([row[key] for row in own])) for key in ("cause_area", "agrees")},
-        }
-        for target in ("level", "dab")
-        if (own := [row for row in rows if row["target"] == target])
-    }
-    sentences = [f"{t}: {line['sentence']}" for t, part in targets.items() for line in part["verdicts"]]
-    notes = []
-    for target in targets:
-        sums = [row["accounted"] for row in rows if row["target"] == target and row["accounted"] is not None]
+    by_target = {name: [row for row in rows if row.target == name] for name in STEPS}
+    targets = {name: TargetResult.of(own, seed) for name, own in by_target.items() if own}
+    sentences = [f"{name}: {one.sentence}" for name, target in targets.items() for one in target.comparisons]
+    notes = list(_notes(by_target, len(pairs), bundle))
+    result = CheckResult(str(data), split, seed, sentences, notes, targets, rows)
+    facts = [("data", f"{data}, {split} split"), ("seed", str(seed))]
+    by = page.Provenance.of(bundle, baseline, command)
+    title = "Do the explanations say what drives the result?"
+    path = page.write_report(out, "check.html.j2", result, by, facts, title=title)
+    return page.ExplainReport(path, (*sentences, *notes))
+
+
+def _notes(by_target: dict[str, list[Row]], images: int, bundle: Bundle) -> Iterator[str]:
+    for name, rows in by_target.items():
+        sums = [row.completeness for row in rows if row.completeness is not None]
         if sums:
-            notes.append(
-                f"{target}: integrated gradients sums to {min(sums):.2f} to {max(sums):.2f} of the difference to the "
-                "baseline; the nearer to 1, the better its steps follow the model."
+            yield (
+                f"{name}: integrated gradients sums to {min(sums):.2f} to {max(sums):.2f} of the difference to the "
+                "baseline; values near 1 show that the steps suffice."
             )
     if bundle.generator.expression is None:
-        notes.append("The model has no label feature, so no level is explained, only the DAB.")
-    without = len(pairs) - (targets["dab"]["images"] if "dab" in targets else 0)
+        yield NO_LEVEL
+    without = images - len(by_target["dab"])
     if without:
-        notes.append(
-            f"On {without} of {len(pairs)} images the model gives no tumour cell {LEAST_DAB} OD; they have no DAB to explain."
+        yield (
+            f"On {without} of {images} images the model gives no tumour cell {maps.LEAST_DAB} OD; they have no DAB to "
+            "explain."
         )
-    result = {
-        "kind": "check",
-        "data": str(data),
-        "split": split,
-        "model": f"{bundle.card.name} ({bundle.card.hash[:12]})",
-        "trained_on": bundle.card.data,
-        "baseline": baseline,
-        "seed": seed,
-        "command": command,
-        "sentences": sentences,
-        "notes": notes,
-        "targets": targets,
-        "rows": rows,
-    }
-    write_json(out, result)
-    return CheckSummary(write_page(out, "check.html.j2", {"r": result}), tuple(sentences + notes))
 
 
 def _calls_per_image(bundle: Bundle) -> int:
-    side = LEVEL_WINDOW if bundle.generator.expression is not None else 0
-    level = LEVEL_EFFORT.calls((side, side)) + 8 * LEVEL_STEPS if side else 0
-    return level + CHECK_EFFORT.calls((DAB_WINDOW, DAB_WINDOW)) + 12 * DAB_STEPS
+    level = 0
+    if bundle.generator.expression is not None:
+        level = maps.LEVEL_EFFORT.calls(Size(maps.LEVEL_WINDOW, maps.LEVEL_WINDOW)) + 8 * STEPS["level"]
+    return level + CHECK_EFFORT.calls(Size(maps.DAB_WINDOW, maps.DAB_WINDOW)) + 12 * STEPS["dab"]
 
 
-def _part_of(
+def _in_hundredths(
     progress: Callable[[int, int], None] | None, number: int, images: int
 ) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
-    report = progress
-    return lambda done, total: report(100 * number + 100 * done // max(total, 1), 100 * images)
+    return lambda done, total: progress(100 * number + 100 * done // max(total, 1), 100 * images)
 
 
-def _explained(
-    pair: Pair, number: int, data: Path, bundle: Bundle, baseline: Baseline, seed: int, out: Path, calls: Calls
-) -> list[dict[str, Any]]:
-    he, _ = pair.load()
-    normalize = picture_normalizer(bundle.recipe)
-    he = he if normalize is None else normalize(he)
-    name = pair.he_path.stem
-    tissue = regrow(data, name)
-    if abs(tissue.mpp / bundle.card.mpp - 1) > 0.01:
-        raise RestainError(
-            f"{data} is at {tissue.mpp:g} µm/px and the model at {bundle.card.mpp:g}; write a phantom with --mpp "
-            f"{bundle.card.mpp:g} for this check."
-        )
-    truth = read_truth(data / "truth" / pair.he_path.parent.name / f"{name}.tif")
-    case = _Case(pair, number, he, truth, tissue, bundle, baseline, seed, out, calls)
-    return [row for row in (_level_row(case), _dab_row(case)) if row is not None]
+@dataclass(frozen=True)
+class _Case:
+    """One image with its truth and the model."""
 
+    name: str
+    number: int
+    pair: Pair
+    he: NDArray[np.uint8]
+    dab: Floats
+    tissue: Tissue
+    bundle: Bundle
+    baseline: Baseline
+    seed: int
+    out: Path
+    calls: CallCounter
 
-def _level_row(case: _Case) -> dict[str, Any] | None:
-    classifier = case.bundle.generator.expression
-    if classifier is None:
-        return None
-    shape = case.he.shape
-    region = window_around(shape, Point(shape[1] // 2, shape[0] // 2), LEVEL_WINDOW)
-    found = explain_level(classifier, cut(case.he, region), case.mpp, case.calls, baseline=case.baseline)
-    maps = {m.method: m.values for m in found.maps}
-    cause = cut(tumour_cells(case.tissue), region)
-    row = _measured(
-        case, found.he, maps, cause, found.baseline, level_probability(classifier, found.level), LEVEL_STEPS
-    )
-    classes = cut(classes_of(case.tissue), region)
-    return row | {
-        "target": "level",
-        "explained": found.level.text,
-        "agrees": float(found.level == case.pair.level),
-        "accounted": found.maps[0].accounted,
-        "classes": {m: per_class(smoothed(values, case.mpp), classes) for m, values in maps.items()}
-        | {"true DAB": per_class(cut(case.dab, region), classes)},
-        "pictures": _pictures(case, found.he, maps, cause, "level"),
-    }
-
-
-def _dab_row(case: _Case) -> dict[str, Any] | None:
-    network, shape = case.bundle.generator, (case.he.shape[0], case.he.shape[1])
-    with torch.inference_mode():
-        density = dab_map(network(batch_of(case.he)))[0].float().numpy()
-    radius = DISC_UM / 2 / case.mpp
-    points = [
-        point
-        for point in candidate_points(case.tissue, radius)
-        if density[disc_mask(shape, point, case.mpp)].mean() >= LEAST_DAB
-    ]
-    if not points:
-        return None
-    point = points[int(np.random.default_rng([case.seed, case.number]).integers(len(points)))]
-    region = window_around(shape, point, DAB_WINDOW)
-    local = Point(point.x - region.origin.x, point.y - region.origin.y)
-    he = cut(case.he, region)
-    found = explain_dab(network, he, local, case.mpp, case.calls, baseline=case.baseline, effort=CHECK_EFFORT)
-    maps: dict[str, Floats] = {m.method: m.values for m in found.maps}
-    if found.attention:
-        maps["attention"] = overall_attention(found.attention, (he.shape[0], he.shape[1]))
-    cause = cut(tumour_cells_at(case.tissue, disc_mask(shape, point, case.mpp)), region)
-    nearness = {"nearness": nearness_map(cause.shape, local, case.mpp)}
-    row = _measured(case, he, maps, cause, found.baseline, found.target, DAB_STEPS, nearness)
-    classes = cut(classes_of(case.tissue), region)
-    true_dab = cut(case.dab, region)
-    return row | {
-        "target": "dab",
-        "point_px": [point.x, point.y],
-        "dab_od": found.dab,
-        "true_dab_od": float(true_dab[found.disc].mean()),
-        "agrees": abs(found.dab - float(true_dab[found.disc].mean())),
-        "accounted": found.maps[0].accounted,
-        "attention": [a.describe(local, case.mpp) for a in found.attention],
-        "classes": {m: per_class(smoothed(values, case.mpp), classes) for m, values in maps.items()}
-        | {"virtual DAB": per_class(found.density, classes), "true DAB": per_class(true_dab, classes)},
-        "pictures": _pictures(case, he, maps, cause, "dab", local),
-    }
-
-
-def _measured(
-    case: _Case,
-    he: NDArray[np.uint8],
-    maps: Mapping[str, Floats],
-    cause: NDArray[np.bool_],
-    baseline: Floats,
-    target: Target,
-    steps: int,
-    more: Mapping[str, Floats] | None = None,
-) -> dict[str, Any]:
-    """Every measure of every map and of the baselines. The curves are heights of the target over its whole value
-    (DAB), or of the level's probability."""
-    seed = case.seed * 100_003 + case.number
-    shape = (he.shape[0], he.shape[1])
-    baselines = {"random": random_map(shape, seed), "edge": edge_map(he, case.mpp), **(more or {})}
-    target = case.calls.counted(target)
-    with torch.inference_mode():
-        whole, bare = (float(target(batch_of(x)).item()) for x in (he.astype(np.float32), baseline))
-    scale = whole if more is not None else 1.0
-    measures: dict[str, dict[str, float]] = {}
-    for name, values in {**maps, **baselines}.items():
-        areas = {
-            key: area_under(
-                curve(target, he, baseline, values, insert=insert, steps=steps, seed=seed, ends=(whole, bare))
+    @classmethod
+    def open(cls, pair: Pair, number: int, data: Path, bundle: Bundle, *settings: Any) -> _Case:
+        he, _ = pair.load()
+        normalize = picture_normalizer(bundle.recipe)
+        he = he if normalize is None else normalize(he)
+        file = pair.he_path.stem
+        tissue, mpp = regrow(data, file), bundle.card.mpp
+        if not same_mpp(tissue.mpp, mpp):
+            raise RestainError(
+                f"{data} is at {tissue.mpp:g} µm/px and the model at {mpp:g}; write a phantom with --mpp {mpp:g} for this "
+                "check."
             )
-            / scale
-            for key, insert in (("deletion", False), ("insertion", True))
+        truth = read_truth(data / "truth" / pair.he_path.parent.name / f"{file}.tif")
+        return cls(pair.name, number, pair, he, truth, tissue, bundle, *settings)
+
+    @property
+    def mpp(self) -> float:
+        return self.tissue.mpp
+
+    def level_row(self) -> Row | None:
+        classifier, shape = self.bundle.generator.expression, self.he.shape
+        if classifier is None:
+            return None
+        region = maps.window_around(shape, Point(shape[1] // 2, shape[0] // 2), maps.LEVEL_WINDOW)
+        he = maps.cut(self.he, region)
+        found = maps.explain_level(classifier, he, self.mpp, self.calls, baseline=self.baseline)
+        level = self.pair.level
+        answer = (found.level.text, "" if level is None else level.text, float(found.level != level))
+        return self._row("level", answer, found, region, tumour_cells(self.tissue), {})
+
+    def dab_row(self) -> Row | None:
+        network, shape = self.bundle.generator, (self.he.shape[0], self.he.shape[1])
+        with torch.inference_mode():
+            density = dab_map(network(batch_of(self.he)))[0].float().numpy()
+        points = [
+            point
+            for point in candidate_points(self.tissue, DISC_UM / 2 / self.mpp)
+            if density[disc_mask(shape, point, self.mpp)].mean() >= maps.LEAST_DAB
+        ]
+        if not points:
+            return None
+        point = points[int(np.random.default_rng([self.seed, self.number]).integers(len(points)))]
+        region = maps.window_around(shape, point, maps.DAB_WINDOW)
+        local = Point(point.x - region.origin.x, point.y - region.origin.y)
+        he = maps.cut(self.he, region)
+        found = maps.explain_dab(network, he, local, self.mpp, self.calls, baseline=self.baseline, effort=CHECK_EFFORT)
+        true = float(maps.cut(self.dab, region)[found.disc].mean())
+        cause = tumour_cells_at(self.tissue, disc_mask(shape, point, self.mpp))
+        answer = (found.dab, true, abs(found.dab - true))
+        return self._row("dab", answer, found, region, cause, {"virtual DAB": found.density}, point)
+
+    def _row(
+        self,
+        target: str,
+        answer: tuple[str | float, str | float, float],
+        found: maps.LevelMaps | maps.DabMaps,
+        region: Region,
+        whole_cause: NDArray[np.bool_],
+        known: dict[str, Floats],
+        point: Point | None = None,
+    ) -> Row:
+        """The row of ``(explained, true, error)``; ``known`` holds maps that are only summed per class."""
+        cause, classes = maps.cut(whole_cause, region), maps.cut(true_classes(self.tissue), region)
+        own = {one.method: one.values for one in found.attributions}
+        attention = found.attention if isinstance(found, maps.DabMaps) else []
+        if attention:
+            own["attention"] = overall_attention(attention, (cause.shape[0], cause.shape[1]))
+        local = found.point if isinstance(found, maps.DabMaps) else None
+        smooth = {name: faithfulness.smoothed(values, self.mpp) for name, values in own.items()}
+        summed = smooth | known | {"true DAB": maps.cut(self.dab, region)}
+        return Row(
+            self.name,
+            target,
+            *answer,
+            cause_area=float(cause.mean()),
+            completeness=found.attributions[0].completeness,
+            measures=self._measures(own, found, cause, STEPS[target], local),
+            classes={name: class_shares(values, classes) for name, values in summed.items()},
+            pictures=self._pictures(target, smooth, found.he, cause, local),
+            point_px=None if point is None else (point.x, point.y),
+            attention=tuple(one.figures(local, self.mpp) for one in attention if local is not None),
+        )
+
+    def _measures(
+        self, own: dict[str, Floats], found: maps.Maps, cause: NDArray[np.bool_], steps: int, point: Point | None
+    ) -> dict[str, comparison.Measures]:
+        """Every measure of every map and of the baseline maps.
+
+        Areas are mean heights of the level's probability, or of the DAB over its value on the image.
+        """
+        seed, shape = self.seed * 100_003 + self.number, (cause.shape[0], cause.shape[1])
+        every = own | {
+            "random": faithfulness.random_map(shape, seed),
+            "edge": faithfulness.edge_map(found.he, self.mpp),
         }
-        measures[name] = {
-            "pointing": hits(values, cause, case.mpp),
-            "inside": share_inside(values, cause, case.mpp),
-            **areas,
-            "gap": areas["insertion"] - areas["deletion"],
+        if point is not None:
+            every["nearness"] = faithfulness.nearness_map(shape, point, self.mpp)
+        target = self.calls.counted(found.target)
+        with torch.inference_mode():
+            image, bare = (float(target(batch_of(x)).item()) for x in (found.he.astype(np.float32), found.baseline))
+        scale = 1.0 if point is None else image
+        measures: dict[str, comparison.Measures] = {}
+        for name, values in every.items():
+            deletion, insertion = (
+                faithfulness.area_under(
+                    faithfulness.curve(
+                        target,
+                        found.he,
+                        found.baseline,
+                        values,
+                        insert=insert,
+                        steps=steps,
+                        seed=seed,
+                        ends=(image, bare),
+                    )
+                )
+                / scale
+                for insert in (False, True)
+            )
+            measures[name] = {
+                "pointing": faithfulness.pointing_hit(values, cause, self.mpp),
+                "inside": faithfulness.share_inside(values, cause, self.mpp),
+                "deletion": deletion,
+                "insertion": insertion,
+                "gap": insertion - deletion,
+            }
+        return measures
+
+    def _pictures(
+        self,
+        target: str,
+        smooth: dict[str, Floats],
+        he: NDArray[np.uint8],
+        cause: NDArray[np.bool_],
+        point: Point | None,
+    ) -> dict[str, str]:
+        """Files of the H&E with the cause in full colour, and of the overlays, for the first images only."""
+        if self.number >= PICTURED:
+            return {}
+        shown = {"cause": np.where(cause[..., None], he, he // 2 + 127).astype(np.uint8)} | {
+            name: page.overlay(he, values, attention=name == "attention") for name, values in smooth.items()
         }
-    return {"name": case.pair.name, "cause_area": float(cause.mean()), "measures": measures}
+        return {
+            name: page.save(self.out, f"{self.name}.{target}.{name}", page.picture(rgb, point, self.mpp))
+            for name, rgb in shown.items()
+        }
 
 
-def _pictures(
-    case: _Case,
-    he: NDArray[np.uint8],
-    maps: Mapping[str, Floats],
-    cause: NDArray[np.bool_],
-    what: str,
-    point: Point | None = None,
-) -> dict[str, str]:
-    """The overlays of one image, and its cause in plain colour, for the first images only."""
-    if case.number >= 4:
-        return {}
-    shown = {"he": he, "cause": np.where(cause[..., None], he, he // 2 + 127).astype(np.uint8)}
-    shown |= {
-        name: overlay(he, smoothed(values, case.mpp), attention=name == "attention") for name, values in maps.items()
-    }
-    stem = f"{case.pair.name}.{what}"
-    return {
-        name: save_picture(case.out, f"{stem}.{name}", picture(rgb, point, case.mpp)) for name, rgb in shown.items()
-    }
+def true_classes(tissue: Tissue) -> Classes:
+    """The true class of each pixel of grown tissue, ``(H, W)``."""
+    result = np.full(tissue.compartment.shape, EMPTY, np.uint8)
+    result[np.isin(tissue.compartment, (architecture.STROMA, architecture.VESSEL))] = STROMA
+    of_cell = class_of_kind(tissue.cells.kind)
+    for owner in (tissue.nucleus, tissue.territory):
+        result[owner > 0] = of_cell[owner[owner > 0] - 1]
+    return result
+
+
+def tumour_cells(tissue: Tissue) -> NDArray[np.bool_]:
+    """The pixels of all tumour cells, ``(H, W)``: the cause of the level."""
+    is_tumour = np.append(False, tissue.cells.kind == CellKind.TUMOUR)
+    return np.asarray(is_tumour[tissue.territory])
+
+
+def tumour_cells_at(tissue: Tissue, disc: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of the tumour cells that reach into ``disc`` ``(H, W)``: the cause of its DAB."""
+    tumour = tumour_cells(tissue)
+    return tumour & np.isin(tissue.territory, np.unique(tissue.territory[disc & tumour]))
+
+
+def candidate_points(tissue: Tissue, margin: float) -> list[Point]:
+    """The nuclear centres of tumour cells at least ``margin`` px inside the image."""
+    height, width = tissue.compartment.shape
+    cells = tissue.cells.tumour
+    x, y = np.rint(cells.x).astype(int), np.rint(cells.y).astype(int)
+    keep = (x >= margin) & (y >= margin) & (x < width - margin) & (y < height - margin)
+    return [Point(a, b) for a, b in zip(x[keep].tolist(), y[keep].tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""All maps of one question: what drives the level of a window, and what drives the DAB of a place in it."""
+"""All maps of one target: of the level of a window, and of the DAB at a place in it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,51 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from restain.explain import targets
 from restain.explain.attention import AttentionMap, attention_of_point
 from restain.explain.attribution import (
     Attribution,
     Baseline,
-    Calls,
+    CallCounter,
     Floats,
     baseline_of,
     integrated_gradients,
     occlusion,
     occlusion_calls,
 )
-from restain.explain.targets import (
-    Target,
-    dab_map,
-    disc_dab,
-    disc_mask,
-    label_gradient,
-    level_logit,
-    level_probabilities,
-)
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.models.expression import ExpressionClassifier
 from restain.models.network import StainingNetwork
-from restain.models.tensors import batch_of
+from restain.models.tensors import batch_of, to_uint8
 
 LEVEL_WINDOW = 256
 DAB_WINDOW = 192
-"""Side in px of the windows on which a level and a place's DAB are explained. The generator costs more than the
-classifier, and a place's DAB depends on little beyond its neighbourhood."""
-
-
+"""Sides in px of the windows on which a level and the DAB at a place are explained; the generator costs more."""
 LEAST_DAB = 0.05
-"""A place has DAB to explain when the model gives its disc at least this mean, in OD: the faintest membrane that counts."""
+"""Least mean DAB, in OD, that the model gives to a disc worth explaining: the faintest membrane that counts."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How finely maps are made: steps of integrated gradients, side and step of the occluding patch in px."""
+    """Resolution of maps: steps of integrated gradients, side and step of the occluding patch in px."""
 
     steps: int
     patch: int = 32
     step: int = 16
 
-    def calls(self, shape: tuple[int, ...]) -> int:
-        """Network calls that the two maps take on an image of ``shape``."""
-        return self.steps + 2 + occlusion_calls(shape, self.patch, self.step)
+    def calls(self, size: Size) -> int:
+        """Network calls of the two maps on an image of ``size``."""
+        return self.steps + 2 + occlusion_calls((size.height, size.width), self.patch, self.step)
+
+    def maps(
+        self, target: targets.Target, he: NDArray[np.uint8], baseline: Floats, batch: int = 1
+    ) -> tuple[Attribution, ...]:
+        """Integrated gradients and occlusion of ``target``."""
+        return (
+            integrated_gradients(target, he, baseline, steps=self.steps, batch=batch),
+            occlusion(target, he, baseline, patch=self.patch, step=self.step, batch=batch),
+        )
 
 
 LEVEL_EFFORT = Effort(32)
@@ -62,36 +60,43 @@ DAB_EFFORT = Effort(16)
 
 
 @dataclass(frozen=True)
-class LevelMaps:
-    """What drives a level: the classifier's probabilities ``(4,)`` on the window, the level that is explained, the maps
-    in logits, and the baseline that they start from."""
+class Maps:
+    """Attributions on the window ``he`` ``(H, W, 3)``, and their ``baseline`` image.
+
+    ``target`` is the function that deletion and insertion curves follow: a level's probability, or the DAB of a disc.
+    """
 
     he: NDArray[np.uint8]
-    probabilities: Floats
-    level: Her2Level
-    maps: tuple[Attribution, ...]
     baseline: Floats
+    target: targets.Target
+    attributions: tuple[Attribution, ...]
 
 
 @dataclass(frozen=True)
-class DabMaps:
-    """What drives the DAB of the disc around ``point`` (a pixel of ``he``): ``dab``, the disc's mean in OD units;
-    ``virtual`` ``(H, W, 3)`` and ``density`` ``(H, W)``, the model's whole answer; the maps in OD units; the attention."""
+class LevelMaps(Maps):
+    """Attributions of the logit of ``level``, and the classifier's ``probabilities`` ``(4,)``."""
 
-    he: NDArray[np.uint8]
+    level: Her2Level
+    probabilities: Floats
+
+
+@dataclass(frozen=True)
+class DabMaps(Maps):
+    """Attributions, in OD, of the mean ``dab`` of the disc around ``point``, a pixel of ``he``.
+
+    ``virtual`` ``(H, W, 3)`` and ``density`` ``(H, W)`` are the model's output.
+    """
+
     point: Point
     disc: NDArray[np.bool_]
     dab: float
     virtual: NDArray[np.uint8]
     density: Floats
-    maps: tuple[Attribution, ...]
     attention: list[AttentionMap]
-    baseline: Floats
-    target: Target
 
 
 def window_around(shape: tuple[int, ...], centre: Point, side: int) -> Region:
-    """The square of ``side`` px around ``centre``, moved to lie inside an image of ``shape``; less where that is smaller."""
+    """The square of ``side`` px around ``centre``, moved to lie inside an image of ``shape``; smaller on a small image."""
     height, width = min(side, shape[0]), min(side, shape[1])
     x = min(max(centre.x - width // 2, 0), shape[1] - width)
     y = min(max(centre.y - height // 2, 0), shape[0] - height)
@@ -99,7 +104,7 @@ def window_around(shape: tuple[int, ...], centre: Point, side: int) -> Region:
 
 
 def cut(array: NDArray, region: Region) -> NDArray:
-    """The part of an ``(H, W, ...)`` array in ``region``, as a copy of its own."""
+    """A copy of the part of an ``(H, W, ...)`` array in ``region``."""
     return np.ascontiguousarray(array[region.slices])
 
 
@@ -107,32 +112,18 @@ def explain_level(
     classifier: ExpressionClassifier,
     he: NDArray[np.uint8],
     mpp: float,
-    calls: Calls,
+    calls: CallCounter,
     *,
+    baseline: Baseline,
     level: Her2Level | None = None,
-    baseline: Baseline = "glass",
-    effort: Effort = LEVEL_EFFORT,
 ) -> LevelMaps:
-    """Attribution of a level's logit on the window ``he`` ``(H, W, 3)``.
-
-    Args:
-        classifier: the model's expression classifier.
-        he: the window, uint8 RGB.
-        mpp: micrometres per pixel.
-        calls: counts the network's calls.
-        level: the level to explain; None for the one that the classifier gives to the window.
-        baseline: what "nothing there" looks like.
-        effort: how finely.
-    """
-    probabilities = level_probabilities(classifier, batch_of(he))[0].numpy()
+    """Attribution of the logit of ``level`` (None: the predicted one) on the window ``he`` ``(H, W, 3)`` uint8."""
+    with torch.inference_mode():
+        probabilities = torch.softmax(classifier(batch_of(he)).logits, dim=1)[0].numpy()
     level = Her2Level(int(probabilities.argmax())) if level is None else level
     start = baseline_of(he, baseline, mpp)
-    target = calls.counted(level_logit(classifier, level))
-    maps = (
-        integrated_gradients(target, he, start, steps=effort.steps, batch=8),
-        occlusion(target, he, start, patch=effort.patch, step=effort.step, batch=8),
-    )
-    return LevelMaps(he, probabilities, level, maps, start)
+    found = LEVEL_EFFORT.maps(calls.counted(targets.level_logit(classifier, level)), he, start, batch=8)
+    return LevelMaps(he, start, targets.level_probability(classifier, level), found, level, probabilities)
 
 
 def explain_dab(
@@ -140,9 +131,9 @@ def explain_dab(
     he: NDArray[np.uint8],
     point: Point,
     mpp: float,
-    calls: Calls,
+    calls: CallCounter,
     *,
-    baseline: Baseline = "glass",
+    baseline: Baseline,
     effort: Effort = DAB_EFFORT,
 ) -> DabMaps:
     """Attribution of the mean DAB of the disc around ``point`` in the window ``he`` ``(H, W, 3)``, and its attention.
@@ -150,18 +141,14 @@ def explain_dab(
     Raises:
         RestainError: if the point lies outside the window.
     """
-    disc = disc_mask((he.shape[0], he.shape[1]), point, mpp)
+    disc = targets.disc_mask((he.shape[0], he.shape[1]), point, mpp)
     with torch.inference_mode():
         stained = network(batch_of(he))
-        density = dab_map(stained)[0].float().numpy()
-        virtual = np.rint(stained.rgb[0].permute(1, 2, 0).numpy().clip(0, 1) * 255).astype(np.uint8)
-    start = baseline_of(he, baseline, mpp)
-    target = disc_dab(network, disc)
-    counted = calls.counted(target)
-    with label_gradient(network):
-        maps = (
-            integrated_gradients(counted, he, start, steps=effort.steps),
-            occlusion(counted, he, start, patch=effort.patch, step=effort.step),
-        )
+        density = targets.dab_map(stained)[0].float().numpy()
+        virtual = to_uint8(stained.rgb[0].permute(1, 2, 0).float().numpy())
+    start, target = baseline_of(he, baseline, mpp), targets.disc_dab(network, disc)
+    with targets.label_gradient(network):
+        found = effort.maps(calls.counted(target), he, start)
     attention = attention_of_point(network, he, point)
-    return DabMaps(he, point, disc, float(density[disc].mean()), virtual, density, maps, attention, start, target)
+    dab = float(density[disc].mean())
+    return DabMaps(he, start, target, found, point, disc, dab, virtual, density, attention)

@@ -1,7 +1,7 @@
-"""What is explained: one number that a model computes from an H&E image, as a function with a gradient.
+"""Targets: numbers that a model computes from an H&E image, as functions with a gradient.
 
-A target takes ``(N, 3, H, W)`` RGB in [0, 1] and gives ``(N,)``: the logit of a HER2 level, or the mean DAB density of a
-disc.
+A target takes ``(N, 3, H, W)`` RGB in [0, 1] and returns ``(N,)``: the logit or probability of a HER2 level, or the mean
+DAB density of a disc.
 """
 
 from __future__ import annotations
@@ -26,32 +26,17 @@ from restain.models.network import StainingNetwork
 Target = Callable[[Tensor], Tensor]
 
 DISC_UM = 16.0
-"""Diameter of the disc over which a place's DAB is averaged, in µm: about one tumour cell with its membrane."""
-
-
-def level_probabilities(classifier: ExpressionClassifier, he: Tensor) -> Tensor:
-    """The classifier's probability of each HER2 level: ``(N, 4)``. No gradients."""
-    with torch.inference_mode():
-        return torch.softmax(classifier(he).logits, dim=1)
+"""Diameter of the disc over which DAB is averaged, in µm: about one tumour cell with its membrane."""
 
 
 def level_logit(classifier: ExpressionClassifier, level: Her2Level) -> Target:
     """The classifier's logit of ``level``."""
-
-    def target(he: Tensor) -> Tensor:
-        logits: Tensor = classifier(he).logits
-        return logits[:, int(level)]
-
-    return target
+    return lambda he: classifier(he).logits[:, int(level)]
 
 
 def level_probability(classifier: ExpressionClassifier, level: Her2Level) -> Target:
     """The classifier's probability of ``level``, in [0, 1]."""
-
-    def target(he: Tensor) -> Tensor:
-        return torch.softmax(classifier(he).logits, dim=1)[:, int(level)]
-
-    return target
+    return lambda he: torch.softmax(classifier(he).logits, dim=1)[:, int(level)]
 
 
 def disc_mask(shape: tuple[int, int], centre: Point, mpp: float) -> NDArray[np.bool_]:
@@ -69,9 +54,9 @@ def disc_mask(shape: tuple[int, int], centre: Point, mpp: float) -> NDArray[np.b
 
 
 def dab_map(stained: Stained) -> Tensor:
-    """DAB density ``(N, H, W)`` in OD units: the stain head's, or by colour deconvolution of the virtual image.
+    """DAB density ``(N, H, W)`` in OD units: the stain head's, or of a colour-only model by colour deconvolution.
 
-    For a colour-only model the white of each image is its glass (:func:`restain.optics.glass_white`), held fixed.
+    The white point of each image is then its glass (:func:`restain.optics.glass_white`), without a gradient.
     """
     if stained.dab is not None:
         return stained.dab[:, 0]
@@ -85,18 +70,14 @@ def dab_map(stained: Stained) -> Tensor:
 def disc_dab(network: StainingNetwork, disc: NDArray[np.bool_]) -> Target:
     """The mean DAB density, in OD units, that ``network`` gives to the pixels of ``disc`` ``(H, W)``."""
     inside = torch.from_numpy(np.flatnonzero(disc))
-
-    def target(he: Tensor) -> Tensor:
-        return dab_map(network(he)).flatten(1)[:, inside].mean(dim=1)
-
-    return target
+    return lambda he: dab_map(network(he)).flatten(1)[:, inside].mean(dim=1)
 
 
 @contextmanager
 def label_gradient(network: StainingNetwork) -> Iterator[None]:
-    """Let gradients pass through the label feature, which the generator takes in as a constant.
+    """Let gradients pass through the label feature, which the generator otherwise treats as a constant.
 
-    Without this, whatever a DAB owes to the expression classifier's feature map would be missing from its gradient.
+    Without this, the contribution of the label feature would be missing from the gradient of a DAB.
     """
 
     def again(module: torch.nn.Module, args: tuple[Any, ...], output: ExpressionOutput) -> ExpressionOutput | None:

@@ -1,7 +1,6 @@
 """Picture files: pixels, metadata and DAB density files. Any image is read by :mod:`restain.slides`."""
 
 from restain.images.density import OD_PER_COUNT, read_density, write_density
-from restain.images.metadata import read_text
 from restain.images.pictures import (
     IMAGE_SUFFIXES,
     TIFF_MAGIC,
@@ -13,6 +12,7 @@ from restain.images.pictures import (
     no_image,
     picture_facts,
     picture_kind,
+    read_text,
     tiff_form,
     write_png,
     write_rgb,

@@ -178,6 +178,20 @@ def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
         raise RestainError(f"{path}: restain writes .png, .jpg and .tif images, not '{path.suffix}'.")
 
 
+def read_text(path: Path) -> dict[str, str]:
+    """The text that restain wrote into a PNG or TIFF; empty if there is none."""
+    try:
+        if file_head(path).startswith(TIFF_MAGIC):
+            with tifffile.TiffFile(path) as tiff:
+                values = json.loads(tiff.pages.first.description)
+        else:
+            with picture_header(path) as picture:
+                values = picture.info
+    except (OSError, ValueError, RestainError, tifffile.TiffFileError):
+        return {}
+    return {k: v for k, v in values.items() if isinstance(v, str)} if isinstance(values, dict) else {}
+
+
 def _rgb(image: Rgb) -> Rgb:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected uint8 (H, W, 3), not {image.dtype} {image.shape}")

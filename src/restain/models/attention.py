@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restain.models.exact import SoftmaxAttention
 from restain.models.streamed import (
     AttentionState,
     StreamedFavor,
@@ -42,29 +41,59 @@ def draw_features(heads: int, features: int, dim: int, generator: torch.Generato
     return rows * gaussian.norm(dim=-1, keepdim=True)
 
 
-class FavorAttention(nn.Module):
-    """Multi-head FAVOR+ self-attention, ``(N, n, channels)`` to the same shape; linear in the tokens ``n``.
+class Attention(nn.Module):
+    """Multi-head self-attention, ``(N, n, channels)`` to the same shape.
+
+    Raises ``ValueError`` when ``channels`` cannot be split into ``heads``.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be split into {heads} attention heads")
+        self.channels, self.heads = channels, heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+
+
+class SoftmaxAttention(Attention):
+    """Softmax attention (Vaswani et al. 2017), which FAVOR+ approximates; O(n²) time."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend among ``tokens`` ``(N, n, channels)``."""
+        q, k, v = (
+            project(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        output: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    @torch.no_grad()
+    def weights(self, tokens: Tensor, query: Tensor) -> Tensor:
+        """How much one query attends to each token: ``(N, n, channels)``, ``(N, channels)`` to ``(N, heads, n)``."""
+        k = self.to_k(tokens).unflatten(-1, (self.heads, -1))
+        q = self.to_q(query).unflatten(-1, (self.heads, -1))
+        return torch.softmax(torch.einsum("nkhd,nhd->nhk", k, q) / q.shape[-1] ** 0.5, dim=-1)
+
+
+class FavorAttention(Attention):
+    """FAVOR+ attention, linear in the tokens; computed in float32 at least, also under autocast.
 
     ``features``: positive orthogonal random features per head; with more it comes nearer to softmax attention.
     ``chunk``: tokens per chunk of the streamed passes; changes speed and memory, not the result.
 
-    The random features are the buffer ``projection`` ``(heads, features, channels / heads)``, part of the state
-    dict, so that a bundle freezes them. The first draw has a fixed seed; :meth:`redraw` takes the recipe's.
-    Computed in float32 at least, also under autocast.
-    Raises ``ValueError`` when ``channels`` cannot be split into ``heads``.
+    The random features are the buffer ``projection`` ``(heads, features, channels / heads)``, so that a bundle freezes
+    them. The first draw has a fixed seed; :meth:`redraw` takes the recipe's.
     """
 
     projection: Tensor
 
     def __init__(self, channels: int, heads: int, features: int, chunk: int = 4096) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"{channels} channels cannot be split into {heads} attention heads")
-        self.channels, self.heads, self.chunk = channels, heads, chunk
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(channels, channels, bias=False)
-        self.to_v = nn.Linear(channels, channels, bias=False)
-        self.to_out = nn.Linear(channels, channels)
+        super().__init__(channels, heads)
+        self.chunk = chunk
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("projection", draw_features(heads, features, channels // heads, generator))
 

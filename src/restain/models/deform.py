@@ -3,9 +3,8 @@
 After RegGAN (Kong et al., "Breaking the dilemma of medical image-to-image translation", NeurIPS 2021): what registration
 left over between H&E and IHC is learned as noise of the labels, beside the generator, and thrown away afterwards. RegGAN's
 network is a U-Net that must learn from nothing how far things moved. This one compares every cell of one image with those
-about it in the other (a correlation volume, as in PWC-Net: Sun et al., CVPR 2018) and takes the expected shift, so that the
-field is usable from the first step where output and target are alike already; what it learns is what to compare, how
-sharply, and a correction. From an output that is unlike its target it gives noise, so the generator must know something.
+around it in the other (a correlation volume, as in PWC-Net: Sun et al., CVPR 2018) and takes the expected shift. It learns
+features to compare, the softmax's sharpness, and a correction. An output unlike its target gives noise.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _TOGETHER = 7
 _LEAST_EVIDENCE = 0.3
 """A shift that leaves less than this share of such a square in the image is not looked at."""
 
-_DOUBT = 0.02
+_HALF_TRUSTED = 0.02
 """Squared share of the best shift at which only half of it is believed."""
 
 _SHARPNESS = 100.0
-"""Factor before the softmax over shifts, at the start; likeness is a cosine."""
+"""Initial factor before the softmax over shifts; similarity is a cosine."""
 
 
 def warp(planes: Tensor, field: Tensor) -> Tensor:
@@ -76,7 +75,7 @@ def _zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class Deformer(nn.Module):
-    """Where in the virtual image that is which the real one shows.
+    """The displacement from a virtual image to the real one.
 
     Args:
         width: channels of the features.
@@ -136,7 +135,7 @@ class Deformer(nn.Module):
         sure = share.amax(dim=1, keepdim=True)
         weight = sure.square()
         around = F.avg_pool2d(weight * shift, 5, stride=1, padding=2)
-        return around / (F.avg_pool2d(weight, 5, stride=1, padding=2) + _DOUBT), sure
+        return around / (F.avg_pool2d(weight, 5, stride=1, padding=2) + _HALF_TRUSTED), sure
 
     def _by_shift(self, every: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``(N, h·w, h·w)`` likeness of every cell to every one, to ``(N, K, h, w)`` by shift, and where there is such a cell."""

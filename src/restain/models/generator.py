@@ -84,6 +84,10 @@ class Generator(StainingNetwork):
             self.fuse_label = nn.Conv2d(self.expression.channels, widths[-1], 1)
             self.stride = max(self.stride, self.expression.backbone.stride)
 
+    @property
+    def stain_head(self) -> StainHead | None:
+        return self.head if isinstance(self.head, StainHead) else None
+
     def forward(self, he: Tensor, white: Tensor | None = None) -> Stained:
         """``white``: see :class:`~restain.models.heads.StainHead`; the RGB output has none."""
         height, width = he.shape[2:]

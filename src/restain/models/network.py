@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restain.models.expression import ExpressionClassifier
-from restain.models.heads import Stained
+from restain.models.heads import Stained, StainHead
 
 
 class StainingNetwork(nn.Module, ABC):
@@ -19,6 +19,11 @@ class StainingNetwork(nn.Module, ABC):
         super().__init__()
         self.expression: ExpressionClassifier | None = None
         """The frozen classifier of stage one, in a network that takes its feature map in."""
+
+    @property
+    def stain_head(self) -> StainHead | None:
+        """The head that gives stain densities and renders them; None in a network that gives RGB alone."""
+        return None
 
     @abstractmethod
     def forward(self, he: Tensor) -> Stained: ...

@@ -13,8 +13,7 @@ That quotient is two softmaxes, and is computed here as such:
 
 with ``lse_j = log Σ_k exp(w_j · k̃ - |k̃|² / 2)``; the queries' ``|q̃|² / 2`` and ``√m`` cancel. Each softmax
 takes off its own maximum, so nothing overflows and no denominator is below one. The constant that others
-add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would pull every result towards the
-mean of all values, the more so the more tokens there are.
+add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would bias the result.
 
 What is linear is folded. The query projection goes into the random features, and the value and output projections
 act on the ``heads * features`` mean tokens, not on every token; keys are needed as such, for ``|k̃|²``. What is left
@@ -34,7 +33,7 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class AttentionState:
-    """What queries need to know of a set of keys; ``a + b`` is the state of both sets together.
+    """The state of a set of keys, which queries read; ``a + b`` is the state of both sets together.
 
     ``log_mass``: ``(N, heads * features)``, the ``lse_j`` above.
     ``mean``: ``(N, heads * features, channels)``, the mean of the tokens under each feature's weights.
@@ -140,10 +139,10 @@ def attend_at_once(
 ) -> Tensor:
     """Both passes as plain operations on whole tensors, for compilers."""
     heads = len(projection)
-    keys = (tokens @ to_k.t()).unflatten(2, (heads, -1))
+    keys = (tokens @ to_k.t()).view(*tokens.shape[:2], heads, -1)
     logits = torch.einsum("nkhd,hfd->nkhf", keys, projection) - keys.square().sum(-1, keepdim=True) / 2
     mean = torch.einsum("nkhf,nkc->nhfc", torch.softmax(logits, 1), tokens).flatten(1, 2)
-    queries = (tokens @ folded(to_q, projection).t()).unflatten(2, (heads, -1))
+    queries = (tokens @ folded(to_q, projection).t()).view(*tokens.shape[:2], heads, -1)
     weights = torch.softmax(queries + torch.logsumexp(logits, 1, keepdim=True), -1).flatten(2)
     return weights @ value_rows(mean, value_map, bias)
 

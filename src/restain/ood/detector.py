@@ -1,4 +1,4 @@
-"""Is this image like those the model was trained on? A density-based out-of-distribution score.
+"""A density-based out-of-distribution score of H&E images.
 
 Tiles are described by what a laboratory and a scanner can get wrong: stain densities, third colours, brown, share of
 glass, sharpness at four scales and whether edges agree over scales, JPEG blocks. The features of training tiles, their stains
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +25,12 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from scipy.spatial.distance import cdist
 
 from restain.data import Pair, jitter_he
 from restain.errors import RestainError
 from restain.files import whole_file
+from restain.geometry import Region
 from restain.ood.features import feature_names, image_features
 from restain.recipe import AugmentRecipe
 
@@ -39,6 +42,9 @@ IMAGE_SHARE = 0.75
 
 QUANTILE = 0.97
 """Share of unseen images of the training kind that the threshold lets pass."""
+
+JUDGED = 12
+"""Windows of a slide at most that are judged."""
 
 NEIGHBOURS = 5
 """Training tiles that a tile is compared with."""
@@ -56,22 +62,42 @@ _ALONE = 2.0
 """Factor of the limit where a single training image says nothing of how images differ."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an OOD detector says of one image."""
+@dataclass(frozen=True)
+class Ood:
+    """Whether an H&E image is out of the distribution of the model's training images.
+
+    Example:
+        >>> Ood(score=1.7, reason="its sharpness is below theirs.").is_ood
+        True
+    """
 
     score: float
-    """The image's score; 1 is the threshold."""
-    in_distribution: bool
+    """Not negative; the higher, the farther from the training images."""
     reason: str
-    """One sentence that says what is strange, or that nothing is."""
-    tiles: NDArray[np.float32]
-    """Scores of the tiles, 1 being the threshold, in the order of :func:`restain.ood.features.tile_corners`."""
+    """One sentence that names what is out of the ordinary, or says that nothing is."""
+    limit: float = 1.0
+    """The score above which the image is out of distribution."""
+
+    @property
+    def is_ood(self) -> bool:
+        return self.score > self.limit
+
+    @property
+    def in_distribution(self) -> bool:
+        return not self.is_ood
+
+    def metadata(self) -> dict[str, str]:
+        return {"ood": "yes" if self.is_ood else "no", "ood_score": repr(self.score), "ood_reason": self.reason}
+
+    @staticmethod
+    def from_metadata(text: Mapping[str, str]) -> Ood | None:
+        """What :meth:`metadata` wrote; None where the text has no score."""
+        return Ood(float(text["ood_score"]), text.get("ood_reason", "")) if "ood_score" in text else None
 
 
 @dataclass(frozen=True)
 class OodDetector:
-    """What a bundle knows of its training images."""
+    """Features of a bundle's training images, and the threshold of the score."""
 
     mean: Floats
     """``(features,)`` mean over the training tiles."""
@@ -92,35 +118,41 @@ class OodDetector:
     """Left-out images behind the threshold; 0 where there was one image only, and the threshold is a guess from its jittered views."""
 
     def scores(self, features: Floats) -> Floats:
-        """How far tiles are from the training's, in units of how far those are from one another: ``(n, features)`` to ``(n,)``."""
-        squares = _squared_distances((features - self.mean) / self.scale @ self.whiten, self.tiles)
-        count = min(NEIGHBOURS, len(self.tiles))
-        nearest = np.argpartition(squares, count - 1, axis=1)[:, :count]
-        distance = np.sqrt(np.take_along_axis(squares, nearest, axis=1)).mean(axis=1)
-        found: Floats = distance / np.maximum(self.reach[nearest].mean(axis=1), 1e-6)
+        """Distance of tiles to the training's over those tiles' own distances: ``(n, features)`` to ``(n,)``."""
+        distances = cdist((features - self.mean) / self.scale @ self.whiten, self.tiles)
+        nearest = np.argsort(distances, axis=1)[:, :NEIGHBOURS]
+        own = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+        found: Floats = own / np.maximum(self.reach[nearest].mean(axis=1), 1e-6)
         return found
 
-    def judge(self, rgb: Rgb) -> Verdict:
-        """Look at an H&E image at the model's mpp: ``(H, W, 3)`` 8-bit RGB of any size."""
+    def judge(self, rgb: Rgb) -> Ood:
+        """Score an H&E image at the model's mpp: ``(H, W, 3)`` 8-bit RGB of any size."""
         features = image_features(rgb)
         scores = self.scores(features) / self.threshold
         score = _image_score(scores)
         if score <= 1:
-            return Verdict(score, True, "the image is like those the model was trained on.", scores.astype(np.float32))
+            return Ood(score, "the image is like those the model was trained on.")
         strange = ((features - self.mean) / self.scale)[scores >= score].mean(axis=0)
         worst = int(np.argmax(np.abs(strange)))
         side = "above" if strange[worst] > 0 else "below"
-        reason = (
+        return Ood(
+            score,
             f"the image is unlike those the model was trained on ({score:.1f} times the limit): its "
-            f"{feature_names()[worst]} is {abs(strange[worst]):.1f} standard deviations {side} theirs."
+            f"{feature_names()[worst]} is {abs(strange[worst]):.1f} standard deviations {side} theirs.",
         )
-        return Verdict(score, False, reason, scores.astype(np.float32))
 
+    def judge_slide(self, read: Callable[[Region], Rgb], windows: Sequence[Region]) -> Ood | None:
+        """The median score of evenly spread windows; None if none can be read.
 
-def _squared_distances(one: Floats, other: Floats) -> Floats:
-    cross = np.sum(one**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * one @ other.T
-    found: Floats = np.maximum(cross, 0.0)
-    return found
+        Args:
+            read: ``(h, w, 3)`` 8-bit RGB of a window at the model's mpp.
+            windows: those with tissue.
+        """
+        found = []
+        for number in np.unique(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int)):
+            with suppress(RestainError):
+                found.append(self.judge(read(windows[number])))
+        return sorted(found, key=lambda one: one.score)[(len(found) - 1) // 2] if found else None
 
 
 def _image_score(scores: Floats) -> float:
@@ -156,8 +188,8 @@ def _fitted(views: Sequence[_View], seed: int) -> OodDetector:
     covariance = centred.T @ centred / len(centred)
     n, d = len(set(image.tolist())), covariance.shape[0]
     trace, square = float(np.trace(covariance)), float(np.sum(covariance**2))
-    room = (n + 1 - 2 / d) * (square - trace**2 / d)
-    shrink = min(1.0, ((1 - 2 / d) * square + trace**2) / room) if room > 0 else 1.0
+    denominator = (n + 1 - 2 / d) * (square - trace**2 / d)
+    shrink = min(1.0, ((1 - 2 / d) * square + trace**2) / denominator) if denominator > 0 else 1.0
     shrunk = (1 - shrink) * covariance + shrink * max(trace / d, 1e-6) * np.eye(d)
     whiten = np.linalg.inv(np.linalg.cholesky(shrunk)).T
     if len(standard) > FIT_TILES:
@@ -169,13 +201,13 @@ def _fitted(views: Sequence[_View], seed: int) -> OodDetector:
 
 def _reach(tiles: Floats, image: NDArray[np.int64]) -> Floats:
     """Mean distance of each tile to its nearest of other images, or of the same where there are hardly any others."""
-    squares = _squared_distances(tiles, tiles)
+    distances = cdist(tiles, tiles)
     same = image[:, None] == image[None, :]
     if np.count_nonzero(~same, axis=1).min() < NEIGHBOURS:
         same = np.eye(len(tiles), dtype=bool)
-    squares[same] = np.inf
+    distances[same] = np.inf
     count = min(NEIGHBOURS, max(len(tiles) - 1, 1))
-    nearest = np.sqrt(np.partition(squares, count - 1, axis=1)[:, :count]).mean(axis=1)
+    nearest = np.partition(distances, count - 1, axis=1)[:, :count].mean(axis=1)
     found: Floats = np.where(np.isfinite(nearest), nearest, 1.0)
     return found
 
@@ -188,7 +220,7 @@ def fit_ood_detector(
     normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OodDetector:
-    """Learn what training images look like, their stains varied by the training's own augmentation.
+    """Fit a detector to training images, their stains varied by the training's augmentation.
 
     The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches of
     one slide stay together where slides are known.

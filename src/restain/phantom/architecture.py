@@ -1,8 +1,7 @@
 """The architecture of synthetic tissue: which pixel is tumour, duct, lumen, fat, vessel, collagen or glass.
 
-Outlines are thresholded multi-scale noise, so that nests are irregular. Collagen follows the level lines of a
-stream function that bends around nests and ducts. Lengths are in micrometres, so that the same kind of tissue
-exists at any pixel size.
+Outlines are thresholded multi-scale noise. Collagen follows the level lines of a stream function that bends around nests
+and ducts. Lengths are in micrometres.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from restain.phantom.cells import Bools, Floats, Ints
 from restain.phantom.noise import smooth_noise
 
 GLASS, STROMA, TUMOUR, DUCT, LUMEN, FAT, VESSEL = range(7)
-"""Compartments: no tissue, connective tissue, tumour nests, ductal epithelium, lumina, adipocytes, vessel
-walls."""
+"""No tissue, connective tissue, tumour nests, ductal epithelium, lumina, adipocytes, vessel walls."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a piece of tissue is built: nest size (bump of the noise, µm), share of tumour, and what lies
-    beside it."""
+    """How a piece of tissue is built: size of nests (bump of the noise), share of tumour, and what lies beside it."""
 
     name: str
     bump_um: float
@@ -65,16 +62,14 @@ def without_specks(mask: Bools, least_px: float) -> Bools:
 
 
 def scatter(rng: np.random.Generator, allowed: Bools, spacing: float, keep: float = 1.0) -> Floats:
-    """Jittered hexagonal lattice of about ``spacing`` pixels, kept where ``allowed``: ``(N, 2)`` rows and
-    columns."""
+    """Jittered hexagonal lattice of about ``spacing`` px, kept where ``allowed``: ``(N, 2)`` rows and columns."""
     h, w = allowed.shape
     rows, cols = np.mgrid[0 : h : spacing * 0.866, 0:w:spacing]
     cols = cols + (np.arange(rows.shape[0]) % 2)[:, None] * spacing / 2
     points = np.stack([rows.ravel(), cols.ravel()], axis=1)
     points = points + rng.uniform(-0.27, 0.27, points.shape) * spacing
     points = points[rng.random(len(points)) < keep]
-    inside = np.all((points >= 0) & (points < (h - 0.5, w - 0.5)), axis=1)
-    points = points[inside]
+    points = points[np.all((points >= 0) & (points < (h - 0.5, w - 0.5)), axis=1)]
     pixel = points.astype(int)
     return points[allowed[pixel[:, 0], pixel[:, 1]]].astype(np.float32)
 
@@ -90,29 +85,24 @@ def nearest_seed(points: Floats, shape: tuple[int, int]) -> Ints:
 
 def borders(labels: Ints) -> Bools:
     """Pixels whose right or lower neighbour has another label, and those neighbours."""
-    border = np.zeros(labels.shape, dtype=bool)
-    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    border[1:] |= down
-    border[:-1] |= down
-    border[:, 1:] |= right
-    border[:, :-1] |= right
-    return border
+    down, right = np.diff(labels, axis=0) != 0, np.diff(labels, axis=1) != 0
+    top, left = np.pad(down, ((1, 0), (0, 0))), np.pad(right, ((0, 0), (1, 0)))
+    return top | np.pad(down, ((0, 1), (0, 0))) | left | np.pad(right, ((0, 0), (0, 1)))
 
 
 class Architecture:
     """The compartments of one square piece of tissue, built step by step from one source of randomness.
 
-    ``compartment``, ``slit`` (how open the connective tissue is, in [0, 1]), ``red`` (erythrocytes, in [0,
-    1]), ``fibre`` (texture of the collagen, unit variance) and ``angle`` (along which it runs) are ``(side,
-    side)``.
+    ``(side, side)`` each: ``compartment``; ``slit``, how open the connective tissue is, in [0, 1]; ``red``, erythrocytes,
+    in [0, 1]; ``fibre``, texture of the collagen, unit variance; ``angle``, along which it runs.
     """
 
     def __init__(self, rng: np.random.Generator, side: int, mpp: float) -> None:
         self.rng, self.mpp, self.shape = rng, mpp, (side, side)
         self.style = STYLES[rng.integers(len(STYLES))]
         self.compartment = np.full(self.shape, STROMA, dtype=np.uint8)
-        self.slit = np.zeros(self.shape, dtype=np.float32)
-        self.red = np.zeros(self.shape, dtype=np.float32)
+        self.slit, self.red = np.zeros((2, side, side), dtype=np.float32)
+        self.y, self.x = np.mgrid[0:side, 0:side].astype(np.float32)
         self.nests()
         self.ducts_and_vessels()
         self.fat()
@@ -139,8 +129,7 @@ class Architecture:
         field = broad + 0.30 * self.noise(style.bump_um / 3) + 0.10 * self.noise(3.0)
         if style.cords:
             field = 0.5 * self.noise(50) - np.abs(field)
-        everywhere = np.ones(self.shape, dtype=bool)
-        nests = mask_of_share(field, everywhere, rng.uniform(*style.tumour))
+        nests = mask_of_share(field, np.ones(self.shape, dtype=bool), rng.uniform(*style.tumour))
         nests = without_specks(nests, self.px(14) ** 2)
         if style.name == "solid":
             septa = np.abs(self.noise(32) + 0.25 * self.noise(8)) < 0.075
@@ -160,16 +149,13 @@ class Architecture:
             return
         index = nearest_seed(spots, self.shape)
         radius = self.rng.uniform(*radius_um, len(spots)).astype(np.float32)
-        y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(np.float32)
-        away = np.hypot(y - spots[index, 0], x - spots[index, 1]) * self.mpp + 1.6 * self.noise(4)
+        away = self._away(spots, index) + 1.6 * self.noise(4)
         self.compartment[allowed & (away < radius[index])] = LUMEN
 
     def ducts_and_vessels(self) -> None:
         """Rings around a lumen, where there is room beside the tumour."""
         rng = self.rng
-        kinds = [DUCT] * rng.poisson(self.style.ducts) + [VESSEL] * rng.poisson(0.9)
-        y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(np.float32)
-        for kind in kinds:
+        for kind in [DUCT] * rng.poisson(self.style.ducts) + [VESSEL] * rng.poisson(0.9):
             outer = rng.uniform(24, 44) if kind == DUCT else rng.uniform(9, 18)
             room = self.depth_um(self.compartment == STROMA)
             places = np.argwhere(room > outer + 4)
@@ -180,8 +166,8 @@ class Architecture:
                     continue
             cy, cx = places[rng.integers(len(places))]
             stretch, turn = rng.uniform(0.65, 1.0), rng.uniform(0, np.pi)
-            u = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)
-            v = (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
+            u = (self.x - cx) * np.cos(turn) + (self.y - cy) * np.sin(turn)
+            v = (self.y - cy) * np.cos(turn) - (self.x - cx) * np.sin(turn)
             away = np.hypot(u, v / stretch) * self.mpp + 0.09 * outer * self.noise(0.4 * outer)
             wall = rng.uniform(10, 15) if kind == DUCT else rng.uniform(2.2, 4.0)
             near = away < outer + 10
@@ -197,11 +183,14 @@ class Architecture:
         seeds = scatter(self.rng, where, self.px(5.6), keep=0.9)
         if not len(seeds):
             return
-        index = nearest_seed(seeds, self.shape)
-        y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(np.float32)
-        away = np.hypot(y - seeds[index, 0], x - seeds[index, 1]) * self.mpp
+        away = self._away(seeds, nearest_seed(seeds, self.shape))
         disc = np.clip((3.0 - away) / (0.8 * self.mpp) + 0.5, 0, 1) * (0.72 + 0.28 * np.clip(away / 2, 0, 1))
         self.red = np.maximum(self.red, disc).astype(np.float32)
+
+    def _away(self, points: Floats, index: Ints) -> Floats:
+        """Distance of each pixel from the point of its index, in µm."""
+        distance: Floats = np.hypot(self.y - points[index, 0], self.x - points[index, 1]) * self.mpp
+        return distance
 
     def fat(self) -> None:
         """Adipocytes: large bubbles between thin septa."""
@@ -212,8 +201,7 @@ class Architecture:
         seeds = scatter(self.rng, np.ones(self.shape, dtype=bool), self.px(self.rng.uniform(42, 58)))
         index = nearest_seed(seeds, self.shape)
         edge = self.depth_um(~borders(index)) * (region & (self.depth_um(region) > 2))
-        seen = self.depth_um(stroma)
-        bubble = np.minimum(edge, seen)
+        bubble = np.minimum(edge, self.depth_um(stroma))
         # Smoothing before the threshold rounds the corners of the polygons, as surface tension does.
         self.compartment[(ndimage.gaussian_filter(bubble, self.px(4.5)) > 3.4) & stroma & region] = FAT
 
@@ -228,8 +216,7 @@ class Architecture:
 
     def collagen(self) -> tuple[Floats, Floats]:
         """Fibre texture, and the angle along which fibres run."""
-        y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]].astype(np.float32)
-        turn = self.rng.uniform(0, np.pi)
+        y, x, turn = self.y, self.x, self.rng.uniform(0, np.pi)
         wave = self.px(1) * self.rng.uniform(8, 20)
         across = y * np.cos(turn) - x * np.sin(turn) + wave * self.noise(30) + self.px(1.9) * self.noise(7)
         along = x * np.cos(turn) + y * np.sin(turn) + wave * self.noise(26)

@@ -1,7 +1,7 @@
 """The phantom's cells and the rule that ties their HER2 score to what H&E shows.
 
-**The rule is invented for the phantom; it is not biology.** Real HER2 status cannot be read from nuclear size. The rule
-exists so that a network can learn the phantom's IHC from its H&E, and so that truth is known:
+**The rule is invented; it is not biology.** Real HER2 status cannot be read from nuclear size. The rule makes the IHC
+predictable from the H&E, with known truth:
 
 ===== ================ ============= ========== ========================== ==================================
 score nuclear diameter cell diameter nucleoli   chromatin                  membrane (share of perimeter, DAB)
@@ -12,22 +12,22 @@ score nuclear diameter cell diameter nucleoli   chromatin                  membr
 3     11.0 µm ± 11 %   15.2 µm       one or two clumped, vesicular         96-100 %, 0.90 OD, and cytoplasm
 ===== ================ ============= ========== ========================== ==================================
 
-The cell diameter is the spacing of the lattice on which cells are strewn; ± is the coefficient of variation. Geometry
-carries the cue (diameters, nucleus-to-cell ratio, nucleoli, crowding), so that varying stain does not destroy it. Where
-staining is incomplete, the stained arc is the part of the membrane that lies nearest to the nucleus. Normal ducts score
-0 and have a faint luminal edge. Scores are decided per focus: most foci follow the slide's level, a minority lies one
-below it, and fewer than 10 % of the cells lie one above.
+The cell diameter is the spacing of the lattice of cells; ± is the coefficient of variation. Geometry carries the cue, so
+that varying stain does not destroy it. Where staining is incomplete, the part of the membrane nearest to the nucleus is
+stained. Normal ducts score 0 and have a faint luminal edge. Scores are drawn per focus: most foci follow the slide's
+level, a minority lies one below it, and fewer than 10 % of the cells lie one above.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from restain.images.nuclei import CellKind
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -54,15 +54,6 @@ FAINT_NUCLEUS_UM = 6.8
 """Score-0 cells with a nucleus above this diameter have a faint arc, as long as they are fewer than FEW_CELLS."""
 FEW_CELLS = 0.08
 """Greatest share of a pair's tumour cells that may lie above the level; below the guideline's 10 %."""
-
-
-class CellKind(IntEnum):
-    """What a cell is; the text form is the lower-case name."""
-
-    TUMOUR = 0
-    DUCT = 1
-    FIBROBLAST = 2
-    LYMPHOCYTE = 3
 
 
 @dataclass(frozen=True)
@@ -94,19 +85,15 @@ class Cells:
         """The tumour cells, which alone decide the level."""
         return self.take(self.kind == CellKind.TUMOUR)
 
+    def inside(self, size: int) -> Self:
+        """The cells whose centre lies in an image of ``size`` px squared."""
+        return self.take((self.x >= 0) & (self.y >= 0) & (self.x < size) & (self.y < size))
+
     def rows(self) -> Iterator[tuple[float, float, str, int, float, float]]:
         """``(x_px, y_px, class, score, completeness, membrane OD)`` per cell, rounded as in the truth table."""
-        for x, y, kind, score, share, od in zip(
-            self.x, self.y, self.kind, self.score, self.completeness, self.dab_od, strict=True
-        ):
-            yield (
-                round(float(x), 2),
-                round(float(y), 2),
-                CellKind(int(kind)).name.lower(),
-                int(score),
-                round(float(share), 4),
-                round(float(od), 4),
-            )
+        columns = (self.x, self.y, self.kind, self.score, self.completeness, self.dab_od)
+        for x, y, kind, score, share, od in zip(*(column.tolist() for column in columns), strict=True):
+            yield round(x, 2), round(y, 2), CellKind(kind).name.lower(), score, round(share, 4), round(od, 4)
 
 
 def stain_membranes(rng: np.random.Generator, kind: Ints, score: Ints, diameter_um: Floats) -> tuple[Floats, Floats]:

@@ -1,10 +1,9 @@
 """A phantom data set on disk: BCI's layout, with the truth beside it.
 
-``OUT/{HE,IHC}/{train,test}/NNNNN_{train,test}_{0,1+,2+,3+}.png`` are the pairs (lossless),
-``OUT/truth/{train,test}/*.tif`` the true DAB densities (:mod:`restain.phantom.truth`), ``OUT/truth/cells.csv``
-every cell, and ``OUT/phantom.json`` what was asked for and how each pair was made. A pair depends on the
-parameters, the seed and its index alone; its truth file is written last, so that a pair is whole when its
-truth file exists, and an interrupted run resumes.
+``OUT/{HE,IHC}/{train,test}/NNNNN_{train,test}_{0,1+,2+,3+}.png`` are the pairs. ``OUT/truth/{train,test}/*.tif`` are the
+true DAB densities (:mod:`restain.phantom.truth`), ``OUT/truth/cells.csv`` all cells. ``OUT/phantom.json`` holds the
+parameters and how each pair was made. A pair depends on the parameters, the seed and its index alone. Its truth file is
+written last, so that a pair is complete when its truth file exists, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -30,25 +29,23 @@ from restain._version import __version__
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file, write_json, write_text
 from restain.her2 import Her2Level
-from restain.phantom.from_he import find_pictures
-from restain.phantom.pair import make_pair, pair_from_picture
-from restain.phantom.scanned import make_scanned_pair
+from restain.phantom.from_he import find_images
+from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
 from restain.slides import open_slide
 from restain.slides.find import split_number
 
 LEAST_FIELD_UM = 45.0
-"""A pair shows at least this much tissue, in µm, so that it holds enough cells to have a level."""
+"""Least side of a pair, in µm, that holds enough cells to have a level."""
 CELL_COLUMNS = ("name", "x_px", "y_px", "cell_class", "her2_score", "membrane_completeness", "membrane_dab_od")
 
 
 @dataclass(frozen=True)
 class PhantomSummary:
-    """What a run of :func:`write_phantom` left behind.
+    """Result of :func:`write_phantom`.
 
-    ``pairs`` are there in all, of which ``written`` are new and ``kept`` were there already; ``levels``
-    counts pairs per split and level text, e.g. ``{"train": {"0": 2}}``; ``cells`` counts the rows of the
-    truth table.
+    ``written`` of the ``pairs`` are new and ``kept`` existed; ``cells`` counts the rows of the truth table; ``levels``
+    counts pairs per split and level text, e.g. ``{"train": {"0": 2}}``.
     """
 
     out: Path
@@ -59,7 +56,7 @@ class PhantomSummary:
     levels: dict[str, dict[str, int]]
 
     def describe(self) -> str:
-        """One line for a person: what is there, and that it is synthetic."""
+        """One line for the command line."""
         splits = "; ".join(
             f"{split}: " + ", ".join(f"{level} x {count}" for level, count in sorted(counts.items()))
             for split, counts in self.levels.items()
@@ -69,32 +66,39 @@ class PhantomSummary:
 
 @dataclass(frozen=True)
 class _Job:
+    """A pair to write: ``make`` makes it, at ``mpp``."""
+
     out: Path
-    index: int
     split: str
     number: int
-    level: Her2Level
-    size: int
     mpp: float
-    seed: int
-    misalign_um: float
-    picture: Path | None
-    picture_mpp: float | None
-    scanned_at: float | None
+    make: Callable[[], PhantomPair]
 
     @property
     def stem(self) -> str:
         return f"{self.number:05d}_{self.split}"
 
+    def file(self, part: str, level: Her2Level) -> Path:
+        """Path of the pair's file in ``HE``, ``IHC`` or ``truth``."""
+        suffix = "tif" if part == "truth" else "png"
+        return self.out / part / self.split / f"{self.stem}_{level.text}.{suffix}"
+
     def truth(self) -> Path | None:
-        """The truth file of this pair if the pair is whole."""
+        """The truth file of this pair if the pair is complete."""
         for level in Her2Level:
-            name = f"{self.stem}_{level.text}"
-            truth = self.out / "truth" / self.split / f"{name}.tif"
-            images = [self.out / stain / self.split / f"{name}.png" for stain in ("HE", "IHC")]
-            if truth.is_file() and all(image.is_file() for image in images):
-                return truth
+            if all(self.file(part, level).is_file() for part in ("truth", "HE", "IHC")):
+                return self.file("truth", level)
         return None
+
+    def write(self) -> None:
+        """Make the pair and write its images, then its truth."""
+        pair = self.make()
+        for part, image in (("HE", pair.he), ("IHC", pair.ihc)):
+            with whole_file(self.file(part, pair.level)) as partial:
+                Image.fromarray(image).save(partial, "PNG", compress_level=1)
+        path = self.file("truth", pair.level)
+        with whole_file(path) as partial:
+            partial.write_bytes(truth_file(path.stem, self.mpp, pair))
 
 
 def write_phantom(
@@ -113,42 +117,51 @@ def write_phantom(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
 ) -> PhantomSummary:
-    """Write a phantom data set, or finish one that was begun with the same parameters.
+    """Write a phantom data set, or resume one that was begun with the same parameters.
 
     Args:
         out: folder to write to; new, empty, or begun by the same call.
         pairs: number of pairs in all.
-        size: height and width of the images in pixels.
+        size: height and width of the images in px.
         levels: HER2 levels, taken in turn within each split.
-        seed: source of all randomness, 0 or greater.
+        seed: seed of all randomness, at least 0.
         mpp: micrometres per pixel of the images.
-        test_share: share of the pairs that goes to the test split, in [0, 1]. With ``from_he`` the two splits
-            take different pictures.
-        misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact
-            alignment.
-        from_he: H&E pictures, or folders of them, to keep as the H&E side; their cells decide the level.
-        from_he_mpp: micrometres per pixel of those pictures that state none; None takes them to be at ``mpp``.
-        scanned_at: micrometres per pixel at which the pairs are drawn and compressed before they are averaged to ``mpp``,
-            as patches of slides are; None draws them at ``mpp``.
+        test_share: share of pairs in the test split, in [0, 1]. With ``from_he`` the splits take different images.
+        misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact alignment.
+        from_he: H&E images, or folders of them, to keep as the H&E side; their cells decide the level.
+        from_he_mpp: mpp of those images that state none; None for ``mpp``.
+        scanned_at: mpp at which pairs are rendered and compressed before they are averaged to ``mpp``.
         progress: called with (pairs done, pairs in all) after each pair.
-        workers: processes; the pixels do not depend on it.
-
-    Returns:
-        A summary of the data set.
+        workers: number of processes; the pixels do not depend on it.
 
     Raises:
-        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or a
-            picture cannot be read or used.
+        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or an image
+            cannot be read or used.
     """
-    _check(pairs, size, levels, seed, mpp, test_share, misalign_um, from_he_mpp, workers)
-    if scanned_at is not None and (from_he or not 0.05 <= scanned_at <= mpp):
-        raise RestainError(f"Only drawn pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}.")
-    pictures = find_pictures(from_he)
-    for one in pictures:
-        open_slide(one, from_he_mpp, header_only=True).close()
-    if pictures and set(levels) != set(Her2Level):
-        raise RestainError("Levels cannot be chosen for real H&E pictures: the cells found in them decide the level.")
-    n_test = round(pairs * test_share)
+    images = find_images(from_he)
+    he_mpp = mpp if from_he_mpp is None else from_he_mpp
+    fits = size * mpp >= LEAST_FIELD_UM and size <= 8192
+    scans = scanned_at is None or (not images and 0.05 <= scanned_at <= mpp)
+    for wrong, sentence in (
+        (pairs < 1, f"A phantom needs at least one pair, not {pairs}."),
+        (not 0.05 <= mpp <= 4, f"The phantom's mpp must lie between 0.05 and 4 µm per px, not at {mpp}."),
+        (not 0.05 <= he_mpp <= 4, f"The mpp of the H&E images must lie between 0.05 and 4 µm per px, not at {he_mpp}."),
+        (not fits, f"Images must be {LEAST_FIELD_UM:.0f} µm to 8192 px wide, not {size} px at {mpp} µm/px."),
+        (not levels, "A phantom needs at least one HER2 level."),
+        (seed < 0, f"A seed must be 0 or greater, not {seed}."),
+        (not 0 <= test_share <= 1, f"The test share must lie between 0 and 1, not at {test_share}."),
+        (not 0 <= misalign_um <= 200, f"The misalignment must lie between 0 and 200 µm, not at {misalign_um}."),
+        (workers < 1, f"At least one worker is needed, not {workers}."),
+        (not scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
+        (
+            bool(images) and set(levels) != set(Her2Level),
+            "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
+        ),
+    ):
+        if wrong:
+            raise RestainError(sentence)
+    for image in images:
+        open_slide(image, from_he_mpp, header_only=True).close()
     parameters = {
         "restain": __version__,
         "pairs": pairs,
@@ -158,81 +171,44 @@ def write_phantom(
         "mpp": mpp,
         "test_share": test_share,
         "misalign_um": misalign_um,
-        "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in pictures],
+        "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in images],
         "from_he_mpp": from_he_mpp,
     } | ({} if scanned_at is None else {"scanned_at": scanned_at})
-    by_split = _share_out(pictures, pairs - n_test, n_test, seed)
+    n_train = pairs - round(pairs * test_share)
+    by_split = _split_images(images, n_train, pairs - n_train, seed)
+    options: dict[str, Any] = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
     jobs = []
     for index in range(pairs):
-        split, number = ("train", index) if index < pairs - n_test else ("test", index - (pairs - n_test))
-        choice = by_split[split]
-        picture = choice[number % len(choice)] if choice else None
-        level = levels[number % len(levels)]
-        jobs.append(
-            _Job(out, index, split, number, level, size, mpp, seed, misalign_um, picture, from_he_mpp, scanned_at)
-        )
+        split, number = ("train", index) if index < n_train else ("test", index - n_train)
+        make: Callable[[], PhantomPair]
+        if choice := by_split[split]:
+            make = functools.partial(_on_image, choice[number % len(choice)], from_he_mpp, seed, index, **options)
+        else:
+            level = levels[number % len(levels)]
+            make = functools.partial(make_pair, seed, index, level, scanned_at=scanned_at, **options)
+        jobs.append(_Job(out, split, number, mpp, make))
     _begin(out, parameters)
     todo = [job for job in jobs if job.truth() is None]
-    done = len(jobs) - len(todo)
+    done = pairs - len(todo)
     if progress is not None and done:
         progress(done, pairs)
-    try:
-        for _ in _written(todo, workers):
-            done += 1
-            if progress is not None:
-                progress(done, pairs)
-        return _finish(out, jobs, len(todo), parameters)
-    except OSError as error:
-        raise RestainError(f"{out} cannot be written: {error.strerror or error}.") from error
+    for _ in _written(todo, workers):
+        done += 1
+        if progress is not None:
+            progress(done, pairs)
+    return _finish(out, jobs, len(todo), parameters)
 
 
-def _check(
-    pairs: int,
-    size: int,
-    levels: Sequence[Her2Level],
-    seed: int,
-    mpp: float,
-    test_share: float,
-    misalign_um: float,
-    from_he_mpp: float | None,
-    workers: int,
-) -> None:
-    """Refuse what cannot be meant, in one sentence."""
-    if pairs < 1:
-        raise RestainError(f"A phantom needs at least one pair, not {pairs}.")
-    if not 0.05 <= mpp <= 4:
-        raise RestainError(f"A phantom is drawn at 0.05 to 4 micrometres per pixel, not {mpp}.")
-    if from_he_mpp is not None and not 0.05 <= from_he_mpp <= 4:
-        raise RestainError(f"The H&E pictures must be at 0.05 to 4 micrometres per pixel, not {from_he_mpp}.")
-    if size * mpp < LEAST_FIELD_UM or size > 8192:
+def _split_images(images: list[Path], n_train: int, n_test: int, seed: int) -> dict[str, list[Path]]:
+    """Images of each split; no image is in both."""
+    if not (images and n_train and n_test):
+        return {"train": images, "test": images}
+    if len(images) == 1:
         raise RestainError(
-            f"Phantom images of {size} px at {mpp} µm/px are out of range: "
-            f"they must show at least {LEAST_FIELD_UM:.0f} µm and be at most 8192 px wide."
+            f"{images[0]} is the only H&E image, but train and test must not share one: "
+            "give more images or set the test share to 0."
         )
-    if not levels:
-        raise RestainError("A phantom needs at least one HER2 level.")
-    if seed < 0:
-        raise RestainError(f"A seed must be 0 or greater, not {seed}.")
-    if not 0 <= test_share <= 1:
-        raise RestainError(f"The test share must lie between 0 and 1, not at {test_share}.")
-    if not 0 <= misalign_um <= 200:
-        raise RestainError(f"The misalignment must lie between 0 and 200 µm, not at {misalign_um}.")
-    if workers < 1:
-        raise RestainError(f"At least one worker is needed, not {workers}.")
-
-
-def _share_out(pictures: list[Path], n_train: int, n_test: int, seed: int) -> dict[str, list[Path]]:
-    """Give each split its own pictures, so that no picture stands on both sides."""
-    if not pictures:
-        return {"train": [], "test": []}
-    if not (n_train and n_test):
-        return {"train": pictures, "test": pictures}
-    if len(pictures) == 1:
-        raise RestainError(
-            f"{pictures[0]} is the only H&E picture, but train and test must not share one: "
-            "give more pictures or set the test share to 0."
-        )
-    order = [pictures[i] for i in np.random.default_rng([seed, 9]).permutation(len(pictures))]
+    order = [images[i] for i in np.random.default_rng([seed, 9]).permutation(len(images))]
     cut = min(max(1, round(len(order) * n_test / (n_train + n_test))), len(order) - 1)
     return {"train": sorted(order[cut:]), "test": sorted(order[:cut])}
 
@@ -248,88 +224,53 @@ def _sha256(path: Path) -> str:
 def _begin(out: Path, parameters: dict[str, Any]) -> None:
     """Make the folders, and note the parameters; refuse a folder that holds something else."""
     manifest = out / "phantom.json"
-    try:
-        if manifest.is_file():
-            if _known(manifest).get("parameters") != parameters:
-                raise RestainError(
-                    f"{out} holds a phantom made with other parameters; give another folder or the same ones."
-                )
-        elif out.is_dir() and any(out.iterdir()):
-            raise RestainError(f"{out} is not empty and holds no phantom to go on with; give a new folder.")
-        for part in ("HE", "IHC", "truth"):
-            for split in ("train", "test"):
-                make_folder(out / part / split)
-        if not manifest.is_file():
-            head = {"note": NOTE, "complete": False, "parameters": parameters, "pairs": []}
-            write_json(manifest, head)
-    except OSError as error:
-        raise RestainError(f"{out} cannot be written: {error.strerror or error}.") from error
-
-
-def _known(manifest: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(manifest.read_bytes())
-    except ValueError as error:
-        raise RestainError(f"{manifest} is not readable as the description of a phantom.") from error
-    return known if isinstance(known, dict) else {}
+    resumed = manifest.is_file()
+    if resumed:
+        try:
+            known = json.loads(manifest.read_bytes())
+        except ValueError as error:
+            raise RestainError(f"{manifest} is not readable as the description of a phantom.") from error
+        except OSError as error:
+            raise RestainError(f"{manifest} cannot be read: {error.strerror or error}.") from error
+        if not isinstance(known, dict) or known.get("parameters") != parameters:
+            raise RestainError(
+                f"{out} holds a phantom made with other parameters; give another folder or the same parameters."
+            )
+    make_folder(out)
+    if not resumed and any(out.iterdir()):
+        raise RestainError(f"{out} is not empty and holds no phantom to resume; give a new folder.")
+    for part in ("HE", "IHC", "truth"):
+        for split in ("train", "test"):
+            make_folder(out / part / split)
+    if not resumed:
+        write_json(manifest, {"note": NOTE, "complete": False, "parameters": parameters, "pairs": []})
 
 
 def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
     """Write the pairs, yielding after each."""
     if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            _write_pair(job)
-            yield
+        yield from map(_Job.write, jobs)
         return
     # Spawned, not forked: a caller may have loaded libraries with threads, which a fork does not survive.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         try:
-            yield from pool.map(_write_pair, jobs)
+            yield from pool.map(_Job.write, jobs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 @functools.lru_cache(maxsize=2)
-def _picture(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
-    """A picture and its mpp: its own, or the given one where it states none."""
+def _read_image(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
+    """An image and its mpp: its own, or ``mpp`` where it states none."""
     with open_slide(path, mpp) as slide:
-        return slide.whole(), slide.mpp if slide.has_mpp else None
+        return slide.read_all(), slide.mpp if slide.has_mpp else None
 
 
-def _write_pair(job: _Job) -> None:
-    """Make one pair and write its images, then its truth."""
-    if job.scanned_at is not None:
-        pair = make_scanned_pair(
-            job.seed,
-            job.index,
-            job.level,
-            size=job.size,
-            mpp=job.mpp,
-            scanned_at=job.scanned_at,
-            misalign_um=job.misalign_um,
-        )
-    elif job.picture is None:
-        pair = make_pair(job.seed, job.index, job.level, size=job.size, mpp=job.mpp, misalign_um=job.misalign_um)
-    else:
-        picture, picture_mpp = _picture(job.picture, job.picture_mpp)
-        pair = pair_from_picture(
-            picture,
-            str(job.picture),
-            job.seed,
-            job.index,
-            size=job.size,
-            mpp=job.mpp,
-            picture_mpp=picture_mpp,
-            misalign_um=job.misalign_um,
-        )
-    name = f"{job.stem}_{pair.level.text}"
-    for stain, image in (("HE", pair.he), ("IHC", pair.ihc)):
-        with whole_file(job.out / stain / job.split / f"{name}.png") as partial:
-            Image.fromarray(image).save(partial, "PNG", compress_level=1)
-    with whole_file(job.out / "truth" / job.split / f"{name}.tif") as partial:
-        partial.write_bytes(truth_file(name, job.mpp, pair))
+def _on_image(path: Path, stated_mpp: float | None, seed: int, index: int, **options: Any) -> PhantomPair:
+    image, mpp = _read_image(path, stated_mpp)
+    return pair_from_image(image, str(path), seed, index, image_mpp=mpp, **options)
 
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:
@@ -349,10 +290,6 @@ def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any
         levels[job.split][record["level"]] += 1
         entries.append({k: v for k, v in record.items() if k not in ("unit", "od_per_count", "note", "mpp")})
     write_text(out / "truth" / "cells.csv", table.getvalue())
-    whole = {"note": NOTE, "complete": True, "parameters": parameters, "pairs": entries}
-    write_json(out / "phantom.json", whole)
+    write_json(out / "phantom.json", {"note": NOTE, "complete": True, "parameters": parameters, "pairs": entries})
     counts = {split: dict(sorted(found.items())) for split, found in levels.items()}
     return PhantomSummary(out, len(jobs), written, len(jobs) - written, cells, counts)
-
-
-__all__ = ["PhantomSummary", "write_phantom"]

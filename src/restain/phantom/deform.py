@@ -1,31 +1,29 @@
 """A known deformation between two sections of one block: from pixels of the H&E slide to pixels of the IHC slide.
 
-A section is cut, torn and stretched on water, lies on its slide at any angle, and a piece of it may be lost. Here
-these are steps in that order: a tear that opens, smooth elastic displacement, then scale, mirror, rotation and shift.
-Positions are ``(x, y)`` in px of level 0 with the corner of the first pixel at (0, 0), so a pixel's centre lies at
-half-integers, as in QuPath's annotations.
+The steps, in order: a tear opens, waves displace elastically, then scale, mirror, rotation and shift; a piece may be
+missing. Positions are ``(x, y)`` in px of level 0 with the corner of the first pixel at (0, 0), as in QuPath.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from restain.geometry import Size
+from restain.slides.geojson import Polygon
 
 Points = NDArray[np.float64]
 
 _TOLERANCE_PX = 1e-4
 _STEEPEST = 0.8
-"""Greatest displacement per length: above 1 a field folds over itself, and near it the inverse converges slowly."""
+"""Greatest displacement per length: above 1 a field folds over itself, and near 1 the inverse converges slowly."""
 _GAUSSIAN_SLOPE = math.exp(-0.5)
 """Steepest slope of ``exp(-x²/2)``."""
+_WAVES = 8
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Wave:
 class Tear:
     """A slit from ``start`` to ``end`` (px) that opens by up to ``opening`` px in its middle.
 
-    Both lips move away from the line, less so the further they lie from it (a Gaussian of ``reach`` px).
+    Both lips move away from the line; the displacement falls with the distance as a Gaussian of ``reach`` px.
     """
 
     start: tuple[float, float]
@@ -50,7 +48,7 @@ class Tear:
     reach: float
 
     def across(self, points: Points) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Signed distance from the line and how far each lip moves at that place along it, in px: ``(n,)`` each."""
+        """Signed distance from the line, and displacement of the lip at that place along it, in px: ``(n,)`` each."""
         along = np.subtract(self.end, self.start)
         length = float(np.hypot(*along))
         from_start = points - np.asarray(self.start)
@@ -76,43 +74,37 @@ class Tear:
         return not (bool((distance > clear).all()) or bool((distance < -clear).all()))
 
     def forward(self, points: Points) -> Points:
-        """Where points come to lie, ``(n, 2)`` px."""
+        """Positions after the tear has opened, ``(n, 2)`` px."""
         distance, lift = self.across(points)
         side = np.where(distance >= 0, 1.0, -1.0)
         moved = side * lift * np.exp(-0.5 * (distance / self.reach) ** 2)
         return points + moved[:, None] * self.normal
 
     def inverse(self, points: Points) -> Points:
-        """As :meth:`Deformation.inverse`: NaN in the open gap."""
+        """Positions before the tear opened, ``(n, 2)`` px; NaN in the open gap."""
         found, gap = self.closed(points)
         found[gap] = np.nan
         return found
 
     def closed(self, points: Points) -> tuple[Points, NDArray[np.bool_]]:
-        """Where points came from, ``(n, 2)``, and which of them lie in the open gap; those came from the nearer lip."""
+        """Positions before the tear opened, and whether each point lies in the gap: there it takes the nearer lip's."""
         there, lift = self.across(points)
-        size = np.abs(there)
-        gap = size < lift
-        size = np.maximum(size, lift)
-        origin = size - lift * np.exp(-0.5 * (size / self.reach) ** 2)
-        for _ in range(100):
-            better = np.maximum(size - lift * np.exp(-0.5 * (origin / self.reach) ** 2), 0.0)
-            done = np.abs(better - origin).max(initial=0.0) < _TOLERANCE_PX
-            origin = better
-            if done:
-                break
-        side = np.where(there >= 0, 1.0, -1.0)
-        return points + (side * origin - there)[:, None] * self.normal, gap
+        size = np.maximum(np.abs(there), lift)
+
+        def before(distance: Points) -> Points:
+            return np.maximum(size - lift * np.exp(-0.5 * (distance / self.reach) ** 2), 0.0)
+
+        source = np.where(there >= 0, 1.0, -1.0) * _fixed_point(before, before(size))
+        return points + (source - there)[:, None] * self.normal, np.abs(there) < lift
 
 
 @dataclass(frozen=True)
 class Deformation:
-    """Where each pixel of the H&E slide went on the IHC slide.
+    """Map from pixels of the H&E slide to pixels of the IHC slide.
 
-    ``size`` and ``target`` are ``(width, height)`` in px of the H&E and of the IHC slide, both at ``mpp``. After tear
-    and waves, ``q = target/2 + shift + scale · R · M · (p - size/2)`` with ``M`` mirroring x where ``mirror`` is set and
-    ``R`` turning by ``rotation_deg``, which on the screen (y down) is clockwise. ``missing`` is the outline, in px of
-    the H&E, of a piece that the IHC section has lost.
+    ``size`` and ``target`` are ``(width, height)`` in px of the H&E and of the IHC slide, both at ``mpp``. After tear and
+    waves, ``q = target/2 + shift + scale · R · M · (p - size/2)``: ``M`` mirrors x if ``mirror`` is set, ``R`` rotates by
+    ``rotation_deg``, clockwise on the screen. ``missing`` is the outline of a lost piece in px of the H&E.
 
     Raises:
         ValueError: if it is not invertible (scale not positive, waves or tear too steep).
@@ -132,8 +124,9 @@ class Deformation:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"the scale of a deformation must be positive, not {self.scale}")
-        if self.steepness > _STEEPEST:
-            raise ValueError(f"elastic waves with a slope of up to {self.steepness:.2f} may fold the section over")
+        steepness = sum(math.hypot(*wave.amplitude) * math.hypot(*wave.wave_vector) for wave in self.waves)
+        if steepness > _STEEPEST:
+            raise ValueError(f"elastic waves with a slope of up to {steepness:.2f} may fold the section over")
         if self.tear is not None and self.tear.opening / 2 * _GAUSSIAN_SLOPE > _STEEPEST * self.tear.reach:
             raise ValueError(f"a tear of {self.tear.opening} px does not fit a reach of {self.tear.reach} px")
 
@@ -141,16 +134,6 @@ class Deformation:
     def identity(cls, size: Size, mpp: float) -> Deformation:
         """No deformation."""
         return cls((size.width, size.height), (size.width, size.height), mpp)
-
-    @property
-    def steepness(self) -> float:
-        """Bound of the elastic displacement per length; below 1 the field is one to one."""
-        return sum(math.hypot(*wave.amplitude) * math.hypot(*wave.wave_vector) for wave in self.waves)
-
-    @property
-    def elastic_rms_um(self) -> float:
-        """Root mean square length of the elastic displacement over the plane, in µm."""
-        return self.mpp * math.sqrt(sum(0.5 * math.hypot(*wave.amplitude) ** 2 for wave in self.waves))
 
     @property
     def target_size(self) -> Size:
@@ -170,7 +153,7 @@ class Deformation:
         return self.scale * rotation @ np.diag([-1.0 if self.mirror else 1.0, 1.0])
 
     def forward(self, points: ArrayLike) -> Points:
-        """Positions on the IHC slide of positions on the H&E slide, ``(n, 2)`` x, y in px; of the missing piece too."""
+        """Positions on the IHC slide of positions on the H&E slide, ``(n, 2)`` x, y in px."""
         at = _as_points(points)
         if self.tear is not None:
             at = self.tear.forward(at)
@@ -179,69 +162,18 @@ class Deformation:
         return np.asarray((at - np.asarray(self.size) / 2) @ self.matrix.T + middle)
 
     def inverse(self, points: ArrayLike) -> Points:
-        """Positions on the H&E slide of positions on the IHC slide, ``(n, 2)`` x, y in px, to better than 0.01 px.
+        """Positions on the H&E slide of positions on the IHC slide, ``(n, 2)`` x, y in px; NaN in the tear's gap.
 
-        By fixed-point iteration. NaN where no tissue can have come from: in the open gap of the tear.
+        By fixed-point iteration, to better than 0.01 px.
         """
         at = self.inverse_smooth(points)
         return at if self.tear is None else self.tear.inverse(at)
 
     def inverse_smooth(self, points: ArrayLike) -> Points:
-        """:meth:`inverse` but for the tear, whose inverse alone is not smooth."""
+        """:meth:`inverse` without the tear, whose inverse is not smooth."""
         middle = np.asarray(self.target) / 2 + self.shift
         start = (_as_points(points) - middle) @ np.linalg.inv(self.matrix).T + np.asarray(self.size) / 2
-        at = start
-        if self.waves:
-            for _ in range(100):
-                better = start - self._elastic(at)
-                done = np.abs(better - at).max(initial=0.0) < _TOLERANCE_PX
-                at = better
-                if done:
-                    break
-        return np.asarray(at)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; :meth:`from_dict` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Deformation:
-        """The deformation that :meth:`as_dict` described.
-
-        Raises:
-            ValueError, KeyError, TypeError: if ``values`` describe none.
-        """
-        tear, missing = values["tear"], values["missing"]
-        return cls(
-            size=(int(values["size"][0]), int(values["size"][1])),
-            target=(int(values["target"][0]), int(values["target"][1])),
-            mpp=float(values["mpp"]),
-            rotation_deg=float(values["rotation_deg"]),
-            mirror=bool(values["mirror"]),
-            scale=float(values["scale"]),
-            shift=_pair(values["shift"]),
-            waves=tuple(
-                Wave(_pair(wave["amplitude"]), _pair(wave["wave_vector"]), float(wave["phase"]))
-                for wave in values["waves"]
-            ),
-            tear=None
-            if tear is None
-            else Tear(_pair(tear["start"]), _pair(tear["end"]), float(tear["opening"]), float(tear["reach"])),
-            missing=None if missing is None else tuple(_pair(point) for point in missing),
-        )
-
-    def to_json(self) -> str:
-        """As text, which :meth:`from_json` reads back exactly."""
-        return json.dumps(self.as_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> Deformation:
-        """The deformation that :meth:`to_json` wrote.
-
-        Raises:
-            ValueError, KeyError, TypeError: if ``text`` describes none.
-        """
-        return cls.from_dict(json.loads(text))
+        return _fixed_point(lambda at: start - self._elastic(at), start) if self.waves else start
 
     def _elastic(self, points: Points) -> Points:
         total = np.zeros_like(points)
@@ -253,10 +185,10 @@ class Deformation:
 
 @dataclass(frozen=True)
 class Distortion:
-    """How strongly an IHC section shall be deformed; :func:`draw_deformation` draws the details from a seed.
+    """Strength of a deformation; :func:`draw_deformation` draws the details from a seed.
 
-    ``shift_um`` is ``(x, y)``; ``elastic_um`` the RMS of the smooth displacement; ``tear_um`` the tear's opening (0: no
-    tear); ``missing`` whether a piece of the section is lost.
+    ``shift_um`` is ``(x, y)``; ``elastic_um`` the RMS of the elastic displacement; ``tear_um`` the opening of the tear
+    (0: no tear); ``missing`` whether a piece of the section is lost.
     """
 
     rotation_deg: float = 7.0
@@ -268,21 +200,17 @@ class Distortion:
     missing: bool = True
 
 
-_WAVES = 8
-
-
 def draw_deformation(
     distortion: Distortion, size: Size, mpp: float, rng: np.random.Generator, outlines: Sequence[Points] = ()
 ) -> Deformation:
     """A deformation of the stated strength for an H&E slide of ``size`` px at ``mpp``.
 
-    Wavelengths lie between 0.3 and 1.2 of the slide's longer side, but not below 700 µm where it is larger than that.
-    The tear runs from outside into the largest of ``outlines`` (``(n, 2)`` px each), the missing piece lies at the
-    border of the last but the largest one (of the same, where there is but one); without outlines there is neither.
-    The IHC slide is as large as the turned H&E slide with its shift.
+    Wavelengths lie between 0.3 and 1.2 of the slide's longer side, and above 700 µm on larger slides. The tear runs into
+    the largest of ``outlines`` (``(n, 2)`` px each), the missing piece lies at the border of the second largest one.
+    The IHC slide is as large as the rotated H&E slide with its shift.
 
     Raises:
-        ValueError: if the elastic displacement is so strong that the section would fold over itself.
+        ValueError: if the section would fold over itself.
     """
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (size.width / 2, size.height / 2)
     source = (size.width, size.height)
@@ -291,7 +219,7 @@ def draw_deformation(
     reach = np.abs(corners @ plain.matrix.T).max(axis=0) + np.abs(shift)
     width, height = (math.ceil(side - 1e-6) for side in 2 * reach)
     tear, missing = None, None
-    by_area = sorted(outlines, key=lambda ring: -_area(ring))
+    by_area = sorted(outlines, key=lambda ring: -Polygon(ring).area)
     if by_area and distortion.tear_um > 0:
         tear = _draw_tear(by_area[0], distortion.tear_um / mpp, rng)
     if by_area and distortion.missing:
@@ -336,21 +264,26 @@ def _draw_piece(outline: Points, rng: np.random.Generator, avoid: Tear | None) -
     if avoid is not None:
         far = np.hypot(*(places - avoid.start).T)
         places = places[np.argsort(-far, kind="stable")]
-    radius = 0.4 * math.sqrt(_area(outline) / np.pi)
+    radius = 0.4 * math.sqrt(Polygon(outline).area / np.pi)
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     wobble = sum(rng.normal(0, 0.12 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 8))
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (radius * np.exp(wobble))[:, None] + places[0]
     return tuple(_pair(np.round(point, 2)) for point in ring)
 
 
-def _area(ring: Points) -> float:
-    x, y = np.asarray(ring).T
-    return abs(0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)))
+def _fixed_point(step: Callable[[Points], Points], start: Points) -> Points:
+    """Iterate ``step`` from ``start`` until no value changes by more than the tolerance."""
+    at = start
+    for _ in range(100):
+        before, at = at, step(at)
+        if np.abs(at - before).max(initial=0.0) < _TOLERANCE_PX:
+            break
+    return at
 
 
 def _pair(values: ArrayLike) -> tuple[float, float]:
-    x, y = np.asarray(values, dtype=np.float64)
-    return float(x), float(y)
+    x, y = np.asarray(values, dtype=np.float64).tolist()
+    return x, y
 
 
 def _as_points(points: ArrayLike) -> Points:
@@ -358,6 +291,3 @@ def _as_points(points: ArrayLike) -> Points:
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"points must be (n, 2), not {array.shape}")
     return array
-
-
-__all__ = ["Deformation", "Distortion", "Tear", "Wave", "draw_deformation"]

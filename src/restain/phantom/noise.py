@@ -1,4 +1,4 @@
-"""Smooth random fields: what organic outlines, fibres, chromatin and misalignment are made of."""
+"""Smooth random fields, from which outlines, fibres, chromatin and misalignment are made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+FIELD_BUMP_UM = 45.0
+"""Standard deviation of the bumps of a misalignment field, in µm: sections stretch over tens of cells."""
 
 
 @functools.lru_cache(maxsize=96)
@@ -21,19 +24,9 @@ def _kernel(length: int, sigma: float) -> Floats:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, float]) -> Floats:
-    """Gaussian noise of zero mean and unit variance whose bumps have a standard deviation of ``sigma``
-    pixels.
+    """Gaussian noise ``(H, W)`` of zero mean and unit variance, blurred by ``sigma`` px (or ``(sigma_y, sigma_x)``).
 
-    White noise on a coarse grid is spread by Gaussian bumps as two matrix products, so that the cost falls as
-    the field gets smoother; every pixel has unit variance by construction.
-
-    Args:
-        rng: source of randomness.
-        shape: ``(H, W)``.
-        sigma: one number, or ``(sigma_y, sigma_x)``, in pixels; at least 0.5.
-
-    Returns:
-        ``(H, W)`` ``float32``.
+    White noise on a coarse grid is spread by two matrix products, so the cost falls as ``sigma`` grows.
     """
     sigma_y, sigma_x = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     rows, columns = _kernel(shape[0], max(sigma_y, 0.5)), _kernel(shape[1], max(sigma_x, 0.5))
@@ -41,24 +34,12 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float 
     return np.asarray(rows @ white @ columns.T, dtype=np.float32)
 
 
-FIELD_BUMP_UM = 45.0
-"""Standard deviation of the bumps of a misalignment field, in µm: sections stretch over tens of cells, not
-within one."""
-
-
 def misalignment_field(shape: tuple[int, int], *, mpp: float, rms_um: float, seed: int, index: int) -> Floats:
-    """The elastic field by which the IHC of pair ``index`` is moved.
-
-    Args:
-        shape: ``(H, W)`` of the image.
-        mpp: micrometres per pixel.
-        rms_um: root mean square length of the displacement over the image, in µm.
-        seed: the data set's seed.
-        index: the pair's index.
+    """The elastic field that moves the IHC of pair ``index`` of the data set with ``seed``.
 
     Returns:
-        ``(2, H, W)`` ``float32``: displacement in pixels along rows and columns. The misaligned image shows
-        at ``(y, x)`` what the aligned one shows at ``(y + field[0], x + field[1])``.
+        ``(2, H, W)`` displacement in px along rows and columns, with a root mean square length of ``rms_um``. The
+        misaligned image shows at ``(y, x)`` what the aligned one shows at ``(y + field[0], x + field[1])``.
     """
     rng = np.random.default_rng([seed, index, 3])
     sigma = FIELD_BUMP_UM / mpp

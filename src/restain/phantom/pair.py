@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
+from skimage.transform import resize_local_mean
 
 from restain.her2 import Her2Level, asco_cap_level
 from restain.phantom.cells import Cells, Floats
@@ -21,13 +24,15 @@ from restain.phantom.render import (
     he_appearance,
     he_densities,
     ihc_appearance,
-    luminal_dab,
     membrane_dab,
+    tissue_dab,
 )
 from restain.phantom.tissue import Tissue, grow_tissue
 
 LEAST_CELLS = 25
-"""A grown pair has at least this many tumour cells, so that its level can be told."""
+"""Least number of tumour cells of a grown pair; fewer do not define a level."""
+JPEG_QUALITY = (80, 95)
+"""Range of the JPEG quality of scanned pairs, drawn for each pair."""
 _ATTEMPTS = 20
 
 
@@ -35,10 +40,9 @@ _ATTEMPTS = 20
 class PhantomPair:
     """A synthetic pair and its truth.
 
-    ``he`` and ``ihc`` are ``(H, W, 3)`` ``uint8`` RGB; ``dab`` is the true DAB density, ``(H, W)``
-    ``float32`` in OD units, aligned with ``ihc``; ``cells`` have their positions in ``he``; ``level`` is the
-    guideline's level of the tumour cells; ``record`` holds how the pair was made (stain vectors, white,
-    misalignment), ready for JSON.
+    ``he`` and ``ihc`` are ``(H, W, 3)`` uint8 RGB; ``dab`` is the true DAB density, ``(H, W)`` float32 in OD units,
+    aligned with ``ihc``; ``cells`` have their positions in ``he``; ``level`` is the guideline's level of the tumour
+    cells; ``record`` holds how the pair was made, ready for JSON.
     """
 
     he: NDArray[np.uint8]
@@ -58,117 +62,96 @@ def make_pair(
     mpp: float = 0.46,
     misalign_um: float = 0.0,
     noiseless: bool = False,
+    scanned_at: float | None = None,
 ) -> PhantomPair:
     """Grow tissue of ``level`` and render it as H&E and as HER2 IHC; depends on the arguments alone.
 
     Args:
-        seed: the data set's seed.
-        index: the pair's index in the data set.
-        level: the level that the tumour cells shall have by the guideline.
-        size: height and width in pixels.
+        seed: seed of the data set.
+        index: index of the pair in the data set.
+        level: guideline level of the tumour cells.
+        size: height and width in px.
         mpp: micrometres per pixel.
         misalign_um: RMS of the elastic field that moves the IHC, in µm.
-        noiseless: leave the sensor's noise out (all else stays the same).
+        noiseless: leave out the sensor noise and nothing else.
+        scanned_at: mpp at which the pair is rendered and JPEG-compressed before it is averaged to ``mpp``, as patches
+            of slides are. At most ``mpp``; None renders at ``mpp``, which is sharper and noisier.
     """
+    if scanned_at is not None:
+        side = round(size * mpp / scanned_at)
+        fine = make_pair(seed, index, level, size=side, mpp=scanned_at, misalign_um=misalign_um, noiseless=noiseless)
+        return _scanned(fine, size, scanned_at, (seed, index))
     tissue, rng = grow_pair_tissue(seed, index, level, size=size, mpp=mpp)
-    cells = _inside(tissue.cells, size)
-    looks = np.random.default_rng([seed, index, 1])
-    look_he, look_ihc = he_appearance(looks), ihc_appearance(looks)
-    noise = np.random.default_rng([seed, index, 2])
-    he = expose(as_seen(he_densities(tissue, rng), look_he, mpp), look_he, rng=None if noiseless else noise)
-    dab = np.maximum(membrane_dab(tissue.territory, tissue.cells, tissue.cover, mpp, rng), luminal_dab(tissue))
-    ihc, truth = _ihc(counterstain(tissue, rng), dab, look_ihc, mpp, misalign_um, (seed, index), noiseless)
-    record = {
-        "style": tissue.style,
-        "he": look_he.as_dict(),
-        "ihc": look_ihc.as_dict(),
-        "misalignment": _misalignment(misalign_um, seed, index),
-    }
-    return PhantomPair(he, ihc, truth, cells, level, record)
+    appearances = np.random.default_rng([seed, index, 1])
+    of_he, of_ihc = he_appearance(appearances), ihc_appearance(appearances)
+    noise = None if noiseless else np.random.default_rng([seed, index, 2])
+    he = expose(as_seen(he_densities(tissue, rng), of_he, mpp), of_he, rng=noise)
+    dab = tissue_dab(tissue, rng)
+    ihc, truth, record = _ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
+    record = {"style": tissue.style, "he": asdict(of_he), **record}
+    return PhantomPair(he, ihc, truth, tissue.cells.inside(size), level, record)
 
 
 def grow_pair_tissue(
     seed: int, index: int, level: Her2Level, *, size: int = 512, mpp: float = 0.46
 ) -> tuple[Tissue, np.random.Generator]:
-    """The tissue of :func:`make_pair`'s pair with the same arguments, and the source of randomness as growing left it."""
+    """The tissue of :func:`make_pair` with the same arguments, and the random generator after growing it."""
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([seed, index, 0, attempt])
         tissue = grow_tissue(rng, level=level, size=size, mpp=mpp)
-        tumour = _inside(tissue.cells, size).tumour
-        if asco_cap_level(tumour.completeness, tumour.dab_od) != level:
-            continue
-        if len(tumour) >= min(LEAST_CELLS, (size * mpp / 20) ** 2):
+        tumour = tissue.cells.inside(size).tumour
+        enough = len(tumour) >= min(LEAST_CELLS, (size * mpp / 20) ** 2)
+        if enough and asco_cap_level(tumour.completeness, tumour.dab_od) == level:
             return tissue, rng
     raise AssertionError(f"no tissue of level {level.text} grew from seed {seed}, index {index} at {size} px")
 
 
-def pair_from_picture(
-    picture: NDArray[np.uint8],
+def pair_from_image(
+    image: NDArray[np.uint8],
     name: str,
     seed: int,
     index: int,
     *,
     size: int = 512,
     mpp: float = 0.46,
-    picture_mpp: float | None = None,
+    image_mpp: float | None = None,
     misalign_um: float = 0.0,
-    noiseless: bool = False,
 ) -> PhantomPair:
-    """Cut a crop out of a real H&E picture, find its cells, and render the IHC that the phantom's rule gives
-    them.
+    """Cut a crop out of a real H&E image, find its cells, and render the IHC that the phantom's rule gives them.
 
-    The crop's pixels are the picture's own (resampled only where ``picture_mpp`` differs from ``mpp``). The
-    level is that of the cells found.
+    The crop keeps the image's pixels; it is resampled only where ``image_mpp`` differs from ``mpp``. The cells found
+    decide the level. See :func:`make_pair` for the other parameters.
 
     Args:
-        picture: ``(H, W, 3)`` ``uint8`` RGB.
-        name: the picture's name for the record and for errors.
-        seed: the data set's seed.
-        index: the pair's index in the data set.
-        size: height and width of the crop in pixels.
-        mpp: micrometres per pixel of the crop.
-        picture_mpp: micrometres per pixel of the picture; None takes it to be ``mpp``.
-        misalign_um: RMS of the elastic field that moves the IHC, in µm.
-        noiseless: leave the sensor's noise out.
+        image: ``(H, W, 3)`` uint8 RGB.
+        name: name of the image for the record and for errors.
+        image_mpp: micrometres per pixel of the image; None for ``mpp``.
 
     Raises:
-        RestainError: if the picture is too small, or has too little tissue.
+        RestainError: if the image is too small, or has too little tissue.
     """
     rng = np.random.default_rng([seed, index, 0])
-    he, corner = draw_crop(picture, name, rng, size=size, scale=(picture_mpp or mpp) / mpp)
+    he, corner = draw_crop(image, name, rng, size=size, scale=(image_mpp or mpp) / mpp)
     found = find_tissue(he, mpp, rng)
-    look = ihc_appearance(np.random.default_rng([seed, index, 1]))
+    appearance = ihc_appearance(np.random.default_rng([seed, index, 1]))
     dab = membrane_dab(found.territory, found.cells, found.cover, mpp, rng)
-    ihc, truth = _ihc(found.counterstain, dab, look, mpp, misalign_um, (seed, index), noiseless)
+    ihc, truth, record = _ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
     tumour = found.cells.tumour
-    record = {
-        "source": name,
-        "corner_px": corner,
-        "ihc": look.as_dict(),
-        "misalignment": _misalignment(misalign_um, seed, index),
-    }
     level = asco_cap_level(tumour.completeness, tumour.dab_od)
-    return PhantomPair(he, ihc, truth, found.cells, level, record)
-
-
-def _inside(cells: Cells, size: int) -> Cells:
-    return cells.take((cells.x >= 0) & (cells.y >= 0) & (cells.x < size) & (cells.y < size))
-
-
-def _misalignment(rms_um: float, seed: int, index: int) -> dict[str, Any] | None:
-    return {"rms_um": rms_um, "bump_um": FIELD_BUMP_UM, "seed": seed, "index": index} if rms_um > 0 else None
+    return PhantomPair(he, ihc, truth, found.cells, level, {"source": name, "corner_px": corner, **record})
 
 
 def _ihc(
     hematoxylin: Floats,
     dab: Floats,
-    look: Appearance,
+    appearance: Appearance,
     mpp: float,
     misalign_um: float,
     key: tuple[int, int],
-    noiseless: bool,
-) -> tuple[NDArray[np.uint8], Floats]:
-    """Photograph the IHC section, moved by the pair's field: the image, and the DAB density in it."""
+    noiseless: bool = False,
+) -> tuple[NDArray[np.uint8], Floats, dict[str, Any]]:
+    """Photograph the IHC section, moved by the field of ``(seed, index)``: the image, its DAB density, and the record."""
+    moved = {"rms_um": misalign_um, "bump_um": FIELD_BUMP_UM, "seed": key[0], "index": key[1]}
     layers = np.stack([hematoxylin, dab], axis=-1).astype(np.float32)
     if misalign_um > 0:
         shape = layers.shape[:2]
@@ -177,9 +160,31 @@ def _ihc(
         layers = np.stack(
             [ndimage.map_coordinates(layers[..., i], at, order=1, mode="mirror") for i in range(2)], axis=-1
         )
-    seen = as_seen(layers, look, mpp)
-    rng = None if noiseless else np.random.default_rng([*key, 4])
-    return expose(seen, look, rng=rng), seen[..., 1]
+    seen = as_seen(layers, appearance, mpp)
+    noise = None if noiseless else np.random.default_rng([*key, 4])
+    record = {"ihc": asdict(appearance), "misalignment": moved if misalign_um > 0 else None}
+    return expose(seen, appearance, rng=noise), seen[..., 1], record
 
 
-__all__ = ["PhantomPair", "grow_pair_tissue", "make_pair", "pair_from_picture"]
+def _scanned(pair: PhantomPair, size: int, scanned_at: float, key: tuple[int, int]) -> PhantomPair:
+    """The pair compressed as JPEG and averaged by area, which keeps the amount of stain, to ``size`` px."""
+    quality = int(np.random.default_rng([*key, 77]).integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
+
+    def averaged(values: NDArray[Any]) -> Floats:
+        small = resize_local_mean(values.astype(np.float32), (size, size), preserve_range=True)
+        return np.asarray(small, np.float32)
+
+    def compressed(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        buffer = io.BytesIO()
+        Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=0)
+        return np.rint(averaged(np.asarray(Image.open(buffer)))).astype(np.uint8)
+
+    ratio = np.float32(size / pair.he.shape[0])
+    return replace(
+        pair,
+        he=compressed(pair.he),
+        ihc=compressed(pair.ihc),
+        dab=averaged(pair.dab),
+        cells=replace(pair.cells, x=pair.cells.x * ratio, y=pair.cells.y * ratio),
+        record={**pair.record, "scanned_at": scanned_at, "jpeg_quality": quality},
+    )

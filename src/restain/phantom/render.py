@@ -1,23 +1,21 @@
-"""From tissue to light: stain densities by what each stain binds to, and Beer–Lambert rendering of both
-sections.
+"""Rendering of both sections: stain densities by what each stain binds to, and Beer–Lambert light.
 
-Densities are painted first (:func:`he_densities`, :func:`counterstain`, :func:`membrane_dab`), then blurred
-by the optics and turned into intensities (:func:`expose`) with the stain vectors, white point, illumination
-and noise of an :class:`Appearance`. Everything before ``expose`` is truth.
+Densities come first (:func:`he_densities`, :func:`counterstain`, :func:`tissue_dab`). The optics blur them, and
+:func:`expose` turns them into intensities, both by an :class:`Appearance`. Everything before ``expose`` is truth.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from restain import optics
+from restain.images.nuclei import CellKind
 from restain.phantom.architecture import DUCT, FAT, GLASS, LUMEN, STROMA, TUMOUR, VESSEL, borders
-from restain.phantom.cells import CLUMPING, CYTOPLASM_SHARE, NUCLEOLI, CellKind, Cells, Floats, Ints
+from restain.phantom.cells import CLUMPING, CYTOPLASM_SHARE, NUCLEOLI, Cells, Floats, Ints
 from restain.phantom.noise import smooth_noise
 from restain.phantom.tissue import Tissue
 
@@ -25,13 +23,10 @@ RED_CELL = (0.14, 0.74, 0.66)
 """Absorption of erythrocytes in H&E, an orange red."""
 _HE_HEMATOXYLIN = ((0.650, 0.704, 0.286), (0.563, 0.720, 0.406))
 _HE_EOSIN = ((0.072, 0.990, 0.105), (0.216, 0.801, 0.558))
-"""Ruifrok & Johnston 2001 and Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250): a pair's vectors lie
-between them."""
-
+"""Ruifrok & Johnston 2001, Macenko et al. 2009 (doi:10.1109/ISBI.2009.5193250): a pair's vectors lie between."""
 _IHC_HEMATOXYLIN = (0.660, 0.668, 0.345)
 _IHC_DAB = (0.255, 0.560, 0.788)
-"""Ruifrok & Johnston's H-DAB, the counterstain a little greyer and DAB a little more golden, as in BCI and
-MIST."""
+"""Ruifrok & Johnston's H-DAB with a greyer counterstain and more golden DAB, as in BCI and MIST."""
 LUMINAL_OD = 0.07
 """DAB density of the luminal edge of normal ducts."""
 MEMBRANE_UM = np.array([0.42, 0.42, 0.46, 0.62], dtype=np.float32)
@@ -42,9 +37,9 @@ MEMBRANE_UM = np.array([0.42, 0.42, 0.46, 0.62], dtype=np.float32)
 class Appearance:
     """How one section was stained and photographed.
 
-    ``vectors`` are unit absorption vectors, ``strength`` the factor on each stain's density, ``white`` the
-    intensity of glass per channel (of 255), ``shading`` the relative fall of the illumination over the image,
-    ``blur_um`` the standard deviation of the optical blur, ``noise`` that of the sensor, in grey levels.
+    ``vectors`` are unit absorption vectors, ``strength`` the factor on each stain's density, ``white`` the white point
+    (of 255), ``shading`` the relative fall of the illumination over the image. ``blur_um`` and ``noise`` are standard
+    deviations, of the optics in µm and of the sensor in grey levels.
     """
 
     vectors: tuple[tuple[float, float, float], ...]
@@ -55,10 +50,6 @@ class Appearance:
     blur_um: float
     noise: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def white_field(self, shape: tuple[int, int]) -> Floats:
         """Intensity of glass at each pixel: ``(H, W, 3)``."""
         y, x = np.mgrid[-0.5 : 0.5 : shape[0] * 1j, -0.5 : 0.5 : shape[1] * 1j]
@@ -68,13 +59,20 @@ class Appearance:
 
 
 def _vector(rng: np.random.Generator, base: ArrayLike, spread: float) -> tuple[float, float, float]:
-    r, g, b = optics.unit(np.maximum(np.asarray(base) + rng.normal(0, spread, 3), 0.01))
-    return float(r), float(g), float(b)
+    r, g, b = optics.unit(np.maximum(np.asarray(base) + rng.normal(0, spread, 3), 0.01)).tolist()
+    return r, g, b
 
 
 def _white(rng: np.random.Generator, low: float, tint: float) -> tuple[float, float, float]:
-    r, g, b = 255 * np.clip(rng.uniform(low, 0.995) + rng.uniform(-tint, tint, 3), low, 1.0)
-    return float(r), float(g), float(b)
+    r, g, b = (255 * np.clip(rng.uniform(low, 0.995) + rng.uniform(-tint, tint, 3), low, 1.0)).tolist()
+    return r, g, b
+
+
+def _camera(
+    rng: np.random.Generator, shading: float, blur_um: tuple[float, float], noise: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Shading, its angle, blur and noise, drawn from their ranges."""
+    return rng.uniform(0, shading), rng.uniform(0, 2 * np.pi), rng.uniform(*blur_um), rng.uniform(*noise)
 
 
 def he_appearance(rng: np.random.Generator) -> Appearance:
@@ -83,65 +81,38 @@ def he_appearance(rng: np.random.Generator) -> Appearance:
     hema = (1 - towards[0]) * np.array(_HE_HEMATOXYLIN[0]) + towards[0] * np.array(_HE_HEMATOXYLIN[1])
     eosin = (1 - towards[1]) * np.array(_HE_EOSIN[0]) + towards[1] * np.array(_HE_EOSIN[1])
     strong = rng.uniform(0.8, 1.2, 2)
-    return Appearance(
-        vectors=(_vector(rng, hema, 0.015), _vector(rng, eosin, 0.02), RED_CELL),
-        strength=(float(strong[0]), float(strong[1]), 1.0),
-        white=_white(rng, 0.90, 0.012),
-        shading=float(rng.uniform(0, 0.04)),
-        shading_angle=float(rng.uniform(0, 2 * np.pi)),
-        blur_um=float(rng.uniform(0.22, 0.42)),
-        noise=float(rng.uniform(1.0, 2.2)),
-    )
+    vectors = (_vector(rng, hema, 0.015), _vector(rng, eosin, 0.02), RED_CELL)
+    strength = (float(strong[0]), float(strong[1]), 1.0)
+    return Appearance(vectors, strength, _white(rng, 0.90, 0.012), *_camera(rng, 0.04, (0.22, 0.42), (1.0, 2.2)))
 
 
 def ihc_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an IHC section's appearance: narrow, since H&E cannot tell it. Stains are hematoxylin and DAB."""
-    return Appearance(
-        vectors=(_vector(rng, _IHC_HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012)),
-        strength=(float(rng.uniform(0.8, 1.2)), float(rng.uniform(0.9, 1.1))),
-        white=_white(rng, 0.935, 0.008),
-        shading=float(rng.uniform(0, 0.015)),
-        shading_angle=float(rng.uniform(0, 2 * np.pi)),
-        blur_um=float(rng.uniform(0.18, 0.30)),
-        noise=float(rng.uniform(1.2, 1.8)),
-    )
+    vectors = (_vector(rng, _IHC_HEMATOXYLIN, 0.012), _vector(rng, _IHC_DAB, 0.012))
+    strength = (rng.uniform(0.8, 1.2), rng.uniform(0.9, 1.1))
+    return Appearance(vectors, strength, _white(rng, 0.935, 0.008), *_camera(rng, 0.015, (0.18, 0.30), (1.2, 1.8)))
 
 
-def expose(densities: Floats, look: Appearance, *, rng: np.random.Generator | None) -> NDArray[np.uint8]:
-    """Photograph a section.
-
-    Args:
-        densities: ``(H, W, S)`` densities in OD units, one per vector of ``look``, already scaled and
-            blurred.
-        look: vectors, white, shading and noise.
-        rng: source of the sensor's noise; None photographs without noise.
-
-    Returns:
-        ``(H, W, 3)`` ``uint8`` RGB.
-    """
-    shape = densities.shape[:2]
-    light = optics.transmit(optics.mix(densities, look.vectors), look.white_field(shape))
+def expose(densities: Floats, appearance: Appearance, *, rng: np.random.Generator | None) -> NDArray[np.uint8]:
+    """Photograph a section: densities ``(H, W, S)`` of :func:`as_seen` to RGB ``(H, W, 3)``; without ``rng``, no noise."""
+    white = appearance.white_field((densities.shape[0], densities.shape[1]))
+    light = optics.transmit(optics.mix(densities, appearance.vectors), white)
     if rng is not None:
-        light = light + look.noise * rng.standard_normal(light.shape, dtype=np.float32)
+        light = light + appearance.noise * rng.standard_normal(light.shape, dtype=np.float32)
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
-def as_seen(densities: Floats, look: Appearance, mpp: float) -> Floats:
-    """Scale densities by the stains' strengths and blur them by the optics: ``(H, W, S)`` to the same."""
-    sigma = look.blur_um / mpp
-    scaled = densities * np.asarray(look.strength, dtype=np.float32)
+def as_seen(densities: Floats, appearance: Appearance, mpp: float) -> Floats:
+    """Scale densities ``(H, W, S)`` by the stains' strengths and blur them by the optics."""
+    sigma = appearance.blur_um / mpp
+    scaled = densities * np.asarray(appearance.strength, dtype=np.float32)
     return np.stack([ndimage.gaussian_filter(c, sigma) for c in np.moveaxis(scaled, -1, 0)], axis=-1)
 
 
 def he_densities(tissue: Tissue, rng: np.random.Generator) -> Floats:
     """Hematoxylin, eosin and erythrocyte density of the H&E section: ``(H, W, 3)`` in OD units."""
     where, cells, mpp = tissue.compartment, tissue.cells, tissue.mpp
-    shape = where.shape
-
-    def noise(um: float) -> Floats:
-        return smooth_noise(rng, shape, um / mpp)
-
-    grain, patch, mottle = noise(0.5), noise(3.0), noise(30.0)
+    grain, patch, mottle = (smooth_noise(rng, where.shape, um / mpp) for um in (0.5, 3.0, 30.0))
     tissue_here = np.isin(where, (STROMA, TUMOUR, DUCT, VESSEL)).astype(np.float32)
 
     # Indexed by compartment: glass, stroma, tumour, duct, lumen, fat, vessel.
@@ -152,12 +123,10 @@ def he_densities(tissue: Tissue, rng: np.random.Generator) -> Floats:
     bundle = np.clip(1 + 0.24 * tissue.fibre + 0.09 * grain + 0.12 * mottle, 0.15, 2.2)
     eosin *= np.where(stroma, bundle * (1 - 0.94 * tissue.slit), 1 + 0.14 * patch + 0.12 * grain)
     hema *= np.where(stroma, (1 + 0.3 * patch) * (1 - 0.94 * tissue.slit), 1 + 0.16 * patch + 0.16 * grain)
-
-    count = len(cells)
-    if count:
+    if len(cells):
         owner = np.maximum(tissue.territory - 1, 0)
         epithelial = tissue.territory > 0
-        own = rng.normal(1.0, 0.10, count).astype(np.float32)[owner]
+        own = rng.normal(1.0, 0.10, len(cells)).astype(np.float32)[owner]
         # Higher scores have more, and more eosinophilic, cytoplasm; it clears around the nucleus.
         tone = np.array([0.85, 1.0, 1.12, 1.25], dtype=np.float32)[cells.score][owner]
         eosin = np.where(epithelial, eosin * own * tone, eosin)
@@ -231,20 +200,14 @@ def counterstain(tissue: Tissue, rng: np.random.Generator) -> Floats:
 
 
 def membrane_dab(territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: np.random.Generator) -> Floats:
-    """DAB density of the IHC section, ``(H, W)`` in OD units.
+    """DAB density of membranes and cytoplasm, ``(H, W)`` in OD units.
 
-    Each cell's perimeter (the pixels of its territory that touch another one) is stained over the
-    ``completeness`` share that lies nearest to its nucleus, in its ``dab_od``; scores 2 and 3 have DAB in the
-    cytoplasm as well.
-
-    Args:
-        territory: ``(H, W)`` one plus the index of the owning cell, 0 outside epithelium.
-        cells: the cells.
-        cover: ``(H, W)`` how much of the pixel is nucleus, in [0, 1].
-        mpp: micrometres per pixel.
-        rng: source of the stain's granularity.
+    The pixels of a territory that touch another one are its cell's perimeter. The ``completeness`` share of it that lies
+    nearest to the nucleus is stained with ``dab_od``. Scores 2 and 3 have DAB in the cytoplasm as well. ``territory`` and
+    ``cover`` are as in :class:`restain.phantom.tissue.Tissue`.
     """
-    dab = np.zeros(territory.shape, dtype=np.float32)
+    shape = territory.shape
+    dab = np.zeros(shape, dtype=np.float32)
     rows, cols = np.nonzero(borders(territory) & (territory > 0))
     if not len(rows):
         return dab
@@ -256,11 +219,10 @@ def membrane_dab(territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: 
     length = np.searchsorted(ranked, ranked, side="right") - first
     share = (np.arange(len(ranked)) - first + 0.5) / length
     stained = order[share < cells.completeness[ranked]]
-    shape = territory.shape
     grain = 1 + 0.12 * smooth_noise(rng, shape, 0.7 / mpp) + 0.10 * smooth_noise(rng, shape, 2.5 / mpp)
     grain = np.clip(grain, 0.5, 1.5)
     if len(stained):
-        bare = np.ones(territory.shape, dtype=bool)
+        bare = np.ones(shape, dtype=bool)
         bare[rows[stained], cols[stained]] = False
         gap, nearest = ndimage.distance_transform_edt(bare, return_indices=True)
         source = territory[nearest[0], nearest[1]] - 1
@@ -271,10 +233,11 @@ def membrane_dab(territory: Ints, cells: Cells, cover: Floats, mpp: float, rng: 
     return (np.maximum(dab, cytoplasm) * grain).astype(np.float32)
 
 
-def luminal_dab(tissue: Tissue) -> Floats:
-    """Faint DAB of the luminal edge of normal ducts, ``(H, W)`` in OD units."""
+def tissue_dab(tissue: Tissue, rng: np.random.Generator) -> Floats:
+    """DAB density of the IHC section, ``(H, W)`` in OD units: membranes, and the luminal edge of normal ducts."""
+    membranes = membrane_dab(tissue.territory, tissue.cells, tissue.cover, tissue.mpp, rng)
     duct = tissue.compartment == DUCT
     if not duct.any():
-        return np.zeros(duct.shape, dtype=np.float32)
+        return membranes
     gap = ndimage.distance_transform_edt(tissue.compartment != LUMEN) * tissue.mpp
-    return (LUMINAL_OD * np.exp(-0.5 * (gap / 0.9) ** 2) * duct).astype(np.float32)
+    return np.maximum(membranes, (LUMINAL_OD * np.exp(-0.5 * (gap / 0.9) ** 2) * duct).astype(np.float32))

@@ -1,21 +1,38 @@
-"""What lies where on a phantom slide: islands of tissue, folds, pen marks and dust, as polygons drawn from a seed."""
+"""Layout of a phantom slide, drawn from a seed: islands of tissue, folds, pen marks and dust; and its truth on disk."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
 from scipy import ndimage, signal
 
 from restain.errors import RestainError
+from restain.files import write_json
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.deform import Deformation, Distortion, draw_deformation
-from restain.slides.geojson import Polygon, Ring, rasterize
+from restain.slides.geojson import Polygon, Ring, rasterize, write_geojson
 
+Outline = Annotated[
+    Ring, PlainValidator(lambda points: np.array(points, float)), PlainSerializer(lambda ring: ring.tolist())
+]
+"""``(n, 2)`` x, y in px; a list of points in JSON."""
+_Level = Annotated[Her2Level, BeforeValidator(Her2Level.parse), PlainSerializer(lambda level: level.text)]
+_Size = Annotated[
+    Size, PlainValidator(lambda sides: Size(*sides)), PlainSerializer(lambda size: [size.width, size.height])
+]
+
+TRUTH = "truth.json"
+OUTLINES = "truth.geojson"
+NOTE = "synthetic tissue of restain's phantom, never real; its HER2 rule is invented"
 INKS: dict[str, tuple[float, float, float]] = {
     "blue": (0.95, 0.42, 0.13),
     "green": (0.90, 0.28, 0.72),
@@ -26,37 +43,36 @@ INKS: dict[str, tuple[float, float, float]] = {
 OUTLINE_STEP_UM = 12.0
 """Distance of an outline's points."""
 ISLAND_MM2 = 1.5
-"""Tissue per island where their number is not given."""
+"""Tissue per island if their number is chosen by area."""
 FOLD_UM = 45.0
 """Greatest width of a fold's band."""
 PEN_UM = 450.0
-"""Width of a pen's stroke, where the slide is large enough for it."""
+"""Width of a pen's stroke; less on small slides."""
 DUST_PER_MM2 = 0.3
 _DUST_UM = (5.0, 22.0)
 _MOST_DUST = 150
 _PLAN_SIDE = 480
-"""Islands are put in place on a grid of this many cells along the longer side."""
+"""Islands are placed on a grid of this many cells along the longer side."""
 
 
 @dataclass(frozen=True)
 class Island:
-    """A piece of tissue: its outline in px of level 0, the HER2 level of its tumour, and its area."""
+    """A piece of tissue: outline in px of level 0, HER2 level and area.
 
-    outline: Ring
-    level: Her2Level
+    ``tumour_share`` is the share of its area that is tumour, in the mean over its textures; NaN before they are chosen.
+    """
+
+    outline: Outline
+    level: _Level
     area_mm2: float
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom in px."""
-        return bounds(self.outline)
+    tumour_share: float = math.nan
 
 
 @dataclass(frozen=True)
 class Fold:
     """A band in which the tissue of an island lies double; its outline may reach beyond the island."""
 
-    outline: Ring
+    outline: Outline
     island: int
 
 
@@ -64,7 +80,7 @@ class Fold:
 class Mark:
     """A stroke of a pen (``ink`` names its colour) or a speck of dust, with its optical density in R, G and B."""
 
-    outline: Ring
+    outline: Outline
     ink: str
     density: tuple[float, float, float]
 
@@ -73,7 +89,7 @@ class Mark:
 class SlidePlan:
     """Everything that a pair of phantom slides shows. Outlines are in px of the H&E slide, ``dust_ihc`` of the IHC's."""
 
-    size: Size
+    size: _Size
     mpp: float
     seed: int
     islands: tuple[Island, ...]
@@ -92,16 +108,19 @@ class SlidePlan:
     @property
     def level_shares(self) -> dict[Her2Level, float]:
         """Share of the tissue's area at each level that occurs."""
-        total = sum(island.area_mm2 for island in self.islands)
-        levels = sorted({island.level for island in self.islands})
-        return {k: sum(i.area_mm2 for i in self.islands if i.level == k) / total for k in levels}
+        return _shares((island.level, island.area_mm2) for island in self.islands)
+
+    @property
+    def tumour_area_shares(self) -> dict[Her2Level, float]:
+        """Share of the tumour's area at each level that occurs."""
+        return _shares((island.level, island.area_mm2 * island.tumour_share) for island in self.islands)
 
 
-def bounds(ring: Ring) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of an outline."""
-    left, top = ring.min(axis=0)
-    right, bottom = ring.max(axis=0)
-    return float(left), float(top), float(right), float(bottom)
+def _shares(areas: Iterable[tuple[Her2Level, float]]) -> dict[Her2Level, float]:
+    by_level: dict[Her2Level, float] = {}
+    for level, area in areas:
+        by_level[level] = by_level.get(level, 0.0) + area
+    return {level: area / sum(by_level.values()) for level, area in sorted(by_level.items())}
 
 
 def draw_plan(
@@ -109,21 +128,14 @@ def draw_plan(
     mpp: float,
     seed: int,
     mixture: Mapping[Her2Level, float],
-    *,
     islands: int | None,
     tissue_share: float,
-    deformation: Deformation | Distortion | None,
+    distortion: Distortion | None,
 ) -> SlidePlan:
-    """Draw a slide from its seed.
+    """Draw a slide; see :func:`restain.phantom.write_phantom_slide` for the parameters.
 
-    Args:
-        size: of the H&E slide in px.
-        mpp: micrometres per pixel.
-        seed: of everything.
-        mixture: share of the tissue's area per level; scaled to a sum of one.
-        islands: how many; None takes one per 1.5 mm² of tissue, 2 to 24, and at least one per level.
-        tissue_share: of the slide. Where islands do not fit, they shrink, and :attr:`SlidePlan.tissue_share` says so.
-        deformation: of the IHC, how strong it shall be, or None for none.
+    Without ``islands`` there is one per 1.5 mm² of tissue, 2 to 24, and at least one per level. Islands that do not fit
+    shrink: :attr:`SlidePlan.tissue_share` is the actual share.
 
     Raises:
         RestainError: if there are fewer islands than levels or the distortion would fold the section.
@@ -134,17 +146,17 @@ def draw_plan(
     count = islands if islands is not None else max(len(wanted), min(24, max(2, round(tissue_mm2 / ISLAND_MM2))))
     if count < len(wanted):
         raise RestainError(f"A mixture of {len(wanted)} levels needs at least as many islands, not {count}.")
-    levels, shares = _shared_out(wanted, count, rng)
+    levels, shares = _distribute(wanted, count, rng)
     placed = _place(size, mpp, shares * tissue_share, rng)
     found = tuple(
         Island(ring, level, Polygon(ring).area * mpp**2 / 1e6) for ring, level in zip(placed, levels, strict=True)
     )
-    if isinstance(deformation, Distortion):
+    deformation = Deformation.identity(size, mpp)
+    if distortion is not None:
         try:
-            deformation = draw_deformation(deformation, size, mpp, np.random.default_rng([seed, 12]), placed)
+            deformation = draw_deformation(distortion, size, mpp, np.random.default_rng([seed, 12]), placed)
         except ValueError as fault:
             raise RestainError(f"The deformation cannot be made: {fault}.") from None
-    deformation = deformation or Deformation.identity(size, mpp)
     return SlidePlan(
         size=size,
         mpp=mpp,
@@ -159,10 +171,10 @@ def draw_plan(
     )
 
 
-def _shared_out(
+def _distribute(
     wanted: Mapping[Her2Level, float], count: int, rng: np.random.Generator
 ) -> tuple[list[Her2Level], NDArray[np.float64]]:
-    """A level for each island, and its share of the tissue: those of a level add up to the level's share."""
+    """A level for each island, and its share of the tissue; shares of a level add up to the level's share."""
     total = sum(wanted.values())
     number = {level: 1 for level in wanted}
     for _ in range(count - len(wanted)):
@@ -178,7 +190,7 @@ def _shared_out(
 
 
 def _place(size: Size, mpp: float, shares: NDArray[np.float64], rng: np.random.Generator) -> list[Ring]:
-    """Outlines of the given shares of the slide's area, none of which touch; all shrink until they fit."""
+    """Outlines that cover ``shares`` of the slide's area and do not touch; all shrink until they fit."""
     scale = max(size.width, size.height) / _PLAN_SIDE
     rows, columns = math.ceil(size.height / scale), math.ceil(size.width / scale)
     for attempt in range(80):
@@ -214,10 +226,8 @@ def _outline(area: float, mpp: float, rng: np.random.Generator) -> Ring:
     return np.asarray(ring * math.sqrt(area / Polygon(ring).area))
 
 
-def _free_place(
-    taken: NDArray[np.bool_], ring: Ring, scale: float, rng: np.random.Generator
-) -> NDArray[np.float64] | None:
-    """A shift in px by which the outline lies on free cells only, or None."""
+def _free_place(taken: NDArray[np.bool_], ring: Ring, scale: float, rng: np.random.Generator) -> Ring | None:
+    """A shift in px that puts the outline on free cells only, or None."""
     gap = 3
     corner = ring.min(axis=0) - gap * scale
     extent = np.ceil((ring.max(axis=0) - corner) / scale).astype(int) + gap
@@ -296,4 +306,83 @@ def _band(line: NDArray[np.float64], width: NDArray[np.float64]) -> Ring:
     return np.round(np.concatenate([line + half, (line - half)[::-1]]), 2)
 
 
-__all__ = ["INKS", "Fold", "Island", "Mark", "SlidePlan", "bounds", "draw_plan"]
+_PLAN = TypeAdapter(SlidePlan)
+
+
+@dataclass(frozen=True)
+class SlideTruth:
+    """The truth of the phantom slide pair in ``folder``.
+
+    ``plan`` holds islands, folds, pen marks, dust and deformation; ``parameters`` what the pair was made with; ``files``
+    the slides' names (keys ``he``, ``ihc``, ``ihc-registered``, ``dab``); ``appearance`` the stain vectors, white points
+    and so on of ``he`` and ``ihc``; ``version`` that of restain.
+    """
+
+    folder: Path
+    plan: SlidePlan
+    parameters: dict[str, Any]
+    files: dict[str, str]
+    appearance: dict[str, Any]
+    version: str
+
+    def describe(self) -> str:
+        """Three lines for the command line."""
+        plan = self.plan
+        shares = ", ".join(f"{level.text} {share:.1%}" for level, share in plan.level_shares.items())
+        return (
+            f"{self.folder}: {', '.join(sorted(self.files.values()))} ({plan.size.width}x{plan.size.height} px at "
+            f"{plan.mpp:g} µm)\n{len(plan.islands)} islands; tissue {plan.tissue_share:.1%} of the slide, of which "
+            f"{shares}\n{NOTE}"
+        )
+
+
+def write_slide_truth(truth: SlideTruth) -> None:
+    """Write ``truth.geojson``, then ``truth.json``, which marks the pair as complete.
+
+    Raises:
+        RestainError: if they cannot be written.
+    """
+    plan = truth.plan
+    write_geojson(truth.folder / OUTLINES, [Polygon(island.outline) for island in plan.islands])
+
+    def texts(shares: dict[Her2Level, float]) -> dict[str, float]:
+        return {level.text: share for level, share in shares.items()}
+
+    content = {
+        "note": NOTE,
+        "restain": truth.version,
+        "parameters": truth.parameters,
+        "files": truth.files,
+        "tissue_share": plan.tissue_share,
+        "level_shares": texts(plan.level_shares),
+        "tumour_area_shares": texts(plan.tumour_area_shares),
+        **_PLAN.dump_python(plan, mode="json"),
+        "appearance": truth.appearance,
+    }
+    write_json(truth.folder / TRUTH, content)
+
+
+def read_slide_truth(folder: Path) -> SlideTruth:
+    """Read what :func:`restain.phantom.write_phantom_slide` wrote into ``folder``.
+
+    Raises:
+        RestainError: if there is no truth of a phantom slide pair, or it is damaged.
+    """
+    path = folder / TRUTH
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError:
+        raise RestainError(f"{folder} holds no finished phantom slide pair: it has no readable {TRUTH}.") from None
+    except ValueError:
+        raise RestainError(f"{path} is damaged: it is not valid JSON.") from None
+    try:
+        return SlideTruth(
+            folder=folder,
+            plan=_PLAN.validate_python(values),
+            parameters=dict(values["parameters"]),
+            files=dict(values["files"]),
+            appearance=dict(values["appearance"]),
+            version=str(values["restain"]),
+        )
+    except (LookupError, TypeError, ValueError, RestainError):
+        raise RestainError(f"{path} is not the truth of a phantom slide pair.") from None

@@ -1,8 +1,7 @@
-"""Synthetic breast tissue: cells, their nuclei and their territories, put into an architecture.
+"""Synthetic breast tissue: cells, their nuclei and their territories, placed into an architecture.
 
-Cells are jittered seeds; an epithelial cell's territory is what lies nearest to its seed, and a nucleus is an
-ellipse with an uneven rim. Tumour cells take their size and crowding from the HER2 score of their focus (see
-:mod:`restain.phantom.cells`).
+Cells are jittered seeds. The territory of an epithelial cell is what lies nearest to its seed, and a nucleus is an ellipse
+with an uneven rim. Tumour cells take size and crowding from the HER2 score of their focus (:mod:`restain.phantom.cells`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from restain.her2 import Her2Level
+from restain.images.nuclei import CellKind
 from restain.phantom.architecture import (
     DUCT,
     STROMA,
@@ -25,33 +25,21 @@ from restain.phantom.architecture import (
     nearest_seed,
     scatter,
 )
-from restain.phantom.cells import (
-    CELL_UM,
-    NUCLEUS_CV,
-    NUCLEUS_UM,
-    Bools,
-    CellKind,
-    Cells,
-    Floats,
-    Ints,
-    stain_membranes,
-)
+from restain.phantom.cells import CELL_UM, NUCLEUS_CV, NUCLEUS_UM, Bools, Cells, Floats, Ints, stain_membranes
 
 MARGIN_UM = 14.0
-"""Tissue is grown this much beyond the image, so that cells are cut by its edge as in a real picture."""
+"""Tissue is grown this far beyond the image, so that its edge cuts cells as in a real image."""
 RISING_SHARE = 0.06
 """Greatest share of the tumour that scores one above the level: below the guideline's 10 % of cells."""
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """A piece of tissue as arrays of one shape ``(H, W)``, and its cells.
+    """A piece of tissue as arrays ``(H, W)``, and its cells, also those that reach into the image from outside.
 
-    ``compartment`` names each pixel's compartment; ``territory`` is, for epithelium, one plus the index of
-    the cell that owns the pixel (0 elsewhere); ``nucleus`` the same for nuclei of every cell; ``radius`` the
-    distance from the nucleus' centre in nuclear radii (1 at its rim; large far away); ``cover`` how much of
-    the pixel is nucleus, in [0, 1]; ``fibre`` the collagen's texture (zero mean, unit variance); ``slit`` how
-    open the connective tissue is, in [0, 1]; ``red_cells`` the erythrocytes' density, in [0, 1].
+    ``territory`` is, for epithelium, one plus the index of the cell that owns the pixel (0 elsewhere); ``nucleus`` the
+    same for nuclei of every cell; ``radius`` the distance from the nucleus' centre in nuclear radii; ``cover`` the
+    nuclear share of a pixel, in [0, 1]. See :class:`restain.phantom.architecture.Architecture` for the others.
     """
 
     mpp: float
@@ -68,17 +56,7 @@ class Tissue:
 
 
 def grow_tissue(rng: np.random.Generator, *, level: Her2Level, size: int = 512, mpp: float = 0.46) -> Tissue:
-    """Grow a square piece of tissue whose tumour foci mostly score ``level``.
-
-    Args:
-        rng: source of randomness.
-        level: the HER2 level that most foci have.
-        size: height and width in pixels.
-        mpp: micrometres per pixel.
-
-    Returns:
-        The tissue. Its cells include those that only reach into the image from outside.
-    """
+    """Grow ``size`` px squared of tissue, at ``mpp`` µm per px, whose tumour foci mostly score ``level``."""
     margin = round(MARGIN_UM / mpp)
     plan = Architecture(rng, size + 2 * margin, mpp)
     seeds, kind, score = _epithelium(plan, _scores(plan, level))
@@ -92,7 +70,7 @@ def grow_tissue(rng: np.random.Generator, *, level: Her2Level, size: int = 512, 
 
     epithelial = np.isin(plan.compartment, (TUMOUR, DUCT))
     shift = [plan.px(0.55) * plan.noise(2.2) for _ in range(2)]
-    y, x = np.mgrid[0 : plan.shape[0], 0 : plan.shape[1]].astype(np.float32)
+    y, x = plan.y, plan.x
     wavy = tuple(np.clip(np.rint(c + s), 0, plan.shape[0] - 1).astype(int) for c, s in zip((y, x), shift, strict=True))
     nothing = np.zeros(plan.shape, dtype=np.int32)
     owner = nearest_seed(seeds, plan.shape)[wavy] if len(seeds) else nothing
@@ -122,8 +100,7 @@ def grow_tissue(rng: np.random.Generator, *, level: Her2Level, size: int = 512, 
 
 
 def _scores(plan: Architecture, level: Her2Level) -> Ints:
-    """HER2 score of the focus that a pixel belongs to, ``(H, W)``: mostly the level, some one below, few one
-    above."""
+    """HER2 score of each pixel's focus, ``(H, W)``: mostly the level, some one below, few one above."""
     score = np.full(plan.shape, int(level), dtype=np.int32)
     tumour = plan.compartment == TUMOUR
     foci = plan.noise(24)
@@ -201,11 +178,8 @@ def _diameters(rng: np.random.Generator, kind: Ints, score: Ints) -> Floats:
     """Nuclear diameter of each cell in µm."""
     spread = rng.normal(0, 1, len(kind)).clip(-2.2, 2.2)
     diameter = NUCLEUS_UM[score] * (1 + spread * NUCLEUS_CV[score])
-    for which, mean, sd in (
-        (CellKind.DUCT, 5.6, 0.3),
-        (CellKind.LYMPHOCYTE, 5.3, 0.35),
-        (CellKind.FIBROBLAST, 4.7, 0.6),
-    ):
+    others = ((CellKind.DUCT, 5.6, 0.3), (CellKind.LYMPHOCYTE, 5.3, 0.35), (CellKind.FIBROBLAST, 4.7, 0.6))
+    for which, mean, sd in others:
         diameter = np.where(kind == which, mean + sd * spread, diameter)
     return diameter.astype(np.float32)
 
@@ -213,8 +187,7 @@ def _diameters(rng: np.random.Generator, kind: Ints, score: Ints) -> Floats:
 def _nuclear_radius(
     plan: Architecture, cells: Cells, nearest: Ints, at: tuple[Floats, Floats]
 ) -> tuple[Floats, Floats]:
-    """Distance of each pixel from its nearest nucleus' centre in nuclear radii, and how much of it is
-    nucleus."""
+    """Distance of each pixel from its nearest nucleus' centre in nuclear radii, and its nuclear share."""
     rng, kind, count = plan.rng, cells.kind, len(cells)
     row, col = cells.y.astype(int), cells.x.astype(int)
     turn = rng.uniform(0, np.pi, count)
@@ -241,8 +214,7 @@ def _cropped(tissue: Tissue, margin: int) -> Tissue:
     x, y = cells.x - margin, cells.y - margin
     inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
     territory, nucleus = tissue.territory[inner], tissue.nucleus[inner]
-    # Cells with their centre outside keep their number after those inside, so that their membranes are still
-    # drawn.
+    # Cells with their centre outside are numbered after those inside, so that their membranes are still drawn.
     order = np.concatenate([np.flatnonzero(inside), np.flatnonzero(~inside)])
     number = np.zeros(len(cells) + 1, dtype=np.int32)
     number[order + 1] = np.arange(1, len(cells) + 1)

@@ -136,7 +136,7 @@ def _figure(width: float, height: float, ink: str = _INK) -> Iterator[tuple[Figu
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         **{"svg.fonttype": "none", "svg.hashsalt": "restain", "text.parse_math": False, "font.size": 8},
         **{"axes.edgecolor": ink, "axes.labelcolor": ink, "text.color": ink, "xtick.color": ink, "ytick.color": ink},
         **{"font.family": "DejaVu Sans", "axes.linewidth": 0.5, "lines.linewidth": 1.5},

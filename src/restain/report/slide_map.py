@@ -43,7 +43,9 @@ def slide_map(
         frame: width of the fields' frames as a share of the longer side.
     """
     width, height = size.width, size.height
-    parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
+    parts = []
+    if not picture or opacity < 1:
+        parts.append(f'<rect width="{width}" height="{height}" fill="#fff"/>')
     if picture:
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
         parts.append(

@@ -1,6 +1,6 @@
-"""Blinded review: readers score chemical and virtual stains without knowing which is which; agreement is computed.
+"""Blinded review: readers score chemical and virtual stains without knowing the modality; agreement is analysed.
 
-The database's libraries are the extra ``review``.
+Needs the extra ``review``.
 """
 
 from restain.errors import needs

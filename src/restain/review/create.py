@@ -1,4 +1,4 @@
-"""How a study begins."""
+"""Creation of a study."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import sqlalchemy as sql
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
-from restain.review import store as db
-from restain.review.appearance import Appearance, appearance, differences
+from restain.review import tables as db
+from restain.review.blinding import Appearance, differences, measure_appearance
 from restain.review.definition import Modality, StudyDefinition
 from restain.review.order import reading_order
-from restain.review.study import Study, moment, written
+from restain.review.study import Study, utc
 from restain.slides import open_slide
 from restain.slides.find import split_number
 
@@ -30,19 +30,19 @@ def create_study(
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Study:
-    """Make a study in a folder: all items of all readers, with their tokens. It is there whole or not at all.
+    """Create a study with all items of all readers, in one transaction.
 
     Args:
-        definition: with paths that can be opened from here; see :func:`restain.review.read_definition`.
-        folder: gets ``study.sqlite``; made where needed.
-        url: a database in place of that file, as SQLAlchemy writes it.
-        now: when it was made; the clock's time where it is not given.
-        progress: called with the images looked at and all.
-        warn: called with sentences on what could give an image's origin away all the same, or leave too little to measure:
-            file formats, scale, size, and what :func:`restain.review.appearance.differences` finds.
+        definition: with paths that exist; see :func:`restain.review.read_definition`.
+        folder: gets ``study.sqlite``; created if it does not exist.
+        url: SQLAlchemy URL of a database to use instead of that file.
+        now: time of creation; default: the current time.
+        progress: called with the number of images checked and of all.
+        warn: called with sentences on what may unblind readers or leaves little to see: file formats, scale, size, and
+            the findings of :func:`restain.review.blinding.differences`.
 
     Raises:
-        RestainError: if an image cannot be read, or the folder or database holds a study already.
+        RestainError: if an image cannot be read, or the folder or database already holds a study.
     """
     sizes, scales = [], []
     for image in definition.images:
@@ -51,62 +51,63 @@ def create_study(
             if slide.has_mpp:
                 scales.append(slide.mpp)
     common = Size(min(size.width for size in sizes), min(size.height for size in sizes))
-    for sentence in _doubts(definition, sizes, scales, common):
+    for sentence in _warnings(definition, sizes, scales, common):
         warn(sentence)
-    looks: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
-    for number, image in enumerate(definition.images):
-        looks[image.modality].append(appearance(image.path, common))
+    measured: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
+    for number, image in enumerate(definition.images, start=1):
+        measured[image.modality].append(measure_appearance(image.path, common))
         if progress is not None:
-            progress(number + 1, len(definition.images))
-    for sentence in differences(looks[Modality.CHEMICAL], looks[Modality.VIRTUAL]):
+            progress(number, len(definition.images))
+    for sentence in differences(measured[Modality.CHEMICAL], measured[Modality.VIRTUAL]):
         warn(sentence)
-    store = db.make_store(folder, url)
+    database = db.create_database(folder, url)
     try:
-        _write(store, definition, sizes, common, moment(now))
+        _write(database, definition, sizes, common, utc(now))
+        return Study(database)
     except BaseException:
-        store.close()
+        database.close()
         raise
-    return Study(store)
 
 
-def _write(store: Database, definition: StudyDefinition, sizes: list[Size], common: Size, now: datetime) -> None:
-    with store.write() as connection:
+def _write(database: Database, definition: StudyDefinition, sizes: list[Size], common: Size, now: datetime) -> None:
+    images = [
+        {"id": number, "path": str(image.path.absolute()), "case_id": image.case, "modality": image.modality}
+        | {"width": size.width, "height": size.height}
+        for number, (image, size) in enumerate(zip(definition.images, sizes, strict=True))
+    ]
+    items = [
+        {"token": secrets.token_urlsafe(24), "reader_id": reader, "session": place.session, "position": position}
+        | {"repeat": place.repeat, "image_id": place.image}
+        for reader in range(len(definition.readers))
+        for position, place in enumerate(reading_order(definition, reader))
+    ]
+    with database.write() as connection:
         if connection.execute(sql.select(db.STUDY.c.id)).first() is not None:
-            raise RestainError(f"{store.where} holds a study already; give another folder.")
-        side = {"width": common.width, "height": common.height}
-        text = definition.model_dump_json()
-        connection.execute(db.STUDY.insert().values(id=1, definition=text, created=written(now), **side))
-        for number, (image, size) in enumerate(zip(definition.images, sizes, strict=True)):
-            about = {"path": str(image.path.absolute()), "case_id": image.case, "modality": image.modality.value}
-            connection.execute(db.IMAGES.insert().values(id=number, width=size.width, height=size.height, **about))
-        for reader, name in enumerate(definition.readers):
-            connection.execute(db.READERS.insert().values(id=reader, name=name))
-            for position, place in enumerate(reading_order(definition, reader)):
-                facts = {
-                    "session": place.session,
-                    "position": position,
-                    "repeat": place.repeat,
-                    "image_id": place.image,
-                }
-                token = secrets.token_urlsafe(24)
-                connection.execute(db.ITEMS.insert().values(token=token, reader_id=reader, **facts))
+            raise RestainError(f"{database.where} already holds a study; give another folder.")
+        study = {"id": 1, "definition": definition.model_dump_json(), "created": now}
+        connection.execute(db.STUDY.insert().values(**study, width=common.width, height=common.height))
+        connection.execute(db.IMAGES.insert(), images)
+        connection.execute(
+            db.READERS.insert(), [{"id": id_, "name": name} for id_, name in enumerate(definition.readers)]
+        )
+        connection.execute(db.ITEMS.insert(), items)
 
 
-def _doubts(study: StudyDefinition, sizes: list[Size], scales: list[float], common: Size) -> list[str]:
+def _warnings(study: StudyDefinition, sizes: list[Size], scales: list[float], common: Size) -> list[str]:
     found = []
-    kinds: dict[Modality, set[str]] = {modality: set() for modality in Modality}
+    suffixes: dict[Modality, set[str]] = {modality: set() for modality in Modality}
     for image in study.images:
-        kinds[image.modality].add(split_number(image.path)[0].suffix.lower())
-    chemical, virtual = kinds.values()
+        suffixes[image.modality].add(split_number(image.path)[0].suffix.lower())
+    chemical, virtual = suffixes.values()
     if chemical and virtual and not chemical & virtual:
         found.append(
-            f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: traces of JPEG in the one "
-            "kind alone would give the origin away; convert all the same way."
+            f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: JPEG artefacts in "
+            "only one modality would unblind the readers; convert all images in the same way."
         )
     if scales and max(scales) > min(scales) * 1.005:
         found.append(
-            f"Images have from {min(scales):.4g} to {max(scales):.4g} µm per px: readers see cells of different sizes, which can give the "
-            "origin away, and no scale bar; bring all images to one mpp before."
+            f"The scale of the images ranges from {min(scales):.4g} to {max(scales):.4g} µm per px: cells differ in size, which can "
+            "unblind the readers, and there is no scale bar; bring all images to one mpp first."
         )
     small = [
         study.images[i] for i, size in enumerate(sizes) if 2 * common.width * common.height < size.width * size.height

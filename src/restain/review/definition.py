@@ -1,4 +1,4 @@
-"""What a study is: images, questions, readers, repeats, washout, margin, seed; typed, from YAML."""
+"""The definition of a study, typed, from YAML."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from restain.errors import RestainError
-from restain.her2 import Her2Level
+from restain.her2 import Her2Level, Her2Zero
 from restain.recipe import read_mapping
-from restain.review.faults import NoAnswer
+from restain.review.errors import InvalidAnswer
 from restain.slides.find import is_there
 
 
 class Modality(StrEnum):
-    """Where the brown of an image comes from: antibody and DAB, or a generator."""
+    """Source of the stain: antibody and chromogen, or a generator."""
 
     CHEMICAL = "chemical"
     VIRTUAL = "virtual"
 
-    @property
-    def other(self) -> Modality:
-        return Modality.VIRTUAL if self is Modality.CHEMICAL else Modality.CHEMICAL
-
 
 class Kind(StrEnum):
-    """What is asked, and with it which values are answers."""
+    """Kind of a question; it determines the answers."""
 
     HER2 = "her2"
-    ORIGIN = "origin"
+    HER2_ZERO = "her2_zero"
+    MODALITY = "modality"
     QUALITY = "quality"
     TEXT = "text"
 
 
 CHOICES: dict[Kind, tuple[str, ...]] = {
     Kind.HER2: tuple(level.text for level in Her2Level),
-    Kind.ORIGIN: (Modality.CHEMICAL.value, Modality.VIRTUAL.value),
+    Kind.HER2_ZERO: (Her2Zero.NULL.value, Her2Zero.ULTRALOW.value, "above"),
+    Kind.MODALITY: (Modality.CHEMICAL.value, Modality.VIRTUAL.value),
     Kind.QUALITY: ("1", "2", "3", "4", "5"),
     Kind.TEXT: (),
 }
-"""The values of each kind of question; a text has none to choose from."""
+"""The answers to each kind of question; a text has no fixed ones."""
 
 WORDS = {
     Kind.HER2: "HER2 level?",
-    Kind.ORIGIN: "Real (chemical) or virtual stain?",
+    Kind.HER2_ZERO: (
+        "Any membrane staining? null: none; ultralow: faint and incomplete, in at most 10 % of the tumour cells; above: 1+ or more."
+    ),
+    Kind.MODALITY: "Real (chemical) or virtual stain?",
     Kind.QUALITY: "Quality of the staining, 1 (useless) to 5 (excellent)?",
     Kind.TEXT: "Remarks",
 }
 LONGEST_TEXT = 4000
-"""Characters of a free text that are taken."""
+"""Largest number of characters of a free text."""
 
 
 def _as_level(value: object) -> object:
@@ -78,20 +79,17 @@ class _Strict(BaseModel):
 
 
 class StudyImage(_Strict):
-    """One image of the study.
-
-    ``path`` is taken from the YAML file's folder; ``case`` names the tissue, the same for its chemical and its virtual
-    image; ``level`` is the case's true level where it is known.
-    """
+    """One image. ``path`` is relative to the YAML file; ``case`` names the tissue, which both modalities share."""
 
     path: Path
     case: Name
     modality: Modality
     level: Level | None = None
+    """True level of the case, if known."""
 
 
 class Question(_Strict):
-    """``name`` is what its answers are stored under, its kind where none is given; ``words`` is what a reader sees."""
+    """A question. ``name`` is the key of its answers (default: the kind), ``words`` the text for readers."""
 
     kind: Kind
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)] = ""
@@ -107,7 +105,7 @@ class Question(_Strict):
 
     @property
     def needed(self) -> bool:
-        """Whether an item is complete only with an answer to it; a free text may stay empty."""
+        """Whether an item is complete only with an answer; a free text may stay empty."""
         return self.kind is not Kind.TEXT
 
     @property
@@ -115,18 +113,14 @@ class Question(_Strict):
         return CHOICES[self.kind]
 
     def check(self, value: str) -> str:
-        """The value as it is stored.
-
-        Raises:
-            NoAnswer: if it is none to this question.
-        """
+        """The value to store. Raises InvalidAnswer if it is not an answer to this question."""
         if self.kind is Kind.TEXT:
-            # Half a surrogate pair, which JSON can spell, is no text.
+            # JSON may contain lone surrogates, which are not text.
             if len(value) > LONGEST_TEXT or "\x00" in value or any("\ud800" <= one <= "\udfff" for one in value):
-                raise NoAnswer(f"An answer to '{self.name}' is text of at most {LONGEST_TEXT} characters.")
+                raise InvalidAnswer(f"An answer to '{self.name}' is text of at most {LONGEST_TEXT} characters.")
             return value
         if value not in self.choices:
-            raise NoAnswer(f"'{value[:40]}' is no answer to '{self.name}'; answers are {', '.join(self.choices)}.")
+            raise InvalidAnswer(f"'{value[:40]}' is no answer to '{self.name}'; choose from {', '.join(self.choices)}.")
         return value
 
 
@@ -134,11 +128,11 @@ class StudyDefinition(_Strict):
     """A study.
 
     Args:
-        repeats: images that every reader sees twice, unknowingly: a share in [0, 1] drawn per reader, or a list of paths.
-        washout_days: least time between a reader's two readings of a case, chemical and virtual.
-        margin: the virtual stain is non-inferior if its agreement (kappa) is worse by less than this.
-        positive: from which level on a case counts as positive in the export for iMRMC, which knows two truths.
-        seed: of the order and of every figure that draws at random.
+        repeats: images that every reader sees twice without notice: a share in [0, 1] drawn per reader, or paths.
+        washout_days: least time between a reader's readings of a case in the two modalities.
+        margin: non-inferiority margin of the agreement (kappa).
+        positive: least level of a positive case in the export for iMRMC, which knows two true states.
+        seed: of the reading order and of all random figures.
     """
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
@@ -153,17 +147,19 @@ class StudyDefinition(_Strict):
     format: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _whole(self) -> StudyDefinition:
+    def _consistent(self) -> StudyDefinition:
         _once("reader", self.readers)
         _once("reader", [reader.casefold() for reader in self.readers])
         _once("path", [image.path.as_posix() for image in self.images])
         _once("question", [question.name for question in self.questions])
         _once("kind of question", [one.kind.value for one in self.questions if one.kind is not Kind.TEXT])
         if not any(question.needed for question in self.questions):
-            raise ValueError("questions: one at least must be other than text, or no item is ever complete.")
+            raise ValueError("questions: at least one must be of another kind than text, or no item is ever complete.")
         for name in (*self.readers, *self.cases):
             if name.casefold() == "truth":
-                raise ValueError("'truth' cannot be the name of a reader or case: iMRMC keeps it for the true levels.")
+                raise ValueError(
+                    "'truth' cannot be the name of a reader or case: iMRMC reserves it for the true levels."
+                )
         for case, images in self.cases.items():
             if len({image.modality for image in images}) < len(images):
                 raise ValueError(f"case '{case}' has two {_doubled(images)} images; a case has one of each modality.")
@@ -173,12 +169,12 @@ class StudyDefinition(_Strict):
             _once("repeat", [path.as_posix() for path in self.repeats])
             known = {image.path for image in self.images}
             if missing := [path for path in self.repeats if path not in known]:
-                raise ValueError(f"repeats: '{missing[0]}' is none of the images.")
+                raise ValueError(f"repeats: '{missing[0]}' is not one of the images.")
         return self
 
     @property
     def cases(self) -> dict[str, list[StudyImage]]:
-        """The images of each case, in the order in which they are given."""
+        """The images of each case, in the order of the file."""
         found: dict[str, list[StudyImage]] = {}
         for image in self.images:
             found.setdefault(image.case, []).append(image)
@@ -186,32 +182,32 @@ class StudyDefinition(_Strict):
 
     @property
     def levels(self) -> dict[str, Her2Level]:
-        """The true level of each case whose level is known."""
+        """The known true levels by case."""
         return {image.case: image.level for image in self.images if image.level is not None}
 
     def question(self, name: str) -> Question:
-        """Raises NoAnswer if there is no such question."""
+        """Raises InvalidAnswer if there is none of this name."""
         for question in self.questions:
             if question.name == name:
                 return question
-        raise NoAnswer(f"The study does not ask '{name[:40]}'.")
+        raise InvalidAnswer(f"The study has no question '{name[:40]}'.")
 
     def named(self, kind: Kind) -> str | None:
-        """The name of the question of this kind, if it is asked."""
+        """The name of the question of this kind, if there is one."""
         return next((question.name for question in self.questions if question.kind is kind), None)
 
 
 def read_definition(path: Path) -> StudyDefinition:
-    """Read a study from a YAML file; paths of images come out absolute.
+    """Read a study from a YAML file; paths become absolute.
 
     Raises:
-        RestainError: if the file cannot be read, is no YAML, is at fault, or names an image that is not there.
+        RestainError: if the file cannot be read, is invalid, or names an image that does not exist.
     """
     study = parse_definition(read_mapping(path, "study"), str(path))
     folder = path.resolve().parent
     for image in study.images:
         if not is_there(folder / image.path):
-            raise RestainError(f"{path}: image {image.path} is not there.")
+            raise RestainError(f"{path}: image {image.path} does not exist.")
     images = tuple(image.model_copy(update={"path": folder / image.path}) for image in study.images)
     repeats = study.repeats
     if not isinstance(repeats, float):
@@ -220,21 +216,17 @@ def read_definition(path: Path) -> StudyDefinition:
 
 
 def parse_definition(values: dict[str, Any], source: str) -> StudyDefinition:
-    """A study from plain values; ``source`` is what a fault names.
-
-    Raises:
-        RestainError: the first fault, in one sentence.
-    """
+    """A study from plain values. Raises RestainError with the first error, prefixed by ``source``."""
     try:
         return StudyDefinition.model_validate(values)
     except ValidationError as fault:
         first = fault.errors()[0]
-        # pydantic names the branch of a union among the keys; a user knows only their own keys.
+        # pydantic lists the branch of a union among the keys, which is not a key of the file.
         keys = [str(key) for key in first["loc"] if isinstance(key, int) or re.fullmatch(r"[a-z_0-9]+", str(key))]
         keys = [key for key in keys if key != "float"]
         words = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
         if first["type"] == "string_pattern_mismatch":
-            words = f"'{str(first['input'])[:40]}' is no name (letters, digits, spaces and . _ @ + - are)"
+            words = f"'{str(first['input'])[:40]}' is not a valid name (letters, digits, spaces and . _ @ + -)"
         where = f"{'.'.join(keys)}: " if keys else ""
         raise RestainError(f"{source}: {where}{words}.") from None
 

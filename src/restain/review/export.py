@@ -1,4 +1,4 @@
-"""Raw answers for other programs: iMRMC's columns, and every answer that was ever given."""
+"""Answers for other programs: scores for iMRMC, and a table of all answers."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ from restain.review.study import Study
 
 COLUMNS = ("readerID", "caseID", "modalityID", "score")
 TRUTH = ("-1", "truth")
-"""What iMRMC takes as reader and modality of a row that gives a case's truth."""
+"""Reader and modality of a truth row of iMRMC."""
 
 
 def export_scores(study: Study, path: Path, question: str | None = None) -> int:
-    """Write what each reader answered to one question about each case in each modality, as iMRMC reads it.
+    """Write each reader's answers to one question about each case and modality, in the format of iMRMC.
 
-    Scores are 0 to 3 of a HER2 level, 1 to 5 of a quality, and 1 for "virtual" of an origin. Of an image that was shown twice the
-    first reading counts; readings that are not complete are left out. Truth rows (reader ``-1``, modality ``truth``) stand first and say
-    1 where the case's level is at least the study's ``positive``, else 0.
+    Scores are 0 to 3 for HER2 levels, 1 to 5 for quality, and the index of the answer for other questions. Only complete
+    first readings count. Truth rows (reader ``-1``, modality ``truth``) come first: 1 from the study's ``positive`` level on.
 
     Args:
         study: open.
-        path: a name ending in ``.imrmc`` gets the lines that the Java program wants before the rows (sizes, ``BEGIN DATA:``), any
-            other the CSV with a header that the R package wants.
-        question: its name; the HER2 level where it is not given.
+        path: ``.imrmc`` for the format of the Java program, any other suffix for the CSV of the R package.
+        question: name of the question; default: the HER2 level.
 
     Returns:
-        How many of the cases that were read have no known level, and so no truth row, which iMRMC demands.
+        The number of cases without a known level, and so without the truth row that iMRMC requires.
 
     Raises:
-        RestainError: if the question is a text or not asked, nothing was read yet, or the file cannot be written.
+        RestainError: if the question is a text or unknown, nothing was read yet, or the file cannot be written.
     """
     name = question or study.definition.named(Kind.HER2)
     if name is None:
-        raise RestainError("The study does not ask for the HER2 level; name another question.")
+        raise RestainError("The study does not ask for the HER2 level; give another question.")
     kind = study.definition.question(name).kind
     if kind is Kind.TEXT:
-        raise RestainError(f"Answers to '{name}' are text, which has no score.")
-    first = 1 if kind is Kind.QUALITY else 0
+        raise RestainError(f"Answers to '{name}' are text and have no score.")
+    first = 1 if kind is Kind.QUALITY else 0  # its answers are the scores themselves
     rows = [
         (one.reader, one.case, one.modality.value, str(CHOICES[kind].index(one.answers[name]) + first))
         for one in study.readings()
         if one.complete and not one.repeat
     ]
     if not rows:
-        raise RestainError("No image of the study has been read to its end yet; there is nothing to export.")
+        raise RestainError("No reading of the study is complete yet; there is nothing to export.")
     levels, positive = study.definition.levels, study.definition.positive
     cases = list(dict.fromkeys(row[1] for row in rows))
     truth = {case: int(levels[case] >= positive) for case in cases if case in levels}
@@ -61,14 +59,14 @@ def export_scores(study: Study, path: Path, question: str | None = None) -> int:
         file.write("\n".join([title, *(f"{key}: {count}" for key, count in counts.items()), "BEGIN DATA:", ""]))
     else:
         file.write(",".join(COLUMNS) + "\n")
-    # Names hold neither commas nor quotes (see definition), so no program needs to know CSV's quoting.
+    # Names hold neither commas nor quotes (see definition), because iMRMC does not support quoting.
     file.writelines(",".join(row) + "\n" for row in table)
     write_text(path, file.getvalue())
     return len(cases) - len(truth)
 
 
 def export_answers(study: Study, path: Path) -> Path:
-    """Write every answer, the changed ones too, in the order in which they were given, as CSV (UTF-8).
+    """Write every answer, replaced ones included, in order of time, as CSV (UTF-8).
 
     Raises:
         RestainError: if the file cannot be written.

@@ -1,14 +1,13 @@
-"""Figures over many readers and many cases, with intervals that hold for other readers and other cases.
+"""Figures over many readers and cases (MRMC), with intervals that hold for other readers and other cases.
 
-Two estimators, both for figures that are a mean over readers (or over pairs of readers):
+Two estimators of means over readers, or over pairs of readers:
 
-- The **pigeonhole bootstrap** (Owen, *Ann Appl Stat* 1:386, 2007) draws readers and cases, each with replacement and whole. It is
-  too wide where neither readers nor cases differ, and too narrow where a few readers differ much: see docs/review.md for
-  how often it holds. A reader drawn twice is never compared with themself.
+- The **pigeonhole bootstrap** (Owen, *Ann Appl Stat* 1:386, 2007) resamples readers and cases as a whole. It is too wide
+  if neither differ, and too narrow if few readers differ much (coverage: docs/review.md). A reader drawn twice is never
+  compared with themself.
 - **Obuchowski and Rockette** (*Commun Stat Simul Comput* 24:285, 1995) for the difference between two modalities, with the
-  covariance between readers from leaving out one case at a time, and the degrees of freedom of Hillis (*Stat Med* 26:596,
-  2007). With two modalities it needs only each reader's own difference: their variance over readers, divided by the number
-  of readers, plus the covariance that readers have because they read the same cases (never less than 0).
+  covariance between readers by the jackknife over cases and the degrees of freedom of Hillis (*Stat Med* 26:596, 2007).
+  The variance is that of the readers' differences over their number, plus the covariance of readers (at least 0).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ LEVELS = len(Her2Level)
 
 
 def level_tables(first: Ints, second: Ints) -> Floats:
-    """Counts ``(C, U, 4, 4)`` of two sets of levels ``(U, C)``; a pair with a :data:`MISSING` one counts nowhere."""
+    """Counts ``(C, U, 4, 4)`` of two sets of levels ``(U, C)``; pairs with a :data:`MISSING` level are not counted."""
     units, cases = first.shape
     tables = np.zeros((cases, units, LEVELS, LEVELS))
     unit, case = np.nonzero((first != MISSING) & (second != MISSING))
@@ -42,7 +41,7 @@ def level_tables(first: Ints, second: Ints) -> Floats:
 
 
 def kappas(tables: Floats) -> Floats:
-    """Quadratic kappa ``(U,)`` of each unit over all cases of ``(C, U, 4, 4)``."""
+    """Quadratic kappa ``(U,)`` of each unit over all cases of counts ``(C, U, 4, 4)``."""
     return quadratic_kappa(tables.sum(axis=0))
 
 
@@ -51,8 +50,8 @@ def kappa_interval(tables: Floats, units: Ints, readers: int, seed: int) -> Inte
 
     Args:
         tables: counts ``(C, U, 4, 4)``.
-        units: ``(U, 1)`` or ``(U, 2)``: the reader or the two readers that each unit belongs to.
-        readers: how many there are.
+        units: ``(U, 1)`` or ``(U, 2)``: the reader or pair of readers of each unit.
+        readers: number of readers.
         seed: of the bootstrap.
     """
 
@@ -63,11 +62,9 @@ def kappa_interval(tables: Floats, units: Ints, readers: int, seed: int) -> Inte
 
 
 def mean_interval(values: Floats, seed: int) -> Interval:
-    """The mean over readers of each reader's mean over groups of their mean over cases, with its pigeonhole bootstrap interval.
+    """The mean over readers, groups and cases of ``values`` ``(R, C, G)``, with its pigeonhole bootstrap interval.
 
-    Args:
-        values: ``(R, C, G)``, NaN where there is none; a reader without a value in some group does not count.
-        seed: of the bootstrap.
+    NaN marks missing values; a reader without a value in some group does not count.
     """
     there = np.isfinite(values).astype(np.float64)
     filled = np.where(there > 0, values, 0)
@@ -81,10 +78,9 @@ def mean_interval(values: Floats, seed: int) -> Interval:
 
 
 def kappa_difference(first: Floats, second: Floats) -> Interval:
-    """How much more the first modality's mean kappa is than the second's, with the interval of Obuchowski and Rockette.
+    """Mean kappa of the first modality less that of the second, with the interval of Obuchowski and Rockette.
 
-    Args:
-        first, second: counts ``(C, R, 4, 4)`` of each reader against the reference, in the two modalities, of the same cases.
+    Both are counts ``(C, R, 4, 4)`` of each reader against the reference, over the same cases.
     """
     whole = kappas(first) - kappas(second)
     left = quadratic_kappa(first.sum(axis=0) - first) - quadratic_kappa(second.sum(axis=0) - second)
@@ -92,7 +88,7 @@ def kappa_difference(first: Floats, second: Floats) -> Interval:
 
 
 def mean_difference(values: Floats) -> Interval:
-    """The same of differences ``(R, C)`` that readers gave case by case, NaN where there is none."""
+    """The same for differences ``(R, C)`` case by case; NaN marks missing ones."""
     there = np.isfinite(values)
     filled, count = np.where(there, values, 0), there.sum(axis=1)
     total = filled.sum(axis=1)
@@ -103,11 +99,9 @@ def mean_difference(values: Floats) -> Interval:
 
 
 def obuchowski_rockette(whole: Floats, left: Floats) -> Interval:
-    """The mean of readers' differences and its 95 % interval, for other readers and other cases.
+    """The mean of the readers' differences ``whole`` ``(R,)`` with its 95 % interval; NaN marks readers without one.
 
-    Args:
-        whole: each reader's difference ``(R,)``; readers without one (NaN) do not count.
-        left: the same without one case, ``(C, R)``.
+    ``left`` ``(C, R)`` are the differences without one case each.
     """
     able = np.isfinite(whole) & np.isfinite(left).all(axis=0)
     whole, left = whole[able], left[:, able]
@@ -130,16 +124,16 @@ def obuchowski_rockette(whole: Floats, left: Floats) -> Interval:
 
 
 def guessing(said: Ints, seed: int, draws: int = RESAMPLES) -> float:
-    """The chance that readers who cannot tell virtual from chemical do at least as well, or as badly.
+    """p value of a two-sided permutation test that readers cannot distinguish virtual from chemical images.
 
-    A permutation test on the mean over readers of how much more often they call virtual images virtual than chemical ones.
-    Exchanged are the labels of the two images of a case, for all readers at once, and those of cases of one image among
-    one another: readers who err on the same images are no independent witnesses, and a habit of answering "virtual" is no skill.
+    The statistic is how much more often virtual images than chemical ones are called virtual, as a mean over readers.
+    Labels are exchanged between the two images of a case, for all readers at once, because readers who err on the same
+    images are not independent. Labels of cases with one image are permuted among them.
 
     Args:
-        said: ``(R, C, 2)``: whether each reader called each case's chemical and virtual image virtual, 1 or 0, or :data:`MISSING`.
-        seed: of the draws.
-        draws: of labels, besides the true ones.
+        said: ``(R, C, 2)``: 1 if the chemical and the virtual image of a case were called virtual, 0 if not, or :data:`MISSING`.
+        seed: of the permutations.
+        draws: number of permutations.
     """
     rng = np.random.default_rng([seed, draws])
     values = np.where(said == MISSING, np.nan, said.astype(np.float64))
@@ -173,14 +167,14 @@ def _skill(values: Floats) -> float:
 
 
 def _pigeonhole(figures: Callable[[Floats], Floats], cases: int, units: Ints, readers: int, seed: int) -> Interval:
-    """``figures`` maps weights of cases ``(B, C)`` to figures of units ``(B, U)``."""
+    """Interval of a mean over units; ``figures`` maps weights of cases ``(B, C)`` to figures of units ``(B, U)``."""
     whole = figures(np.ones((1, cases)))
     value = float(_weighted(whole, np.ones((1, len(units))))[0])
     if cases < 2 or readers < 2 or not math.isfinite(value):
         return Interval(value)
     rng = np.random.default_rng([seed, cases, readers])
     samples = []
-    # In parts, so that hundreds of pairs of readers do not need gigabytes.
+    # In parts, to bound memory with hundreds of pairs of readers.
     part = max(1, min(RESAMPLES, 2_000_000 // max(1, len(units) * LEVELS * LEVELS)))
     for start in range(0, RESAMPLES, part):
         count = min(part, RESAMPLES - start)

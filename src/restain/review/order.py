@@ -1,4 +1,4 @@
-"""In which order a reader sees what: at random, the two modalities of a case in two sessions, repeats far apart."""
+"""Reading order: random, the two modalities of a case in different sessions, repeats far apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from restain.review.definition import StudyDefinition
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One showing: ``image`` is an index of the definition's images, ``repeat`` says that it is shown a second time."""
+    """Position in the order: ``image`` is an index of the definition's images; ``repeat`` marks its second showing."""
 
     session: int
     image: int
@@ -19,15 +19,11 @@ class Place:
 
 
 def reading_order(study: StudyDefinition, reader: int) -> list[Place]:
-    """All showings of a reader, in order.
+    """The reading order of a reader, given by index; the study's seed and the index decide every draw.
 
-    A case that has both modalities is read in session 0 in one and in session 1 in the other; which comes first is drawn,
-    half and half over cases. A case of one modality is drawn into a session. Within a session the order is random. A
-    repeated image is shown twice within its session, and at least a third of the session's showings lie from the one to the other.
-
-    Args:
-        study: the definition; ``seed`` and reader decide every draw.
-        reader: index of the reader.
+    A case with both modalities is read in one modality in session 0 and in the other in session 1; which comes first is
+    random and balanced over cases. A case of one modality goes to a random session. Within a session the order is
+    random. The two showings of a repeated image are at least a third of the session apart.
     """
     rng = np.random.default_rng([study.seed, reader])
     numbers = {image.path: number for number, image in enumerate(study.images)}
@@ -39,7 +35,7 @@ def reading_order(study: StudyDefinition, reader: int) -> list[Place]:
             first, second = numbers[own[which][0].path], numbers[own[which][-1].path]
             sessions[turn % 2].append(first)
             if not alone:
-                # Images of a case stand in the definition's order, which may be by modality: the turn undoes that.
+                # Images of a case come in the order of the definition, perhaps by modality; the turn undoes that.
                 sessions[1 - turn % 2].append(second)
     if not sessions[0]:
         sessions = (sessions[1], sessions[0])
@@ -59,14 +55,14 @@ def _repeated(study: StudyDefinition, rng: np.random.Generator) -> set[int]:
 
 
 def _arranged(images: list[int], twice: set[int], rng: np.random.Generator) -> list[tuple[int, bool]]:
-    """Images in random order; those to be repeated early once and late once, all others wherever room is."""
+    """Images in random order; repeated ones once early and once late, the others in the free places."""
     again = [int(one) for one in rng.permutation([image for image in images if image in twice])]
     others = [int(one) for one in rng.permutation([image for image in images if image not in twice])]
     total, count = len(images) + len(again), len(again)
     room = max(count, total // 3)
     early = sorted(rng.choice(room, count, replace=False))
     late = sorted(total - room + rng.choice(room, count, replace=False))
-    # Where repeats fill their part, only the same order keeps them apart; else any does.
+    # If repeats fill their part, only the same order keeps them apart.
     second = again if room == count else [int(one) for one in rng.permutation(again)]
     shown: dict[int, tuple[int, bool]] = {}
     shown |= {int(at): (image, False) for at, image in zip(early, again, strict=True)}

@@ -10,10 +10,11 @@ opens a slide that is cut off near its end without a word. ``docs/slides.md`` ha
 from restain.slides.density import DensitySlide
 from restain.slides.geojson import Polygon, rasterize, read_geojson, to_polygons, write_geojson
 from restain.slides.mask import TissueMask, glass_windows, tissue_mask, tissue_of, write_tissue
+from restain.slides.metadata import read_metadata
 from restain.slides.slide import Slide, open_slide, read_image
 from restain.slides.source import Level, SlideImage
 from restain.slides.store import TileStore
-from restain.slides.writer import read_metadata, write_ome_tiff
+from restain.slides.writer import write_ome_tiff
 
 __all__ = [
     "DensitySlide",

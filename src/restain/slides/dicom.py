@@ -1,14 +1,14 @@
 """The finished slide as DICOM: a series of VL Whole Slide Microscopy images, streamed from a store of tiles.
 
-One instance for every level of the pyramid (PS3.3 A.32.8), its frames the store's JPEG tiles, unchanged at level 0.
-Tiles are ``TILED_FULL``, glass included: a blank tile takes some kilobytes, a ``TILED_SPARSE`` image would name the position of
-every other one instead, and fewer programs read it. The frames are JPEG without chroma subsampling, whose
-photometric interpretation is ``YBR_FULL_422`` all the same: the one YCbCr term for JPEG that the WSI module enumerates
-(C.8.12.4); what is subsampled, the JPEG stream says (PS3.5 8.2.1).
+One instance per level (PS3.3 A.32.8), ``TILED_FULL``, since fewer programs read ``TILED_SPARSE``. Frames are the store's
+JPEG tiles, unchanged at level 0. They have no chroma subsampling, but ``YBR_FULL_422`` is the only YCbCr term for JPEG
+that the WSI module enumerates (C.8.12.4); the JPEG stream states the subsampling (PS3.5 8.2.1).
 
-Nobody's data are made up: what DICOM lets be empty is empty where restain does not know it. Where it wants a value,
-that is the modest one: acquisition is the moment of the computation, ``FocusMethod`` is ``AUTO``, illumination is
-bright field as in the slide that is imitated.
+Unknown attributes are empty if DICOM allows it. Others are neutral: acquisition is the time of the computation,
+``FocusMethod`` is ``AUTO``, illumination is bright field as in the H&E slide.
+
+wsidicom's writer (0.36) was tried. It takes finished tiles only by private classes, writes the present time into each file,
+so that a resumed job gives other files, and copies the file again beyond 4 GiB of frames.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.files import digest, whole_folder
 from restain.geometry import Size
+from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
-from restain.slides.writer import Progress, TileCount, kept_metadata, pyramid
 
 PRIVATE = (0x0099, "restain")
 """Group and creator of the private block whose element 01 holds the metadata as JSON."""
@@ -54,18 +54,17 @@ _LO, _ST = 64, 1024
 def write_dicom(
     store: TileStore, folder: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
 ) -> None:
-    """Write the slide that ``store`` holds as a DICOM series: ``level-0.dcm`` and so on in ``folder``.
+    """Write a finished slide as a DICOM series: ``level-0.dcm`` and so on in ``folder``.
 
-    Level 0 takes over the store's encoded tiles; reduced levels are those of :func:`restain.slides.write_ome_tiff`. May be
-    killed and called again; the same store and metadata give the same files, identifiers included.
+    A killed call resumes at the next one. The same store and metadata give the same files, identifiers included.
 
     Args:
-        store: ``rgb``, JPEG, with every tile put; it is left as it is.
-        folder: where; its parent must exist. An older series there stays until the new one is whole.
+        store: ``rgb``, JPEG, complete; not changed.
+        folder: replaced when the new series is complete.
         mpp: micrometres per pixel of level 0.
-        metadata: kept in a private block and read back by :func:`read_dicom_metadata`; ``notice`` and ``holes`` are added as
-            in :func:`restain.slides.write_ome_tiff`. ``created`` (ISO 8601) dates the series, else the present does.
-        progress: told ``(done, total)`` tiles.
+        metadata: stored in a private block, with ``notice`` and ``holes`` as in :func:`restain.slides.write_ome_tiff`.
+            ``created`` (ISO 8601) dates the series; default: now.
+        progress: called with ``(done, total)`` tiles.
 
     Raises:
         RestainError: if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
@@ -114,7 +113,7 @@ def _write_level(
     path: Path, common: Dataset, number: int, level: TileStore, full: Size, mpp: float, step: TileCount
 ) -> None:
     # Two passes over the tiles, since the table of frames stands before them and its kind depends on their bytes.
-    cells = [(row, column) for row in range(level.grid[0]) for column in range(level.grid[1])]
+    cells = list(level.cells())
     lengths = np.fromiter((len(level.encoded(*cell)) for cell in cells), np.uint64, len(cells))
     dataset = _level_dataset(common, number, level, full, mpp, int(lengths.sum()))
     with open(path, "wb") as file:
@@ -187,22 +186,21 @@ def _common(store: TileStore, mpp: float, kept: Mapping[str, str]) -> Dataset:
     ds.ImagedVolumeWidth, ds.ImagedVolumeHeight = store.size.width * mpp / 1e3, store.size.height * mpp / 1e3
     ds.ImagedVolumeDepth = DEPTH_MM
     ds.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
-    origin = Dataset()
-    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
-    ds.TotalPixelMatrixOriginSequence = [origin]
+    ds.TotalPixelMatrixOriginSequence = [_item(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)]
     ds.DimensionOrganizationType = "TILED_FULL"
     ds.NumberOfOpticalPaths = ds.TotalPixelMatrixFocalPlanes = 1
-    organization = Dataset()
-    organization.DimensionOrganizationUID = _uid("dimensions", content)
-    ds.DimensionOrganizationSequence = [organization]
+    ds.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=_uid("dimensions", content))]
 
     container = f"{NOTICE} {source[:12]}"
     ds.ContainerIdentifier = container[:_LO]
     ds.IssuerOfTheContainerIdentifierSequence, ds.ContainerTypeCodeSequence = [], []
-    specimen = Dataset()
-    specimen.SpecimenIdentifier, specimen.SpecimenUID = ds.ContainerIdentifier, _uid("specimen", source)
-    specimen.IssuerOfTheSpecimenIdentifierSequence, specimen.SpecimenPreparationSequence = [], []
-    specimen.SpecimenShortDescription = NOTICE
+    specimen = _item(
+        SpecimenIdentifier=ds.ContainerIdentifier,
+        SpecimenUID=_uid("specimen", source),
+        IssuerOfTheSpecimenIdentifierSequence=[],
+        SpecimenPreparationSequence=[],
+        SpecimenShortDescription=NOTICE,
+    )
     ds.SpecimenDescriptionSequence = [specimen]
     ds.OpticalPathSequence = [_optical_path()]
 
@@ -223,18 +221,14 @@ def _level_dataset(common: Dataset, number: int, level: TileStore, full: Size, m
     ds.NumberOfFrames = level.grid[0] * level.grid[1]
     pixels = 3 * level.tile**2 * level.grid[0] * level.grid[1]
     ds.LossyImageCompressionRatio = DSfloat(pixels / encoded, auto_format=True)
-    measures, kind, path, shared = Dataset(), Dataset(), Dataset(), Dataset()
     # Rows first; the true ratio, not a power of two: an odd side was rounded up.
-    measures.PixelSpacing = [
-        DSfloat(mpp / 1e3 * of / got, auto_format=True)
-        for of, got in ((full.height, level.size.height), (full.width, level.size.width))
-    ]
-    measures.SliceThickness = DSfloat(DEPTH_MM)
-    kind.FrameType = ds.ImageType
-    path.OpticalPathIdentifier = "1"
-    shared.PixelMeasuresSequence = [measures]
-    shared.WholeSlideMicroscopyImageFrameTypeSequence = [kind]
-    shared.OpticalPathIdentificationSequence = [path]
+    ratios = full.height / level.size.height, full.width / level.size.width
+    spacing = [DSfloat(mpp / 1e3 * ratio, auto_format=True) for ratio in ratios]
+    shared = _item(
+        PixelMeasuresSequence=[_item(PixelSpacing=spacing, SliceThickness=DSfloat(DEPTH_MM))],
+        WholeSlideMicroscopyImageFrameTypeSequence=[_item(FrameType=ds.ImageType)],
+        OpticalPathIdentificationSequence=[_item(OpticalPathIdentifier="1")],
+    )
     ds.SharedFunctionalGroupsSequence = [shared]
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
@@ -244,27 +238,35 @@ def _level_dataset(common: Dataset, number: int, level: TileStore, full: Size, m
 
 
 def _equipment(kept: Mapping[str, str]) -> Dataset:
-    equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
-    equipment.Manufacturer, equipment.ManufacturerModelName = "restain", kept.get("bundle", "restain")[:_LO]
-    equipment.SoftwareVersions = f"restain {__version__}"
-    equipment.ContributionDescription = f"{NOTICE}: HER2 IHC computed from an image of H&E"
-    return equipment
+    return _item(
+        PurposeOfReferenceCodeSequence=[_code("109102", "DCM", "Processing Equipment")],
+        Manufacturer="restain",
+        ManufacturerModelName=kept.get("bundle", "restain")[:_LO],
+        SoftwareVersions=f"restain {__version__}",
+        ContributionDescription=f"{NOTICE}: HER2 IHC computed from an image of H&E",
+    )
 
 
 def _optical_path() -> Dataset:
-    path = Dataset()
-    path.OpticalPathIdentifier, path.OpticalPathDescription = "1", NOTICE
-    path.IlluminationTypeCodeSequence = [_code("111744", "DCM", "Brightfield illumination")]
-    path.IlluminationColorCodeSequence = [_code("414298005", "SCT", "Full Spectrum")]
-    path.ICCProfile, path.ColorSpace = _srgb(), "SRGB"
-    return path
+    return _item(
+        OpticalPathIdentifier="1",
+        OpticalPathDescription=NOTICE,
+        IlluminationTypeCodeSequence=[_code("111744", "DCM", "Brightfield illumination")],
+        IlluminationColorCodeSequence=[_code("414298005", "SCT", "Full Spectrum")],
+        ICCProfile=_srgb(),
+        ColorSpace="SRGB",
+    )
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
-    return code
+    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def _item(**values: Any) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def _uid(what: str, content: str) -> str:

@@ -1,28 +1,27 @@
-"""What names an image: its suffix, its number among several, and whether a folder is one slide."""
+"""Names of images: suffixes, numbers of several in a file, folders that are one slide, files that a slide needs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from restain.errors import RestainError
 from restain.images import IMAGE_SUFFIXES
 
 ONE_FILE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".svslide")
 """Suffixes of scanners' files that need no other file."""
 
 SLIDE_SUFFIXES = frozenset({*ONE_FILE_SUFFIXES, ".mrxs", ".vms", ".vmu", ".dcm"})
-"""Suffixes of scanners' files; a file that is named is read whatever it is called."""
+"""Suffixes of scanner files. A path that a user gives is read whatever its suffix."""
 
 SUFFIXES = IMAGE_SUFFIXES | SLIDE_SUFFIXES
-"""Suffixes of what is looked for in a folder."""
+"""Suffixes of images that are searched in a folder."""
 
 ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup")
 
 
 def split_number(path: str | Path) -> tuple[Path, int | None]:
-    """The file or folder that a path names, and the number of the image inside, where the path ends in ``#N``.
-
-    A path that exists as it stands is taken as it stands, whatever it ends in.
+    """Split ``#N``, the number of an image in a file, from a path; a path that exists is not split.
 
     Example:
         >>> split_number("three-fields.tif#1")
@@ -36,13 +35,13 @@ def split_number(path: str | Path) -> tuple[Path, int | None]:
 
 
 def stem_of(path: Path) -> str:
-    """The name of a file or folder without its suffix, and behind it the number of an image: ``three-fields-1``."""
+    """Name without suffix, with the number of the image in the file: ``three-fields-1``."""
     whole, number = split_number(path)
     return whole.stem if number is None else f"{whole.stem}-{number}"
 
 
 def is_there(path: Path) -> bool:
-    """Whether the file or folder exists that a path names, with or without the number of an image in it."""
+    """Whether the file or folder of a path exists, with or without ``#N``."""
     return _exists(split_number(path)[0])
 
 
@@ -50,15 +49,12 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # A name that the system cannot take is nobody's.
+        # For example a name that is too long.
         return False
 
 
 def is_slide_folder(path: Path) -> bool:
-    """Whether a folder is one slide: an OME-Zarr, or the files of a DICOM series.
-
-    Pictures, texts and hidden files beside a series do not matter; slides of other formats make it a folder of slides.
-    """
+    """Whether a folder is one slide: an OME-Zarr or a DICOM series, without slides of other formats beside it."""
     try:
         if not path.is_dir():
             return False
@@ -72,7 +68,7 @@ def is_slide_folder(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The files of a folder that begin as DICOM files do, by name.
+    """DICOM files of a folder, recognised by content, sorted by name.
 
     Raises:
         OSError: if the folder cannot be listed.
@@ -81,7 +77,7 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def _is_dicom(file: Path) -> bool:
-    # A folder can hold thousands of pictures, and this is asked of every folder of a library.
+    # Fast, since a library has many folders with thousands of pictures.
     if file.suffix.lower() in SUFFIXES - {".dcm"}:
         return False
     try:
@@ -91,3 +87,39 @@ def _is_dicom(file: Path) -> bool:
             return opened.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def check_companions(path: Path) -> None:
+    """Check the files that a slide's file needs; without them OpenSlide would take it for a plain picture.
+
+    Raises:
+        RestainError: if a folder or file is missing, or the format cannot be read.
+    """
+    check = {".mrxs": _mirax, ".vms": _hamamatsu, ".vmu": _hamamatsu, ".vsi": _olympus}.get(path.suffix.lower())
+    if check is not None:
+        check(path)
+
+
+def _mirax(path: Path) -> None:
+    folder = path.with_suffix("")
+    if not folder.is_dir():
+        raise RestainError(f"{path} is a MIRAX slide; the folder {folder} with its pixels is missing.")
+    if not (folder / "Slidedat.ini").is_file():
+        raise RestainError(f"{path} is a MIRAX slide; {folder / 'Slidedat.ini'} is missing.")
+
+
+def _hamamatsu(path: Path) -> None:
+    try:
+        text = path.read_bytes()[: 1 << 20].decode("utf-8", "replace")
+    except OSError:
+        return
+    for name in re.findall(r"^\s*(?:ImageFile[^=\n]*|MapFile|MacroImage)=[ \t]*(\S[^\r\n]*)", text, re.MULTILINE):
+        file = path.parent / name.strip()
+        if not file.is_file():
+            raise RestainError(f"{path} is a Hamamatsu slide; its file {file} is missing.")
+    if "[Virtual Microscope Specimen]" not in text and "[Uncompressed Virtual Microscope Specimen]" not in text:
+        raise RestainError(f"{path} is no Hamamatsu slide, as its name says.")
+
+
+def _olympus(path: Path) -> None:
+    raise RestainError(f"{path} is an Olympus slide whose pixels are in .ets files, which restain does not read.")

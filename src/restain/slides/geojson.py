@@ -1,7 +1,7 @@
 """Outlines of regions as GeoJSON in QuPath's convention: px of level 0, the corner of the first pixel at (0, 0).
 
-Format: RFC 7946, with the properties that QuPath 0.5 writes and reads (``objectType``, ``classification``). An outline
-runs midway between the centres of pixels inside and outside, so drawing it again gives the same pixels.
+Format: RFC 7946 with the properties of QuPath 0.5 (``objectType``, ``classification``). Outlines are shapely polygons
+and run midway between the centres of pixels inside and outside, so that :func:`rasterize` gives back the same pixels.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import json
 import math
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from skimage.measure import find_contours, label
+from shapely import Polygon as Polygon
+from shapely.geometry.polygon import orient
+from skimage.measure import find_contours
 
 from restain.errors import RestainError
 from restain.files import write_json
@@ -26,25 +28,8 @@ Ring = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Polygon:
-    """An outline and the holes in it; each ring is ``(N, 2)`` points (x, y) in px of level 0, not closed (N >= 3)."""
-
-    exterior: Ring
-    holes: tuple[Ring, ...] = ()
-
-    @property
-    def rings(self) -> tuple[Ring, ...]:
-        return (self.exterior, *self.holes)
-
-    @property
-    def area(self) -> float:
-        """In square px of level 0, without the holes."""
-        return abs(_signed_area(self.exterior)) - sum(abs(_signed_area(hole)) for hole in self.holes)
-
-
 def to_polygons(mask: Mask, mpp: float, slide_mpp: float) -> list[Polygon]:
-    """The outlines of a mask's pieces (4-connected), with their holes, in px of level 0.
+    """Outlines of a mask's pieces (4-connected) with their holes, in px of level 0.
 
     Args:
         mask: ``(H, W)`` bool, its first pixel at the slide's corner.
@@ -52,30 +37,19 @@ def to_polygons(mask: Mask, mpp: float, slide_mpp: float) -> list[Polygon]:
         slide_mpp: of the slide's level 0.
 
     Returns:
-        One polygon per piece, in the order in which the rows meet them; ``rasterize`` gives back the mask.
+        One polygon per piece, by rows; ``rasterize`` gives back the mask.
     """
-    mask = np.asarray(mask, dtype=bool)
-    padded = np.pad(mask, 1)
-    pieces = label(padded, connectivity=1)
-    exteriors: dict[int, Ring] = {}
-    holes: dict[int, list[Ring]] = {}
+    padded = np.pad(np.asarray(mask, dtype=np.float32), 1)
+    # Padding moves the centre of the first pixel from 0.5 to 1.5 pixel sides.
+    rings = [shapely.LinearRing(c[:, ::-1] - 0.5) for c in find_contours(padded, 0.5, fully_connected="low")]
+    pieces = shapely.get_parts(shapely.simplify(shapely.build_area(shapely.GeometryCollection(rings)), 0))
     scale = mpp / slide_mpp
-    for contour in find_contours(padded.astype(np.float32), 0.5, fully_connected="low"):
-        row, column = contour[0]
-        around = [(math.floor(row), math.floor(column)), (math.ceil(row), math.ceil(column))]
-        piece = max(int(pieces[place]) for place in around)
-        # Padding moves the centre of the first pixel from 0.5 to 1.5 pixel sides.
-        ring = _without_straight(contour[:-1, ::-1] - 0.5) * scale
-        # find_contours walks with the larger values on one side, so that holes run the other way round.
-        if _signed_area(ring) > 0:
-            exteriors[piece] = ring
-        else:
-            holes.setdefault(piece, []).append(ring)
-    return [Polygon(exteriors[piece], tuple(holes.get(piece, ()))) for piece in sorted(exteriors)]
+    found = [shapely.transform(piece, lambda points: points * scale) for piece in pieces]
+    return sorted(found, key=lambda polygon: min((y, x) for x, y in polygon.exterior.coords))
 
 
 def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
-    """The pixels whose centre lies in any polygon (even-odd rule within one), ``(size.height, size.width)`` bool.
+    """Pixels whose centre lies in any polygon (even-odd rule within one), ``(size.height, size.width)`` bool.
 
     Args:
         polygons: in px of level 0; they may overlap and reach beyond the border.
@@ -90,7 +64,7 @@ def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
     mask = np.zeros((size.height, size.width), dtype=bool)
     for polygon in polygons:
         # Pixel centres become whole numbers.
-        rings = [ring / scale - 0.5 for ring in polygon.rings]
+        rings = [np.asarray(ring.coords)[:-1, :2] / scale - 0.5 for ring in (polygon.exterior, *polygon.interiors)]
         points = np.concatenate(rings)
         left, top = (int(max(0, math.floor(v))) for v in points.min(axis=0))
         right, bottom = (math.ceil(v) + 1 for v in points.max(axis=0))
@@ -103,7 +77,7 @@ def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
 def write_geojson(
     path: Path, polygons: Sequence[Polygon], name: str = "Tissue", colour: tuple[int, int, int] = (0, 160, 80)
 ) -> None:
-    """Write polygons as a FeatureCollection, each an annotation of QuPath's class ``name``.
+    """Write polygons as a FeatureCollection of annotations of QuPath's class ``name``.
 
     Coordinates are rounded to 0.01 px. The same polygons give the same file.
 
@@ -111,13 +85,12 @@ def write_geojson(
         RestainError: if the file cannot be written.
     """
     features = []
-    for polygon in polygons:
-        coordinates = [_closed(ring, clockwise=place > 0) for place, ring in enumerate(polygon.rings)]
-        identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([name, coordinates]))
+    for polygon in map(orient, polygons):
+        coordinates = [np.round(ring.coords, 2).tolist() for ring in (polygon.exterior, *polygon.interiors)]
         features.append(
             {
                 "type": "Feature",
-                "id": str(identity),
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([name, coordinates]))),
                 "geometry": {"type": "Polygon", "coordinates": coordinates},
                 "properties": {
                     "objectType": "annotation",
@@ -129,10 +102,9 @@ def write_geojson(
 
 
 def read_geojson(path: Path) -> list[Polygon]:
-    """Read the polygons of a GeoJSON file, in px of level 0.
+    """Read the polygons of a GeoJSON file, in px of level 0; outlines that cross themselves are split into valid ones.
 
-    Takes a FeatureCollection, a single Feature, a bare Polygon or MultiPolygon, and a list of features (QuPath's older
-    form). A file with an empty collection gives an empty list. Properties are not looked at.
+    Takes a FeatureCollection, a Feature, a Polygon or MultiPolygon, and a list of features (QuPath's older form).
 
     Raises:
         RestainError: if the file cannot be read, is not GeoJSON, or holds anything but polygons.
@@ -145,7 +117,9 @@ def read_geojson(path: Path) -> list[Polygon]:
         raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
     except (ValueError, RecursionError):
         raise RestainError(f"{path} is not GeoJSON (its text is not valid JSON).") from None
-    return [polygon for geometry in _geometries(path, content) for polygon in _polygons(path, geometry)]
+    found = [polygon for geometry in _geometries(path, content) for polygon in _polygons(path, geometry)]
+    valid = [part for polygon in found for part in shapely.get_parts(shapely.make_valid(polygon))]
+    return [part for part in shapely.get_parts(valid) if isinstance(part, Polygon)]
 
 
 def _geometries(path: Path, content: Any) -> Iterator[Any]:
@@ -174,7 +148,7 @@ def _polygons(path: Path, geometry: Any) -> Iterator[Polygon]:
         if not isinstance(rings, list) or not rings:
             raise RestainError(f"{path} holds a {kind} without coordinates.")
         first, *holes = (_ring(path, kind, ring) for ring in rings)
-        yield Polygon(first, tuple(holes))
+        yield Polygon(first, holes)
 
 
 def _ring(path: Path, kind: str, positions: Any) -> Ring:
@@ -189,25 +163,6 @@ def _ring(path: Path, kind: str, positions: Any) -> Ring:
     if len(ring) < 3:
         raise RestainError(f"{path} holds a {kind} with an outline of fewer than three points.")
     return ring
-
-
-def _closed(ring: Ring, *, clockwise: bool) -> list[list[float]]:
-    """The ring as GeoJSON wants it: closed, outlines one way round and holes the other (RFC 7946, 3.1.6)."""
-    forward = (_signed_area(ring) < 0) == clockwise
-    points = np.round(ring if forward else ring[::-1], 2)
-    return [*points.tolist(), points[0].tolist()]
-
-
-def _signed_area(ring: Ring) -> float:
-    x, y = ring[:, 0], ring[:, 1]
-    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
-def _without_straight(ring: Ring) -> Ring:
-    """The ring without points on the straight line between their neighbours."""
-    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    turns: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    return ring[turns]
 
 
 def _inside(rings: Sequence[Ring], left: int, top: int, right: int, bottom: int) -> Mask:

@@ -61,5 +61,8 @@ class UprightSource(Source):
     def load(self) -> None:
         self._source.load()
 
+    def read_associated(self, name: str) -> Rgb:
+        return self._source.read_associated(name)
+
     def close(self) -> None:
         self._source.close()

@@ -12,8 +12,7 @@ import numpy as np
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, same_mpp
 from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
-from restain.slides.companions import check_companions
-from restain.slides.find import ZARR_METADATA, split_number
+from restain.slides.find import ZARR_METADATA, check_companions, split_number
 from restain.slides.orientation import upright
 from restain.slides.resample import axis_taps, resample
 from restain.slides.source import Level, SlideImage, Source, choose_image
@@ -72,7 +71,7 @@ class Slide:
         """
         self._source.load()
 
-    def whole(self) -> Rgb:
+    def read_all(self) -> Rgb:
         """All pixels of level 0, ``(H, W, 3)`` ``uint8``.
 
         Raises:
@@ -179,6 +178,14 @@ class Slide:
         ratio = max(1.0, max(self.size.width, self.size.height) / max_side)
         view = self.taken_at(own)
         return view.read(Region(Point(0, 0), view.size_at(own * ratio)), own * ratio), own * ratio
+
+    def read_associated(self, name: str) -> Rgb:
+        """Pixels ``(H, W, 3)`` ``uint8`` of one of the ``associated`` images.
+
+        Raises:
+            RestainError: if there is no such image, or its format does not give the pixels.
+        """
+        return self._source.read_associated(name)
 
     def describe(self) -> str:
         """Facts of the file, one per line, without its ``faults``."""
@@ -305,14 +312,14 @@ def read_image(path: str | Path) -> Rgb:
     """All pixels of an image's level 0, upright, as ``(H, W, 3)`` ``uint8`` RGB.
 
     Raises:
-        RestainError: as :func:`open_slide` and :meth:`Slide.whole`.
+        RestainError: as :func:`open_slide` and :meth:`Slide.read_all`.
 
     Example:
         >>> read_image("field.png").shape
         (300, 400, 3)
     """
     with open_slide(path) as slide:
-        return slide.whole()
+        return slide.read_all()
 
 
 def _source(path: Path, image: int | None) -> Source:

@@ -75,6 +75,14 @@ class Source(ABC):
             RestainError: if it cannot be decoded.
         """
 
+    def read_associated(self, name: str) -> Rgb:
+        """Pixels ``(H, W, 3)`` ``uint8`` of an associated image.
+
+        Raises:
+            RestainError: if there is none of that name, or its pixels cannot be read.
+        """
+        raise RestainError(f"{self.path}: the associated image '{name}' cannot be read.")
+
     def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
         """Give the file back."""
 

@@ -78,6 +78,14 @@ class OpenSlideSource(Source):
             rgb = np.rint(rgb * share + 255 * (1 - share)).astype(np.uint8)
         return np.ascontiguousarray(rgb)
 
+    def read_associated(self, name: str) -> Rgb:
+        if name not in self.associated:
+            return super().read_associated(name)
+        try:
+            return np.asarray(self._slide.associated_images[name].convert("RGB"))
+        except openslide.OpenSlideError as fault:
+            raise damaged(self.path, f"OpenSlide says '{fault}'") from None
+
     def close(self) -> None:
         self._slide.close()
 

@@ -1,14 +1,15 @@
-"""Finished level-0 tiles on disk, in any order, so that a job killed at any moment goes on where it stood."""
+"""Finished tiles of a slide on disk, in any order; a killed job resumes from them.
+
+SQLite and zarr were tried. A SQLite file that is cut anywhere loses all its tiles; here only the torn record is lost.
+zarr keeps decoded arrays, not the bytes of a TIFF tile, and one file per tile.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import struct
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,52 +24,69 @@ from restain.errors import RestainError
 from restain.files import lock, write_json
 from restain.geometry import Region, Size
 from restain.images import OD_PER_COUNT
+from restain.slides.records import BLANK, HOLE, MISSING, TILE, RecordIndex, record_of
 from restain.slides.source import paste
 
 Kind = Literal["rgb", "dab"]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
+PLAN = "plan.json"
+RECORDS = "records.bin"
 _FORMAT = 1
-_PLAN = "plan.json"
-_RECORDS = "records.bin"
 _LEVELS = "levels"
 
-# tile index, what it is, payload bytes; then the CRC-32 of these and the payload together.
-_HEAD = struct.Struct("<IBI")
-_CRC = struct.Struct("<I")
-_NOTHING, _TILE, _BLANK, _HOLE = range(4)
+
+class TileGrid:
+    """Square tiles that cover an image: ``size`` and ``tile`` in px, ``grid`` in (rows, columns)."""
+
+    def __init__(self, size: Size, tile: int) -> None:
+        self.size, self.tile = size, tile
+        self.grid = (-(-size.height // tile), -(-size.width // tile))
+
+    def cells(self) -> Iterator[tuple[int, int]]:
+        """``(row, column)`` of all tiles, row by row."""
+        return ((int(row), int(column)) for row, column in np.ndindex(self.grid))
+
+    def extent(self, row: int, column: int) -> tuple[int, int]:
+        """``(height, width)`` in px of the part of a tile that lies on the image."""
+        self.index(row, column)
+        rest = self.size.height - row * self.tile, self.size.width - column * self.tile
+        return min(self.tile, rest[0]), min(self.tile, rest[1])
+
+    def index(self, row: int, column: int) -> int:
+        """Number of a tile, row by row.
+
+        Raises:
+            IndexError: if the grid has no such tile.
+        """
+        if not (0 <= row < self.grid[0] and 0 <= column < self.grid[1]):
+            raise IndexError(f"no tile {row}, {column} in a grid of {self.grid[0]}x{self.grid[1]}")
+        return row * self.grid[1] + column
 
 
-class TileStore:
-    """A folder ``NAME.part`` of encoded tiles: ``plan.json`` says for what, ``records.bin`` grows tile by tile.
+class TileStore(TileGrid):
+    """A folder ``NAME.part`` of encoded tiles: ``plan.json`` identifies the job, ``records.bin`` grows by tiles.
 
-    A record that was whole when the process died is kept; a torn one at the end is cut when the store is opened
-    again. Of two records of one tile the later holds. ``rgb`` tiles are JPEG without chroma subsampling, or without a
-    ``quality`` deflate with horizontal differencing, which keeps every pixel as it is; ``dab`` tiles are 16-bit counts of
-    1e-4 optical density (0 to 6.5535), deflate likewise: all are what a TIFF tile holds, and :meth:`encoded` gives them
-    out unchanged.
+    Whole records survive the death of the process; a torn one is cut at the next opening. The later of two records of
+    a tile is valid. ``rgb`` tiles are JPEG without chroma subsampling, or deflate with horizontal differencing if
+    ``quality`` is None. ``dab`` tiles are 16-bit counts of 1e-4 OD (0 to 6.5535), deflate. All are valid TIFF tiles,
+    which :meth:`encoded` returns unchanged.
 
-    Made by :meth:`open`; use it as a context manager, or :meth:`close` it. All methods may be called from several
-    threads at once.
+    Made by :meth:`open`; a context manager. All methods are thread-safe.
     """
 
     def __init__(
         self, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int | None
     ):
+        super().__init__(size, tile)
         self.folder = folder
         self.identity = dict(identity)
-        self.size = size
-        self.tile = tile
         self.kind: Kind = kind
         self.quality = quality
         self.pattern: NDArray[np.uint8] | None = None
-        """``(p, p, 3)``, ``p`` a multiple of ``tile``: shown by ``rgb`` tiles put as blank in place of their colour,
-        repeated from the slide's corner on. Not kept in the folder: to be set whenever the store is opened."""
-        self.grid = (-(-size.height // tile), -(-size.width // tile))
-        count = self.grid[0] * self.grid[1]
-        self._what = np.zeros(count, np.uint8)
-        self._start = np.zeros(count, np.int64)
-        self._length = np.zeros(count, np.uint32)
-        self._end = 0
+        """``(p, p, 3)``, ``p`` a multiple of ``tile``: pixels of blank ``rgb`` tiles, repeated from the slide's corner.
+        It is not stored: set it after each opening."""
+        self._records = RecordIndex(self.grid[0] * self.grid[1])
         self._lock = threading.Lock()
         self._uniform: dict[bytes, bytes] = {}
         self._file: io.FileIO
@@ -80,13 +98,13 @@ class TileStore:
         """Open the store in ``folder``, or begin one.
 
         Args:
-            folder: made where it is missing; its parent must exist.
-            identity: everything that decides what the tiles hold (slide, bundle, options), as text. A store of
-                another identity or geometry in ``folder`` is thrown away and begun anew.
+            folder: made if missing; its parent must exist.
+            identity: all inputs of the tiles (slide, bundle, options). A store of another identity or geometry is
+                removed and begun anew.
             size: level 0 in px.
-            tile: the side of a tile in px, a multiple of 16 (TIFF).
+            tile: side of a tile in px, a multiple of 16 (TIFF).
             kind: ``"rgb"`` or ``"dab"``.
-            quality: of JPEG, 1 to 100; None for lossless tiles. Of no effect on ``dab``.
+            quality: JPEG quality, 1 to 100; None for lossless tiles. Not used by ``dab``.
 
         Raises:
             RestainError: if the folder cannot be written or another process has the store open.
@@ -97,10 +115,11 @@ class TileStore:
         store = cls(folder, identity, size, tile, kind, quality)
         with store._writing():
             folder.mkdir(exist_ok=True)
-            # Opened unbuffered: what write() has taken survives the death of the process.
-            store._file = io.FileIO(folder / _RECORDS, "a+")
+            # Unbuffered: what write() has taken survives the death of the process.
+            store._file = io.FileIO(folder / RECORDS, "a+")
         try:
-            store._claim()
+            if not lock(store._file):
+                raise RestainError(f"{folder} is in use by another process.")
             store._resume()
         except BaseException:
             store.close()
@@ -108,99 +127,88 @@ class TileStore:
         return store
 
     def has(self, row: int, column: int) -> bool:
-        """Whether the tile is there: as pixels, blank, or a hole."""
-        return bool(self._what[self._index(row, column)] != _NOTHING)
+        """Whether the tile is stored: as pixels, blank, or a hole."""
+        return bool(self._records.content[self.index(row, column)] != MISSING)
 
     @property
     def missing(self) -> int:
-        """How many tiles are not there yet."""
-        return int(np.count_nonzero(self._what == _NOTHING))
+        """Number of tiles that are not stored yet."""
+        return int(np.count_nonzero(self._records.content == MISSING))
 
     @property
     def holes(self) -> list[tuple[int, int, str]]:
         """``(row, column, reason)`` of every hole, row by row."""
-        columns = self.grid[1]
-        return [
-            (int(i) // columns, int(i) % columns, self._payload(int(i)).decode())
-            for i in np.flatnonzero(self._what == _HOLE)
-        ]
+        found = np.flatnonzero(self._records.content == HOLE).tolist()
+        return [(*divmod(index, self.grid[1]), self._payload(index).decode()) for index in found]
 
     @property
     def stamp(self) -> str:
-        """Text that changes with every record, for telling whether something made from the tiles is still right."""
-        return str(self._end)
+        """Text that changes with every stored tile."""
+        return str(self._records.end)
 
-    def extent(self, row: int, column: int) -> tuple[int, int]:
-        """``(height, width)`` in px of the part of a tile that lies on the slide."""
-        self._index(row, column)
-        return (
-            min(self.tile, self.size.height - row * self.tile),
-            min(self.tile, self.size.width - column * self.tile),
-        )
-
-    def put(self, row: int, column: int, image: NDArray[np.uint8] | NDArray[np.float32]) -> None:
-        """Keep the pixels of a tile.
+    def put(self, row: int, column: int, image: Pixels) -> None:
+        """Store the pixels of a tile.
 
         Args:
             row: of the grid.
             column: of the grid.
-            image: ``uint8`` ``(h, w, 3)`` for ``rgb``; optical density, ``float`` ``(h, w)``, for ``dab``. ``h`` and
-                ``w`` are the whole tile's or, at the right and lower border, those of :meth:`extent`.
+            image: ``uint8`` ``(h, w, 3)`` for ``rgb``; ``float`` ``(h, w)`` optical density for ``dab``. Size of the
+                whole tile or of its :meth:`extent`.
 
         Raises:
-            RestainError: if the system refuses to write; what was written before is kept.
+            RestainError: if the system refuses to write; earlier tiles are kept.
             ValueError: if shape or type are wrong.
         """
-        index, (height, width) = self._index(row, column), self.extent(row, column)
+        height, width = self.extent(row, column)
         if image.shape[:2] not in {(height, width), (self.tile, self.tile)}:
             raise ValueError(f"tile {row}, {column} is {height}x{width} px, not {image.shape}")
-        self._append(index, _TILE, self._encode(image[:height, :width]))
+        self._append(row, column, TILE, self._encode(image[:height, :width]))
 
     def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
-        """Keep a tile of glass in a few bytes: ``colour`` for ``rgb``, no density for ``dab``.
+        """Store a tile of glass in a few bytes: ``colour`` for ``rgb``, no density for ``dab``.
 
         Raises:
             RestainError: if the system refuses to write.
         """
-        self._append(self._index(row, column), _BLANK, bytes(colour) if self.kind == "rgb" else b"")
+        self._append(row, column, BLANK, bytes(colour) if self.kind == "rgb" else b"")
 
     def put_hole(self, row: int, column: int, reason: str) -> None:
-        """Keep that a tile could not be made. Its pixels are a black cross on grey (``dab``: no density).
+        """Store that a tile could not be made. Its pixels are a black cross on grey (``dab``: no density).
 
         Raises:
             RestainError: if the system refuses to write.
         """
-        self._append(self._index(row, column), _HOLE, reason.encode())
+        self._append(row, column, HOLE, reason.encode())
 
     def blank(self, row: int, column: int) -> tuple[int, int, int] | None:
-        """The colour of a tile put as blank (``dab``: white), ``None`` for any other."""
-        index = self._index(row, column)
-        if self._what[index] != _BLANK:
+        """Colour of a blank tile (``dab``: white); ``None`` for any other."""
+        index = self.index(row, column)
+        if self._records.content[index] != BLANK:
             return None
         red, green, blue = self._payload(index) or b"\xff\xff\xff"
         return red, green, blue
 
-    def read(self, row: int, column: int) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """The pixels of a tile as they were kept, cut to :meth:`extent`: ``uint8`` RGB or ``float32`` density.
+    def read(self, row: int, column: int) -> Pixels:
+        """Pixels of a tile, cut to :meth:`extent`: ``uint8`` RGB or ``float32`` density.
 
         Raises:
-            RestainError: if the tile is not there or its record has been damaged.
+            RestainError: if the tile is missing or damaged.
         """
         height, width = self.extent(row, column)
         data = self.encoded(row, column)
-        if self.kind == "rgb" and self.quality is None:
-            return lossless_tile(data, self.tile)[:height, :width]
-        if self.kind == "rgb":
+        if self.kind == "rgb" and self.quality is not None:
             return np.asarray(imagecodecs.jpeg8_decode(data))[:height, :width]
+        if self.kind == "rgb":
+            return lossless_tile(data, self.tile)[:height, :width]
         flat = np.frombuffer(imagecodecs.zlib_decode(data), "<u2").reshape(self.tile, self.tile)
         counts = np.cumsum(flat, axis=1, dtype=np.uint16)
         return counts[:height, :width].astype(np.float32) * np.float32(OD_PER_COUNT)
 
-    def read_region(self, region: Region) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """The pixels of a region inside the slide, from the tiles that it meets.
+    def read_region(self, region: Region) -> Pixels:
+        """Pixels of a region inside the slide.
 
         Raises:
-            RestainError: if one of them is not there or damaged.
+            RestainError: if one of its tiles is missing or damaged.
         """
         shape = (region.size.height, region.size.width)
         out = np.empty((*shape, 3), np.uint8) if self.kind == "rgb" else np.empty(shape, np.float32)
@@ -213,26 +221,28 @@ class TileStore:
         """A tile as the bytes of a TIFF tile, at its full side (the border repeated beyond the slide).
 
         Raises:
-            RestainError: if the tile is not there or its record has been damaged.
+            RestainError: if the tile is missing or damaged.
         """
-        index = self._index(row, column)
-        what, payload = self._what[index], self._payload(index)
-        if what == _TILE:
+        index = self.index(row, column)
+        payload, content = self._payload(index), self._records.content[index]
+        if content == TILE:
             return payload
-        key = payload if what == _BLANK else b"hole"
-        patch = None
-        if what == _BLANK and self.kind == "rgb" and self.pattern is not None:
-            top, left = (self.tile * i % self.pattern.shape[0] for i in (row, column))
-            key, patch = b"pattern %d %d" % (top, left), self.pattern[top : top + self.tile, left : left + self.tile]
+        key, pixels = b"hole", None
+        if content == BLANK:
+            key = payload
+            if self.kind == "rgb" and self.pattern is not None:
+                top, left = (self.tile * i % self.pattern.shape[0] for i in (row, column))
+                key, pixels = b"pattern %d %d" % (top, left), self.pattern[top:, left:][: self.tile, : self.tile]
         if key not in self._uniform:
-            stand_in = self._stand_in(payload if what == _BLANK else None) if patch is None else patch
-            self._uniform[key] = self._encode(stand_in)
+            if self.kind == "dab":
+                self._uniform[key] = self._encode(np.zeros((self.tile, self.tile), np.float32))
+            else:
+                stand_in = uniform_tile(self.tile, payload if content == BLANK else None)
+                self._uniform[key] = self._encode(stand_in if pixels is None else pixels)
         return self._uniform[key]
 
     def level(self, number: int, size: Size) -> TileStore:
-        """A store inside this one's folder for the tiles of a reduced level; it goes with :meth:`discard`.
-
-        It is begun anew when a tile was put into this store since.
+        """A store inside this folder for the tiles of a reduced level; begun anew if this store has changed since.
 
         Raises:
             RestainError: as :meth:`open`.
@@ -243,7 +253,7 @@ class TileStore:
         return TileStore.open(self.folder / _LEVELS / str(number), identity, size, self.tile, self.kind, self.quality)
 
     def close(self) -> None:
-        """Let go of the files; what was put stays in the folder."""
+        """Close the files; stored tiles stay in the folder."""
         self._file.close()
 
     def discard(self) -> None:
@@ -263,21 +273,6 @@ class TileStore:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _index(self, row: int, column: int) -> int:
-        if not (0 <= row < self.grid[0] and 0 <= column < self.grid[1]):
-            raise IndexError(f"no tile {row}, {column} in a grid of {self.grid[0]}x{self.grid[1]}")
-        return row * self.grid[1] + column
-
-    def _stand_in(self, colour: bytes | None) -> NDArray[np.uint8] | NDArray[np.float32]:
-        if self.kind == "dab":
-            return np.zeros((self.tile, self.tile), np.float32)
-        if colour is not None:
-            return np.full((self.tile, self.tile, 3), list(colour), np.uint8)
-        rows, columns = np.indices((self.tile, self.tile))
-        arm = max(2, self.tile // 64)
-        cross = (np.abs(rows - columns) < arm) | (np.abs(rows + columns - self.tile + 1) < arm)
-        return np.where(cross[..., None], np.uint8(0), np.uint8(128)).repeat(3, axis=2)
 
     def _encode(self, image: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
         beyond = [(0, self.tile - image.shape[0]), (0, self.tile - image.shape[1])]
@@ -299,37 +294,30 @@ class TileStore:
 
     def _payload(self, index: int) -> bytes:
         with self._lock:
-            what, start, length = int(self._what[index]), int(self._start[index]), int(self._length[index])
-            if what == _NOTHING:
+            place = self._records.place(index)
+            if place[0] == MISSING:
                 raise RestainError(f"{self.folder} has no tile {divmod(index, self.grid[1])} yet.")
-            self._file.seek(start)
-            body = self._file.read(length + _CRC.size)
-        payload = body[:length]
-        if len(body) < length + _CRC.size or _CRC.unpack(body[length:])[0] != _checksum(index, what, payload):
-            raise RestainError(f"{self.folder / _RECORDS} is damaged: the checksum of a tile is wrong.")
+            payload = RecordIndex.payload(self._file, index, place)
+        if payload is None:
+            raise RestainError(f"{self.folder / RECORDS} is damaged: the checksum of a tile is wrong.")
         return payload
 
-    def _append(self, index: int, what: int, payload: bytes) -> None:
-        head = _HEAD.pack(index, what, len(payload))
-        record = memoryview(head + payload + _CRC.pack(_checksum(index, what, payload)))
+    def _append(self, row: int, column: int, content: int, payload: bytes) -> None:
+        index = self.index(row, column)
+        record = memoryview(record_of(index, content, payload))
         with self._lock, self._writing():
             done = 0
             try:
                 while done < len(record):
                     done += self._file.write(record[done:])
             except OSError:
-                # Otherwise the next record would begin behind a torn one and be lost with it.
-                self._file.truncate(self._end)
+                # Otherwise the next record would follow a torn one and be lost with it.
+                self._file.truncate(self._records.end)
                 raise
-            self._note(index, what, len(payload))
+            self._records.add(index, content, len(payload))
 
-    def _note(self, index: int, what: int, length: int) -> None:
-        self._start[index], self._length[index] = self._end + _HEAD.size, length
-        self._what[index] = what
-        self._end += _HEAD.size + length + _CRC.size
-
-    def _plan(self) -> dict[str, object]:
-        return {
+    def _resume(self) -> None:
+        plan = {
             "format": _FORMAT,
             "identity": self.identity,
             "size": [self.size.width, self.size.height],
@@ -337,62 +325,43 @@ class TileStore:
             "kind": self.kind,
             "quality": self.quality,
         }
-
-    def _claim(self) -> None:
-        if not lock(self._file):
-            raise RestainError(f"{self.folder} is in use by another process.")
-
-    def _resume(self) -> None:
-        plan = self.folder / _PLAN
         try:
-            same = json.loads(plan.read_bytes()) == self._plan()
+            same = json.loads((self.folder / PLAN).read_bytes()) == plan
         except (OSError, ValueError):
             same = False
         with self._writing():
             if same:
-                for index, what, length in self._records():
-                    self._note(index, what, length)
+                # Detached, since closing the buffer would close the file.
+                buffer = io.BufferedReader(self._file, 1 << 20)
+                self._records.scan(buffer, check=True)
+                buffer.detach()
             else:
                 shutil.rmtree(self.folder / _LEVELS, ignore_errors=True)
-            # Records go before the plan changes: never may old tiles stand under a new plan.
-            self._file.truncate(self._end)
+            # Records go before the plan changes: old tiles must never stand under a new plan.
+            self._file.truncate(self._records.end)
         if not same:
-            write_json(plan, self._plan())
-
-    def _records(self) -> Iterator[tuple[int, int, int]]:
-        """``(index, what, payload bytes)`` of the whole records, up to the first that is torn or damaged."""
-        # Over the same descriptor: closing a second one would drop the process's lock on the file.
-        file = io.BufferedReader(self._file, 1 << 20)
-        try:
-            left = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            while left >= _HEAD.size + _CRC.size:
-                index, what, length = _HEAD.unpack(file.read(_HEAD.size))
-                left -= _HEAD.size + length + _CRC.size
-                if left < 0 or index >= self._what.size or what not in (_TILE, _BLANK, _HOLE):
-                    return
-                payload = file.read(length)
-                if _CRC.unpack(file.read(_CRC.size))[0] != _checksum(index, what, payload):
-                    return
-                yield index, what, length
-        finally:
-            file.detach()
+            write_json(self.folder / PLAN, plan)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the system refuses becomes one sentence."""
         try:
             yield
         except OSError as fault:
-            kept = " (finished tiles are kept)" if (self.folder / _RECORDS).exists() else ""
+            kept = " (finished tiles are kept)" if (self.folder / RECORDS).exists() else ""
             raise RestainError(f"{self.folder} cannot be written: {fault.strerror or fault}{kept}.") from None
 
 
 def lossless_tile(data: bytes, side: int) -> NDArray[np.uint8]:
-    """The pixels ``(side, side, 3)`` of a lossless RGB tile, which is deflate with horizontal differencing."""
+    """Pixels ``(side, side, 3)`` of a lossless RGB tile (deflate with horizontal differencing)."""
     flat = np.frombuffer(imagecodecs.zlib_decode(data), np.uint8).reshape(side, side, 3)
     return np.cumsum(flat, axis=1, dtype=np.uint8)
 
 
-def _checksum(index: int, what: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_HEAD.pack(index, what, len(payload))))
+def uniform_tile(side: int, colour: bytes | None) -> NDArray[np.uint8]:
+    """RGB pixels ``(side, side, 3)`` of a blank tile, or of a hole where ``colour`` is None: a black cross on grey."""
+    if colour is not None:
+        return np.full((side, side, 3), list(colour or b"\xff\xff\xff"), np.uint8)
+    rows, columns = np.indices((side, side))
+    arm = max(2, side // 64)
+    cross = (np.abs(rows - columns) < arm) | (np.abs(rows + columns - side + 1) < arm)
+    return np.where(cross[..., None], np.uint8(0), np.uint8(128)).repeat(3, axis=2)

@@ -12,9 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-import restain
-from restain.evaluation.pages import environment
-from restain.files import whole_file
+from restain.report.page import write_page as write_report_page
 from restain.spots.association import BLOCK_UM, Association, Estimate
 from restain.spots.densities import HEMATOXYLIN_GIVEN
 from restain.spots.table import Spots
@@ -38,37 +36,34 @@ def write_page(
     """
     first, rest = next(iter(found.items())), list(found.items())[1:]
     best = max(rest, key=lambda item: item[1].rho.value)
-    text = (
-        environment("restain.spots")
-        .get_template("spots.html.j2")
-        .render(
-            title=f"{first[0]} against {spots.gene} mRNA",
-            notice=restain.NOTICE,
-            version=restain.__version__,
-            gene=spots.gene,
-            count=len(spots.names),
-            ceiling=f"{ceiling:.2f}",
-            given=HEMATOXYLIN_GIVEN,
-            block=f"{BLOCK_UM / 1000:g}",
-            best=(best[0], _text(best[1].rho), _text(first[1].above[best[0]])),
-            own=_text(first[1].rho),
-            rows=[
-                (
-                    name,
-                    _text(one.rho),
-                    _text(one.given_total),
-                    "" if name == HEMATOXYLIN_GIVEN else _text(one.given_hematoxylin),
-                    _text(first[1].above[name]) if name in first[1].above else "",
-                )
-                for name, one in found.items()
-            ],
-            maps=_maps(spots, densities),
-            scatter=_scatter(spots, densities, first[0]),
-            facts=[(name, value) for name, value in facts.items() if value],
-        )
+    write_report_page(
+        path,
+        "spots.html.j2",
+        "restain.spots",
+        title=f"{first[0]} against {spots.gene} mRNA",
+        gene=spots.gene,
+        count=len(spots.names),
+        ceiling=f"{ceiling:.2f}",
+        given=HEMATOXYLIN_GIVEN,
+        block=f"{BLOCK_UM / 1000:g}",
+        best=(best[0], _text(best[1].rho), _text(first[1].above[best[0]])),
+        own=_text(first[1].rho),
+        rows=[_row(name, one, first[1].above.get(name)) for name, one in found.items()],
+        maps=_maps(spots, densities),
+        scatter=_scatter(spots, densities, first[0]),
+        facts=facts,
     )
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+
+
+def _row(name: str, found: Association, below_virtual: Estimate | None) -> tuple[str, ...]:
+    partial = "" if name == HEMATOXYLIN_GIVEN else _text(found.given_hematoxylin)
+    return (
+        name,
+        _text(found.rho),
+        _text(found.given_total),
+        partial,
+        "" if below_virtual is None else _text(below_virtual),
+    )
 
 
 def _text(estimate: Estimate) -> str:

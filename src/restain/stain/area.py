@@ -1,4 +1,4 @@
-"""Which pixels of a slide are stained: tissue with a margin, inside the region that was asked for, not under a pen."""
+"""The pixels of a slide that are stained: tissue with a margin, in the region of interest, not under a pen mark."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from shapely import box
+from shapely.affinity import scale, translate
 
 from restain.geometry import Region, Size
 from restain.slides import Polygon, TissueMask, rasterize
 
 MARGIN_UM = 32.0
-"""Round the tissue so much is stained as well, since the mask's outline is as rough as its pixels."""
+"""Margin round the tissue that is stained too, since the mask's pixels are coarse."""
 FADE_UM = 32.0
-"""Beyond the margin the stained image fades into glass over this width, so that no edge shows where the fill begins."""
+"""Width beyond the margin over which the stained image fades into glass."""
 
 
 class Area:
@@ -33,7 +35,7 @@ class Area:
         self._soft = np.broadcast_to(soft, tissue.mask.shape)
         self._ink = tissue.ink.astype(np.float32) if tissue.ink is not None and tissue.ink.any() else None
         self._scale = mpp / tissue.mpp
-        self._roi = None if roi is None else [_scaled(polygon, slide_mpp / mpp) for polygon in roi]
+        self._roi = None if roi is None else [scale(polygon, *(slide_mpp / mpp,) * 2, origin=(0, 0)) for polygon in roi]
 
     def weight(self, region: Region) -> NDArray[np.float32]:
         """``(h, w)`` in [0, 1]: 1 where the stained image shows, 0 where there is glass."""
@@ -43,11 +45,10 @@ class Area:
         """``(h, w)``: the pixels inside the region of interest that no pen mark hides; None where all are."""
         mask = np.ones((region.size.height, region.size.width), bool)
         if self._roi is not None:
-            shift = np.array([region.origin.x, region.origin.y], float)
             near = [
-                Polygon(p.exterior - shift, tuple(hole - shift for hole in p.holes))
+                translate(p, -region.origin.x, -region.origin.y)
                 for p in self._roi
-                if _meets(p, region)
+                if box(*p.bounds).intersects(rectangle(region))
             ]
             mask = rasterize(near, region.size, 1.0)
         if self._ink is not None:
@@ -71,7 +72,7 @@ class Area:
         return not self._soft[first_y:last_y, first_x:last_x].any()
 
     def is_stained(self, region: Region) -> bool:
-        """Whether the network has to look at ``region``: tissue inside the region of interest."""
+        """Whether ``region`` shows tissue inside the region of interest."""
         if self.is_glass(region):
             return False
         inside = self.inside(region)
@@ -90,22 +91,10 @@ class Area:
 
 
 def rectangle(region: Region) -> Polygon:
-    """A rectangle of level-0 px as an outline."""
-    left, top, right, bottom = region.origin.x, region.origin.y, region.right, region.bottom
-    return Polygon(np.array([(left, top), (right, top), (right, bottom), (left, bottom)], float))
+    """A rectangle as an outline."""
+    return box(region.origin.x, region.origin.y, region.right, region.bottom)
 
 
 def everywhere(size: Size, tissue: TissueMask) -> TissueMask:
     """A mask that takes the whole slide for tissue, with the glass of ``tissue``; ``size`` in px at its mpp."""
     return TissueMask(np.ones((size.height, size.width), bool), tissue.mpp, tissue.glass)
-
-
-def _scaled(polygon: Polygon, factor: float) -> Polygon:
-    return Polygon(polygon.exterior * factor, tuple(hole * factor for hole in polygon.holes))
-
-
-def _meets(polygon: Polygon, region: Region) -> bool:
-    low, high = polygon.exterior.min(axis=0), polygon.exterior.max(axis=0)
-    return bool(
-        low[0] < region.right and high[0] > region.origin.x and low[1] < region.bottom and high[1] > region.origin.y
-    )

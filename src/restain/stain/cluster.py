@@ -1,9 +1,7 @@
-"""Many slides on a Ray cluster: the same job for one slide, on whichever worker is free (extra ``ray``).
+"""Many slides on a Ray cluster, one slide per worker (extra ``ray``).
 
-A slide's results have one name wherever they are made, and the store of its unfinished tiles is locked by who makes it:
-two workers can never both write it. When a worker dies, Ray gives its slide to another one, which goes on from the
-tiles that are there. The output folder, the slides and the bundle must be seen under the same paths by all machines,
-and the file system must hold locks (local disks, NFS with locking, Lustre, GPFS do).
+The store of unfinished tiles is locked, so two workers never write one slide. When a worker dies, another resumes its slide.
+All machines must see output, slides and bundle under the same paths, on a file system with locks.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from restain.stain.options import StainOptions
 from restain.stain.sources import Source
 
 RETRIES = 5
-"""Times that a slide is begun again after its worker died."""
+"""Retries of a slide whose worker died."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,28 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class _Bundle:
-    """What a worker needs to load the model; ``path`` None for the bundle that ships with restain."""
+class BundleReference:
+    """The bundle that a worker loads; ``path`` None for the shipped one."""
 
     path: Path | None
     hash: str
 
 
 @lru_cache(maxsize=1)
-def _load(given: _Bundle) -> Model:
-    bundle = load_bundle(given.path)
-    if bundle.card.hash != given.hash:
-        raise RestainError(f"{bundle.path}: the bundle on the worker is another one than where the job was given.")
+def _load(reference: BundleReference) -> Model:
+    bundle = load_bundle(reference.path)
+    if bundle.card.hash != reference.hash:
+        raise RestainError(f"{bundle.path}: the worker found another bundle than the one of this job.")
     return Model(bundle)
 
 
-def _stain(source: Source, out: Path, given: _Bundle, options: StainOptions) -> tuple[Outcome, list[str]]:
-    said: list[str] = []
+def _stain(source: Source, out: Path, reference: BundleReference, options: StainOptions) -> tuple[Outcome, list[str]]:
+    warnings: list[str] = []
     try:
-        model = _load(given)
+        model = _load(reference)
     except RestainError as fault:
-        return Outcome(source.path, "failed", fault=str(fault)), said
-    return stain_one(source, out, model, options, warn=said.append), said
+        return Outcome(source.path, "failed", fault=str(fault)), warnings
+    return stain_one(source, out, model, options, warn=warnings.append), warnings
 
 
 def stain_on_cluster(
@@ -85,19 +83,18 @@ def stain_on_cluster(
         warn: called with what workers warned of.
 
     Raises:
-        RestainError: if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults, a
-            worker that died too often among them, are outcomes.
+        RestainError: if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults are outcomes.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with needs("ray", "--ray"):
         import ray
     make_folder(out)
     out = out.resolve()
-    given = _Bundle(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash)
-    began_here = not ray.is_initialized()
-    if began_here:
+    reference = BundleReference(None if bundle.path == DEFAULT else bundle.path.resolve(), bundle.card.hash)
+    started_here = not ray.is_initialized()
+    if started_here:
         try:
-            _knock(cluster.address)
+            _check_listening(cluster.address)
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as fault:
             raise RestainError(f"{cluster.address}: no Ray cluster answers there ({_first_line(fault)}).") from None
@@ -105,14 +102,14 @@ def stain_on_cluster(
         job = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=RETRIES)(_stain)
         outcomes = [Outcome(source.path, "waiting") for source in sources]
         running: dict[Any, int] = {
-            job.remote(Source(source.path.resolve(), source.mpp), out, given, options or StainOptions()): number
+            job.remote(Source(source.path.resolve(), source.mpp), out, reference, options or StainOptions()): number
             for number, source in enumerate(sources)
         }
         while running:
             (done, *_), _ = ray.wait(list(running))
             number = running.pop(done)
             try:
-                outcomes[number], said = ray.get(done)
+                outcomes[number], warnings = ray.get(done)
             except ray.exceptions.RayError as fault:
                 outcomes[number] = Outcome(
                     sources[number].path,
@@ -120,19 +117,19 @@ def stain_on_cluster(
                     fault=f"{sources[number].path}: its worker was lost {RETRIES + 1} times ({_first_line(fault)}).",
                 )
             else:
-                for sentence in said if warn is not None else ():
-                    warn(sentence)  # type: ignore[misc]
+                for sentence in warnings:
+                    (warn or str)(sentence)
             write_summary(out / SUMMARY, outcomes)
             if progress is not None:
                 progress(len(sources) - len(running), len(sources))
         return outcomes
     finally:
-        if began_here:
+        if started_here:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raises OSError if nobody listens at ``host:port``, which Ray would find out after minutes only."""
+def _check_listening(address: str) -> None:
+    """Raise OSError at once if nobody listens at ``host:port``; Ray would wait for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=5).close()

@@ -1,8 +1,8 @@
-"""The glass of a virtual slide: one white with the noise of the H&E's own glass, so that it looks scanned as well.
+"""The glass of a virtual slide: one white with the noise of the H&E's glass.
 
 The noise is measured in small windows of the H&E's glass: its covariance between colours at every frequency, from which
 one texture is made that repeats without a seam. The noise of a pixel depends on its place alone, so tiles fit together, and
-tiles of nothing but glass repeat and are encoded once. No pixel of the H&E is copied: no dust, no pen, no faint eosin.
+tiles of glass repeat and are encoded once. No pixel of the H&E is copied.
 """
 
 from __future__ import annotations
@@ -25,30 +25,29 @@ from restain.slides.mask import GREEN
 Floats = NDArray[np.float32]
 
 PERIOD = 1024
-"""px after which the noise repeats: two tiles, about the field of a 40x objective, and no 20x field shows single px."""
+"""px after which the noise repeats: two tiles, about the field of a 40x objective."""
 WINDOW = 32
-"""Side in px of the windows in which the noise is measured; what is slower is illumination, not noise."""
+"""Side in px of the windows in which the noise is measured; slower changes are illumination."""
 PLACES = 64
-"""Places of the H&E that are looked at, of 3 x 3 windows each."""
+"""Places of the H&E that are measured, of 3 x 3 windows each."""
 AWAY_UM = 64.0
-"""Places keep this far from tissue where there is glass that far."""
+"""Least distance of places from tissue, where there is glass at that distance."""
 LEAST_WINDOWS = 8
-"""With fewer windows of glass that are not one exact colour, no noise is measured."""
+"""Fewest windows of glass, not of one exact colour, that give a measurement."""
 LEAST_NOISY = 0.1
-"""With a smaller share of such windows, the glass of the H&E is taken to be without noise."""
+"""Least share of such windows; below it the glass has no noise."""
 LIKE = (0.3, 0.7)
-"""Quantiles of the windows' standard deviation between which they are used: dust and faded tissue lie above."""
+"""Quantiles of the standard deviation between which windows are used; dust and faded tissue lie above."""
 MOST_GAIN = 4.0
-"""The noise is raised at most so much to make up for what JPEG takes away."""
+"""Largest gain of the noise against the loss by JPEG."""
 
 SMOOTH_UM = 1.0
-"""Standard deviation of the Gaussian over the H&E's density before a pixel is told glass: finer is noise."""
+"""Standard deviation of the Gaussian over the H&E's density before a pixel is classified as glass."""
 BARE_OD = (0.02, 0.06)
-"""Smoothed density of the H&E in green, where both its stains absorb most, up to which a pixel is glass, and from which
-it is not."""
+"""Smoothed density of the H&E in green up to which a pixel is glass, and from which it is not."""
 FAINT = (0.09, 0.24)
-"""Share of the light that the virtual stain takes up to which it is none where the H&E is glass, and from which it is
-kept. Between these the noise fades out, whatever the H&E shows."""
+"""Share of light absorbed by the virtual stain up to which it is dropped where the H&E is glass, and from which it is kept.
+Between these the noise fades out."""
 
 
 EVERYTHING = slice(None), slice(None)

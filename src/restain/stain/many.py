@@ -1,4 +1,4 @@
-"""Many sources, one after the other or on a cluster: one that fails does not stop the others."""
+"""Many sources, one after the other; a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUMMARY = "summary.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to one source: a line of the summary. Figures that a picture or a failed slide lacks are None."""
+    """A line of the summary. Figures that a picture or a failed slide lacks are None."""
 
     source: Path
     outcome: Literal["stained", "kept", "failed", "waiting"]
@@ -33,7 +33,7 @@ class Outcome:
     seam_ratio: float | None = None
     holes: int | None = None
     ood: bool | None = None
-    """Whether the source is unlike the training images; None where the model does not know those."""
+    """Whether the source is out of distribution; None if the bundle has no OOD detector."""
     fault: str = ""
 
 
@@ -81,21 +81,18 @@ def stain_many(
     progress: Callable[[int, int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
-    """Stain sources into ``out`` and say in ``out/summary.csv`` what happened to each.
-
-    The table is written anew after each source, so that it is true at any moment; those to come are ``waiting`` in it.
+    """Stain sources into ``out``, with a summary in ``out/summary.csv`` that is updated after each source.
 
     Args:
         sources: see :func:`restain.stain.sources.find_sources`, whose results have names of their own.
         out: made where needed.
         model: what stains.
         options: None for the model's.
-        progress: called with what is done, in thousandths of a source, and what is to do.
+        progress: called with work done and in all, in thousandths of a source.
         warn: see :func:`restain.stain.stain_slide`.
 
     Raises:
-        RestainError: if the model cannot do what the options ask, or the folder or the table cannot be written. Other faults
-            are outcomes.
+        RestainError: for options that the model cannot serve, or if the summary cannot be written. Other faults are outcomes.
     """
     options = options or model.options
     model.check(options)
@@ -114,10 +111,7 @@ def stain_many(
 
 
 def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Outcomes as CSV, one line each; floats with four digits that count, what is missing empty.
-
-    Lines of an earlier table stay where they are, those of the same sources (wherever the paths start from) are replaced.
-    """
+    """Outcomes as CSV, floats with four significant digits. Lines of an earlier table stay; those of the same sources are replaced."""
     names = [field.name for field in fields(Outcome)]
     rows: dict[Path, list[str]] = {}
     with suppress(OSError, ValueError, csv.Error), open(path, newline="", encoding="utf-8") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -15,35 +15,34 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import Bundle, load_bundle
+from restain.data.normalization import HENormalization
 from restain.engines import Engine, choose_engine
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.models.blocks import channels_last
-from restain.models.heads import StainHead
+from restain.ood.detector import Ood
 from restain.prediction import Prediction
 from restain.slides import Polygon, Slide
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
-from restain.stain.given import ARRAY, ArraySource, Given, Image, opened
+from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
+from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
+from restain.stain.pipeline import Progress, Warn
+from restain.stain.plan import plan_staining
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
-from restain.stain.steps import Steps
-
-Progress = Callable[[int, int], None]
-Warn = Callable[[str], None]
 
 BUNDLES = Path("bundles")
 """In a checkout: folder of bundles that are found by their name."""
 
 
 class Model:
-    """A loaded bundle that stains. It is not changed by use, and changes nothing outside of itself: two of them, on two
-    devices or engines, do not disturb each other. One call at a time.
+    """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each other.
 
     Args:
-        bundle: the weights, of which the model has its own copy.
+        bundle: the weights.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None for CUDA where there is one, else the CPU.
         options: the defaults of all calls.
 
@@ -79,37 +78,23 @@ class Model:
 
     @property
     def has_dab(self) -> bool:
-        """Whether the model has a stain head: gives a DAB density, and has a white of its own."""
-        return isinstance(getattr(self.generator, "head", None), StainHead)
+        """Whether the model gives a DAB density and has a white of its own."""
+        return self.generator.stain_head is not None
 
     @property
     def own_white(self) -> NDArray[np.float32] | None:
         """``(3,)`` RGB in [0, 255] of the glass that the model renders; None without a stain head."""
-        head = getattr(self.generator, "head", None)
-        if not isinstance(head, StainHead):
-            return None
-        colour: NDArray[np.float32] = (255 * torch.sigmoid(head.white.colour.detach().flatten())).cpu().numpy()
-        return colour
+        head = self.generator.stain_head
+        return None if head is None else (255 * torch.sigmoid(head.white.colour.detach().flatten())).cpu().numpy()
 
     def check(self, options: StainOptions) -> None:
-        """Find what this model or device cannot do, before the first step.
-
-        Raises:
-            RestainError: for a DAB density or a white, if the model has no stain head.
-        """
-        if options.dab and not self.has_dab:
-            raise RestainError(f"{self.label}: the model has no stain output, so it gives no DAB density.")
-        if options.white is not None and not self.has_dab:
-            raise RestainError(
-                f"{self.label}: the model has no stain output, so it has no white that could be another."
-            )
+        """Raise RestainError for options that ask a model without a stain head for a DAB density or a white."""
+        for wanted, what in ((options.dab, "DAB density"), (options.white is not None, "white of its own")):
+            if wanted and not self.has_dab:
+                raise RestainError(f"{self.label}: the model has no stain output, so it has no {what}.")
 
     def engine(self, options: StainOptions) -> Engine:
-        """The engine that the options name. Made at its first use, since some take long to be compiled.
-
-        Raises:
-            RestainError: if this machine or network cannot have the engine that was asked for.
-        """
+        """The engine that the options name, made at its first use; RestainError if this machine cannot have it."""
         name = options.engine
         with self._making:
             if name not in self._engines:
@@ -147,16 +132,15 @@ class Model:
         warn: Warn | None = None,
         **options: Any,
     ) -> StainResult | list[StainResult]:
-        """Stain an image, or each of a list, in memory. The result is at the model's mpp, resampled where needed.
+        """Stain an image, or each of a list, in memory, at the model's mpp.
 
         Args:
             image: a path, an open slide, a picture of Pillow, or an array: ``uint8`` RGB ``(H, W, 3)``, grey ``(H, W)``,
                 RGBA that is opaque, or floats in [0, 1].
-            mpp: micrometres per pixel of images that do not state it. Pictures and arrays of which neither says are taken
-                as being at the model's mpp, and ``provenance.mpp_assumed`` is True.
-            progress: called with what is done and what is to do; None for a bar in a terminal or notebook, False for none.
-            warn: called with sentences on the image, such as that it is unlike the training images; None for
-                :func:`warnings.warn`.
+            mpp: micrometres per pixel of images that do not state it. Without any, pictures and arrays are taken as being
+                at the model's mpp, and ``provenance.mpp_assumed`` is True.
+            progress: called with work done and in all; None for a bar in a terminal or notebook, False for none.
+            warn: called with warnings, each a sentence; None for :func:`warnings.warn`.
             **options: of :class:`~restain.stain.options.StainOptions`, in place of the model's.
 
         Raises:
@@ -178,14 +162,14 @@ class Model:
                     if report is not None:
                         report(1000 * before + 1000 * done // max(total, 1), 1000 * len(images))
 
-                with opened(one, self.mpp, changed) as given:
-                    size = given.slide.size_at(self.mpp) if given.rgb is None and given.slide.has_mpp else None
+                with open_input(one, self.mpp, changed) as opened:
+                    size = opened.slide.size_at(self.mpp) if opened.rgb is None and opened.slide.has_mpp else None
                     if size is not None and size.width * size.height > LARGEST_PICTURE:
                         raise RestainError(
-                            f"{given.source}: the result has {size.width} x {size.height} px, too many to be held in "
+                            f"{opened.source}: the result has {size.width} x {size.height} px, too many to be held in "
                             "memory; stain_slide writes it to a file."
                         )
-                    results.append(stain_in_memory(given, self, changed, progress=part, warn=warn or _warned))
+                    results.append(stain_in_memory(opened, self, changed, progress=part, warn=warn or _warned))
                 part(1, 1)
         return results if isinstance(image, list | tuple) else results[0]
 
@@ -230,17 +214,24 @@ class Model:
             return stain_slide(slide, out, self, changed, progress=report, warn=warn or _warned)
 
     def predict(self, he: Rgb) -> Prediction:
-        """Stain ``(H, W, 3)`` ``uint8`` RGB at the model's mpp, as :meth:`stain` does, for evaluation.
-
-        Without a look whether it is like the training images, and a picture without tissue is one of glass.
+        """Stain ``(H, W, 3)`` ``uint8`` RGB at the model's mpp, as :meth:`stain` does, without warnings.
 
         Example:
             >>> load().predict(np.full((64, 64, 3), 240, np.uint8)).dab.shape
             (64, 64)
         """
-        given = Given(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
-        rgb, dab, *_ = pixels_of(given, self, self.options, Steps(None), _silent, judged=False)
-        return Prediction(rgb, dab)
+        image = InputImage(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
+        plan = plan_staining(image, self, self.options, lambda sentence: None)
+        return Prediction(*pixels_of(image, self, self.options, plan))
+
+    def ood_of(
+        self, slide: Slide, windows: Sequence[Region], normalization: HENormalization | None = None
+    ) -> Ood | None:
+        """Whether a slide's ``windows``, normalised, are in distribution; None if the bundle has no OOD detector."""
+        detector = self.bundle.ood
+        if detector is None:
+            return None
+        return detector.judge_slide(normalized_reader(slide, self.mpp, normalization), windows)
 
     def _options(self, mpp: float | None, changes: dict[str, Any]) -> StainOptions:
         changed = self.options.having(**({} if mpp is None else {"mpp": mpp}), **changes)
@@ -277,35 +268,27 @@ def _bundle_path(model: str | Path | None) -> Path | None:
 
 
 def device_of(name: str | None) -> torch.device:
-    """The device of a name; None for CUDA where there is one, else the CPU.
-
-    Raises:
-        RestainError: if there is no such device here.
-    """
+    """The device of a name; None for CUDA where there is one, else the CPU. RestainError if this machine has no such device."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RestainError(f"{name} is no device; devices are cpu, cuda, cuda:N and mps.") from None
+        raise RestainError(f"Unknown device {name!r}; choose from cpu, cuda, cuda:N and mps.") from None
     there = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }.get(device.type)
     if there is None:
-        raise RestainError(f"{name} is no device that restain runs on; devices are cpu, cuda, cuda:N and mps.")
+        raise RestainError(f"{name}: restain does not run on this device; choose from cpu, cuda, cuda:N and mps.")
     if (device.index or 0) >= there:
         raise RestainError(f"{name}: this machine has no such device, or PyTorch cannot use it.")
     return device
 
 
 def region_outline(region: Region | tuple[int, int, int, int]) -> Polygon:
-    """A rectangle of level-0 px, given as such or as x, y, width and height, as an outline.
-
-    Raises:
-        RestainError: if it is empty.
-    """
+    """The outline of a rectangle in level-0 px, or of x, y, width and height; RestainError if it is empty."""
     if isinstance(region, Region):
         return rectangle(region)
     if len(region) != 4 or min(region[2:]) <= 0:
@@ -316,7 +299,7 @@ def region_outline(region: Region | tuple[int, int, int, int]) -> Polygon:
 
 @contextmanager
 def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Progress | None]:
-    """The callback, or a bar on standard error where None was given and that is a terminal or a notebook."""
+    """The callback; for None a bar on standard error, in a terminal or notebook."""
     if progress is not None:
         yield progress or None
         return
@@ -334,7 +317,3 @@ def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Pro
 
 def _warned(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=2)
-
-
-def _silent(sentence: str) -> None:
-    """For evaluation, which says by itself what it looked at."""

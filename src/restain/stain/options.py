@@ -1,4 +1,4 @@
-"""Every default of staining, once: what the command line, the browser, Ray, a cohort and Python fill in."""
+"""All options of staining with their defaults."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class StainOptions:
     override_mpp: bool = False
     """Whether ``mpp`` holds also where the file states another."""
     dab: bool = False
-    """Whether the DAB density is written as a file of its own."""
+    """Whether the DAB density is written too."""
     roi: tuple[Polygon, ...] | None = None
     """Outlines in level-0 px outside of which nothing is stained; None for the whole image."""
     everywhere: bool = False
-    """Stain the whole image; else tissue is looked for, and glass is left out."""
+    """Stain the whole image, not only tissue."""
     strict: bool = False
-    """Whether the first tile that cannot be read ends the job, instead of becoming a marked hole."""
+    """Whether a tile that cannot be read ends the job; else it becomes a marked hole."""
     format: Format = "auto"
     """Of the result's file; ``auto`` is PNG for pictures and OME-TIFF for slides."""
     quality: int = 90
@@ -44,7 +44,7 @@ class StainOptions:
     white: tuple[float, float, float] | None = None
     """RGB above 0 and up to 255 of the unstained glass that is rendered; None for the model's own."""
     glass_noise: bool = True
-    """Whether glass gets the noise of the H&E's own glass, so that it looks scanned."""
+    """Whether glass gets the noise of the H&E's glass."""
     normalization: bool = True
     """Whether the H&E's white point and stain strength are normalised, for models that were trained so."""
     engine: str = AUTO
@@ -54,27 +54,22 @@ class StainOptions:
         if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
             raise RestainError(f"{self.mpp}: mpp must be a positive number of micrometres per pixel.")
         if self.white is not None and not (len(self.white) == 3 and all(0 < v <= 255 for v in self.white)):
-            raise RestainError(
-                f"{', '.join(map(str, self.white))}: a white is three intensities above 0 and up to 255."
-            )
+            white = ", ".join(map(str, self.white))
+            raise RestainError(f"{white}: white must be three intensities above 0 and up to 255.")
         if self.format not in FORMATS:
-            raise RestainError(f"{self.format} is no format of results; the formats are {', '.join(FORMATS)}.")
+            raise RestainError(f"Unknown format {self.format!r}; choose from {', '.join(FORMATS)}.")
         if not 1 <= self.quality <= 100:
-            raise RestainError(f"{self.quality}: the quality of JPEG is from 1 to 100.")
+            raise RestainError(f"{self.quality}: the quality of JPEG must be from 1 to 100.")
         if self.engine not in NAMES:
             raise RestainError(f"Unknown engine {self.engine!r}; choose from {', '.join(NAMES)}.")
         if self.roi is not None and not self.roi:
             raise RestainError("The region of interest has no outlines.")
 
     def having(self, **changes: Any) -> StainOptions:
-        """These options with some changed.
-
-        Raises:
-            RestainError: if there is no option of a name, or a value is out of range.
-        """
+        """These options with some changed; RestainError for an unknown option or a value out of range."""
         names = {field.name for field in fields(self)}
         if unknown := sorted(set(changes) - names):
-            raise RestainError(f"{unknown[0]} is no option of staining; the options are {', '.join(sorted(names))}.")
+            raise RestainError(f"Unknown option {unknown[0]!r}; choose from {', '.join(sorted(names))}.")
         if changes.get("white") is not None:
             changes["white"] = tuple(float(v) for v in changes["white"])
         if changes.get("roi") is not None:

@@ -1,4 +1,4 @@
-"""Reading, computing and writing side by side: two threads read ahead, one writes behind, the caller computes."""
+"""Reading, computing and writing in parallel: two threads read ahead, one writes, the caller computes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,32 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 Made = TypeVar("Made")
+Progress = Callable[[int, int], None]
+"""Called with work done and work in all."""
+Warn = Callable[[str], None]
+"""Called with a sentence that names its source."""
+
+PREPARED, STAINED = 60, 940
+"""Thousandths of a job's progress at which preparation and staining end; then files are written."""
+
+
+class ProgressParts:
+    """Progress of consecutive steps as one, each with its share of a thousand."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._before = progress, 0
+
+    def part(self, share: int) -> Progress | None:
+        before, self._before = self._before, self._before + share
+        if (report := self._progress) is None:
+            return None
+        return lambda done, total: report(before + share * done // max(total, 1), 1000)
 
 
 @dataclass
 class Seconds:
-    """Where the time went. ``network`` and ``blocks`` (all three steps together) are wall time; ``reading`` and ``writing``
-    are CPU time of their threads. ``all``: wall time of the whole job.
+    """``network``, ``blocks`` (reading, network and writing in parallel) and ``all`` are wall time; ``reading`` and ``writing`` are
+    CPU time of their threads.
     """
 
     reading: float = 0.0
@@ -30,12 +50,8 @@ class Seconds:
 
 @dataclass
 class Pipeline(Generic[Item, Read, Made]):
-    """Items through three steps, of which ``work`` runs on the calling thread.
-
-    ``read``: one item to what the network takes; called on several threads at once.
-    ``work``: a batch of items with what was read to one result each.
-    ``keep``: what becomes of an item's result; called on one thread, in order.
-    ``ahead``: items read beforehand, and results that wait to be kept, which bounds the memory.
+    """Items through three steps: ``read`` on several threads, ``work`` on batches on the calling thread, ``keep`` on one thread in
+    order. ``ahead``: items read in advance, and results that wait to be kept, which bounds the memory.
     """
 
     read: Callable[[Item], Read]
@@ -47,7 +63,7 @@ class Pipeline(Generic[Item, Read, Made]):
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Give out each item when it is kept. What any step raises comes out here, and nothing more is begun."""
+        """Yield each item when it is kept. An exception of any step ends the run."""
         began = time.perf_counter()
         reading, writing = ThreadPoolExecutor(self.readers), ThreadPoolExecutor(1)
         try:

@@ -1,22 +1,18 @@
-"""What a virtual image says of its origin: source, model, options, date, and whether the source is like the training images."""
+"""Provenance of a virtual image: source, model, options, date, and whether the source is in distribution."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from restain import NOTICE, __version__
-from restain.bundle import Bundle
 from restain.data.normalization import HENormalization
 from restain.errors import RestainError
-from restain.geometry import Region
+from restain.ood.detector import Ood
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
@@ -24,48 +20,13 @@ LOSSLESS = "lossless"
 NONE = "none"
 
 _CHUNK = 1 << 22
-_FOUND_OUT = ("created", "ood", "ood_score", "ood_reason", "normalization")
-"""Keys that do not decide what a result looks like."""
-
-
-@dataclass(frozen=True)
-class Ood:
-    """Whether an H&E image is out of the distribution of the model's training images.
-
-    Example:
-        >>> Ood(score=1.7, reason="its sharpness is below theirs.").is_ood
-        True
-    """
-
-    score: float
-    """How unlike them it is; not negative."""
-    reason: str
-    """One sentence that says what is strange, or that nothing is."""
-    limit: float = 1.0
-    """The score above which the image is out of distribution."""
-
-    @property
-    def is_ood(self) -> bool:
-        return self.score > self.limit
-
-    def metadata(self) -> dict[str, str]:
-        return {"ood": "yes" if self.is_ood else "no", "ood_score": repr(self.score), "ood_reason": self.reason}
-
-    @staticmethod
-    def from_metadata(text: Mapping[str, str]) -> Ood | None:
-        """What :meth:`metadata` wrote; None where a result says that it is unknown, or nothing.
-
-        Raises:
-            ValueError: if the score is no number.
-        """
-        if "ood_score" not in text:
-            return None
-        return Ood(float(text["ood_score"]), text.get("ood_reason", ""))
+_NOT_IDENTITY = ("created", "ood", "ood_score", "ood_reason", "normalization")
+"""Keys that do not decide the pixels."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a virtual image comes from, and all that decides what it looks like.
+    """The source of a virtual image and all that decides its pixels.
 
     Example:
         >>> import numpy as np
@@ -97,15 +58,15 @@ class Provenance:
     """Whether the H&E was normalised before the network."""
     region: str
     everywhere: bool
-    """Whether no tissue was looked for."""
+    """Whether the whole image was stained, not only tissue."""
     quality: int | None
     """Of JPEG; None for lossless pixels."""
     dab: bool
-    """Whether the DAB density was asked for."""
+    """Whether the DAB density was written."""
     normalization: HENormalization | None = None
-    """How, as estimated from the whole image; None for not, and while not looked at."""
+    """As estimated from the whole image; None before it is estimated, and without."""
     ood: Ood | None = None
-    """None while not looked at, or where the model does not know its training images."""
+    """None before it is measured, or if the bundle has no OOD detector."""
     created: str = ""
     """UTC, ISO 8601."""
     software: str = f"restain {__version__}"
@@ -113,27 +74,16 @@ class Provenance:
 
     def metadata(self) -> dict[str, str]:
         """As text for a file's metadata."""
-        return {
-            "notice": self.notice,
-            "software": self.software,
-            "source": self.source,
-            "source_sha256": self.source_sha256,
-            "source_mpp": repr(self.source_mpp),
-            "mpp_assumed": str(self.mpp_assumed),
-            "bundle": self.bundle,
-            "bundle_hash": self.bundle_hash,
-            "mpp": repr(self.mpp),
-            "engine": self.engine,
-            "context_px": str(self.context_px),
+        text = {
+            field.name: repr(value) if isinstance(value := getattr(self, field.name), float) else str(value)
+            for field in fields(self)
+            if field.name not in ("everywhere", "ood", "normalization")
+        }
+        return text | {
             "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
-            "glass_noise": str(self.glass_noise),
-            "normalized": str(self.normalized),
-            "normalization": NONE if self.normalization is None else self.normalization.text(),
-            "region": self.region,
             "tissue": "everywhere" if self.everywhere else "found",
             "quality": LOSSLESS if self.quality is None else str(self.quality),
-            "dab": str(self.dab),
-            "created": self.created,
+            "normalization": NONE if self.normalization is None else self.normalization.text(),
             **({"ood": "unknown"} if self.ood is None else self.ood.metadata()),
         }
 
@@ -149,34 +99,25 @@ class Provenance:
         if text["white"] != OWN_WHITE:
             red, green, blue = map(float, text["white"].split())
             white = (red, green, blue)
-        return Provenance(
-            source=text["source"],
-            source_sha256=text["source_sha256"],
-            source_mpp=float(text["source_mpp"]),
-            mpp_assumed=text["mpp_assumed"] == "True",
-            bundle=text["bundle"],
-            bundle_hash=text["bundle_hash"],
-            mpp=float(text["mpp"]),
-            engine=text["engine"],
-            context_px=int(text["context_px"]),
-            white=white,
-            glass_noise=text["glass_noise"] == "True",
-            normalized=text["normalized"] == "True",
-            normalization=None if text["normalization"] == NONE else HENormalization.from_text(text["normalization"]),
-            region=text["region"],
-            everywhere=text["tissue"] == "everywhere",
-            quality=None if text["quality"] == LOSSLESS else int(text["quality"]),
-            dab=text["dab"] == "True",
-            ood=Ood.from_metadata(text),
-            created=text.get("created", ""),
-            software=text["software"],
-            notice=text["notice"],
-        )
+        values: dict[str, Any] = {
+            "white": white,
+            "everywhere": text["tissue"] == "everywhere",
+            "quality": None if text["quality"] == LOSSLESS else int(text["quality"]),
+            "normalization": None
+            if text["normalization"] == NONE
+            else HENormalization.from_text(text["normalization"]),
+            "ood": Ood.from_metadata(text),
+        }
+        read: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int, "bool": "True".__eq__}
+        for field in fields(Provenance):
+            if field.name not in values:
+                values[field.name] = read[str(field.type)](text[field.name])
+        return Provenance(**values)
 
     @property
     def identity(self) -> dict[str, str]:
         """What decides the result, as text: two results of one identity have the same pixels."""
-        return {key: value for key, value in self.metadata().items() if key not in _FOUND_OUT}
+        return {key: value for key, value in self.metadata().items() if key not in _NOT_IDENTITY}
 
     def made(self, before: Mapping[str, str]) -> bool:
         """Whether a result that says ``before`` of itself is of this identity."""
@@ -216,8 +157,8 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
     return found.hexdigest()
 
 
-def origin(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
-    """What a picture of an evaluation says of its origin, as metadata text; ``made_by`` names what made it from ``source``.
+def image_metadata(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
+    """Provenance of an evaluation's image as metadata; ``made_by`` names what made it from ``source``.
 
     Raises:
         RestainError: if the source cannot be read.
@@ -230,29 +171,3 @@ def origin(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
         **made_by,
         "created": now(),
     }
-
-
-JUDGED = 12
-"""Windows of an image at most that are compared with the training images."""
-
-
-def judge(bundle: Bundle, read: Callable[[Region], NDArray[np.uint8]], windows: Sequence[Region]) -> Ood | None:
-    """Whether a source is like the model's training images; None where the bundle does not know them.
-
-    Evenly spread ``windows`` are compared; the one in the middle of their scores speaks for all. A window that cannot be read
-    is left out.
-
-    Args:
-        bundle: the model.
-        read: ``(h, w, 3)`` uint8 RGB of a window.
-        windows: those with tissue, in px at the model's mpp.
-    """
-    verdicts = []
-    if bundle.ood is not None:
-        for number in sorted(set(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int))):
-            with suppress(RestainError):
-                verdicts.append(bundle.ood.judge(read(windows[number])))
-    if not verdicts:
-        return None
-    verdict = sorted(verdicts, key=lambda verdict: verdict.score)[(len(verdicts) - 1) // 2]
-    return Ood(verdict.score, verdict.reason)

@@ -1,8 +1,7 @@
-"""What staining gives: pixels in memory, or the files of a slide."""
+"""Results of staining: pixels in memory, or the files of a slide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,18 +9,17 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.normalization import HENormalization
 from restain.files import make_folder
 from restain.images import Rgb, write_density, write_rgb
+from restain.ood.detector import Ood
 from restain.stain.figures import SlideFigures
-from restain.stain.given import Given
-from restain.stain.look import glass_of, look, provenance_of, tell
-from restain.stain.memory import MemoryTiles
-from restain.stain.normalization import normalized_reader
+from restain.stain.inputs import InputImage
 from restain.stain.options import StainOptions
-from restain.stain.provenance import Ood, Provenance, judge
-from restain.stain.steps import PREPARED, STAINED, Steps
-from restain.stain.windows import TILE, WindowStainer
+from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
+from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
+from restain.stain.provenance import Provenance
+from restain.stain.tiles import TILE, MemoryTiles
+from restain.stain.windows import WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
@@ -44,7 +42,7 @@ class StainResult:
     dab: NDArray[np.float32] | None
     """``(H, W)`` DAB density in OD units, not negative; None for a model without a stain head."""
     ood: Ood | None
-    """Whether the source is unlike the training images; None where the model does not know those."""
+    """Whether the source is in distribution; None if the bundle has no OOD detector."""
     mpp: float
     """Micrometres per pixel, the model's."""
     provenance: Provenance
@@ -86,56 +84,47 @@ class StainedSlide:
     provenance: Provenance
     kept: bool
     tissue: Path | None = None
-    """Outlines of what was taken for tissue."""
+    """Outlines of the tissue."""
     ood: Path | None = None
-    """Outlines of tiles unlike the training images; None where the model does not know those."""
+    """Outlines of tiles that are out of distribution; None if the bundle has no OOD detector."""
     report: Path | None = None
     """The figures as JSON."""
     figures: SlideFigures | None = None
 
 
 def stain_in_memory(
-    given: Given,
+    image: InputImage,
     model: Model,
     options: StainOptions,
     made: Provenance | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None],
+    progress: Progress | None = None,
+    warn: Warn,
 ) -> StainResult:
-    """Stain an image in memory; the DAB density is there whether the options want a file of it or not.
+    """Stain an image in memory, with the DAB density if the model has one.
 
     Raises:
-        RestainError: as :func:`restain.stain.look.look`, or at a place that cannot be read.
+        RestainError: as :func:`restain.stain.plan.plan_staining`, or at a place that cannot be read.
     """
-    steps = Steps(progress)
-    for fault in given.slide.faults:
-        warn(f"{given.source}: {fault}")
-    made = made or provenance_of(given, model, options, None)
-    rgb, dab, normalization, ood = pixels_of(given, model, options, steps, warn)
-    made = replace(made, normalization=normalization, ood=ood)
-    tell(given, made, warn)
-    return StainResult(rgb, dab, ood, model.mpp, made)
+    parts = ProgressParts(progress)
+    for fault in image.slide.faults:
+        warn(f"{image.source}: {fault}")
+    made = made or provenance_of(image, model, options, None)
+    plan = plan_staining(image, model, options, warn, parts.part(PREPARED))
+    made = replace(
+        made, normalization=plan.normalization, ood=model.ood_of(image.slide, plan.windows, plan.normalization)
+    )
+    rgb, dab = pixels_of(image, model, options, plan, parts.part(STAINED - PREPARED))
+    warn_of(image, made, warn)
+    return StainResult(rgb, dab, made.ood, model.mpp, made)
 
 
 def pixels_of(
-    given: Given, model: Model, options: StainOptions, steps: Steps, warn: Callable[[str], None], *, judged: bool = True
-) -> tuple[Rgb, NDArray[np.float32] | None, HENormalization | None, Ood | None]:
-    """The pixels of :func:`stain_in_memory`, how the H&E was normalised, and whether it is like the training images.
-
-    Not ``judged``: it is not held against them.
-    """
-    slide = given.slide
-    looked = look(given, model, options, warn, steps.part(PREPARED))
-    ood = (
-        judge(model.bundle, normalized_reader(slide, model.mpp, looked.normalization), looked.windows)
-        if judged
-        else None
-    )
-    stores = [MemoryTiles(looked.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
-    glass = glass_of(slide, model, options, looked.tissue, None)
-    WindowStainer(slide, model, options, looked.area, glass, stores, None, looked.normalization).run(
-        steps.part(STAINED - PREPARED)
-    )
-    rgb, dab = stores[0].pixels, stores[1].pixels if model.has_dab else None
-    return cast(Rgb, rgb), cast("NDArray[np.float32] | None", dab), looked.normalization, ood
+    image: InputImage, model: Model, options: StainOptions, plan: StainPlan, progress: Progress | None = None
+) -> tuple[Rgb, NDArray[np.float32] | None]:
+    """The pixels of :func:`stain_in_memory`."""
+    stores = [MemoryTiles(plan.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
+    glass = glass_of(image.slide, model, options, plan.tissue, None)
+    WindowStainer(image.slide, model, options, plan.area, glass, stores, None, plan.normalization).run(progress)
+    dab = stores[1].pixels if model.has_dab else None
+    return cast(Rgb, stores[0].pixels), cast("NDArray[np.float32] | None", dab)

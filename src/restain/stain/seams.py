@@ -1,4 +1,4 @@
-"""Does the result show where its tiles met? The gradient across tile borders against the gradient beside them."""
+"""Seams of a result: the gradient across borders of tiles or windows against the gradient beside them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from restain.geometry import Point, Region, Size
 
 STRETCH = 256
-"""px along a border that are looked at at a time."""
+"""px along a border that are measured at a time."""
 LEAST_BLOCK = 160
 """px between borders below which there are too few other lines to compare with."""
 RANDOM = 6
-"""Lines without a border that are drawn for every stretch of border, since one line's own gradient varies."""
+"""Lines without a border that are drawn for every stretch of border."""
 BESIDE = 8
 """px from a border to the lines beside it: one JPEG block, since borders of tiles are borders of such blocks."""
 
 
 @dataclass(frozen=True)
 class Seams:
-    """``at_borders``: mean gradient across tile borders over the mean gradient 8 px beside them.
-    ``at_random``: the same at lines that are no tile borders. ``ratio``: the first over the second; 1 is no seam.
-    ``low``, ``high``: its 95 % interval, by resampling whole border lines, since what lies along one belongs together. ``stretches``: pieces of border looked at, 256 px each.
+    """``at_borders``: mean gradient across borders over the mean gradient 8 px beside them.
+    ``at_random``: the same at other lines. ``ratio``: the first over the second; 1 is no seam.
+    ``low``, ``high``: its 95 % interval, by resampling whole border lines. ``stretches``: pieces of border measured.
     """
 
     at_borders: float
@@ -50,11 +50,9 @@ def measure_seams(
 ) -> Seams | None:
     """Measure seams on a sample of a slide's borders.
 
-    A gradient is the mean absolute difference of neighbouring pixels over a stretch of 256 px; the figures are ratios of
-    means over all stretches, so that dark, busy tissue counts for more than glass. The lines
-    without a border are others of the border's block that are borders of JPEG blocks too and lie alike to the pixels of
-    the source: resampling smooths by where a pixel falls between two of the source's, and at the borders that is always
-    the same place when a block is a whole number of source pixels.
+    A gradient is the mean absolute difference of neighbouring pixels over a stretch of 256 px; figures are ratios of means
+    over all stretches. The lines without a border are borders of JPEG blocks too, and have the same position relative to the
+    pixels of the source, since resampling smooths by that position.
 
     Args:
         read: pixels ``(h, w, 3)`` of a region.
@@ -106,8 +104,8 @@ def measure_seams(
 def _alike(block: int, scale: float) -> list[int]:
     """Distances from a border at which lines lie alike to it, within a block; some more than are drawn."""
     away = np.arange(3 * BESIDE, block - 2 * BESIDE, BESIDE)
-    unlike = np.abs(away * scale - np.rint(away * scale))
-    return [int(d) for d in away[unlike <= max(np.sort(unlike)[: 2 * RANDOM][-1], 0.02)]]
+    offset = np.abs(away * scale - np.rint(away * scale))
+    return [int(d) for d in away[offset <= max(np.sort(offset)[: 2 * RANDOM][-1], 0.02)]]
 
 
 def _strip(vertical: bool, line: int, along: int) -> Region:

@@ -1,4 +1,4 @@
-"""Images to files: an H&E picture or slide in, a virtual IHC picture or slide out, tile by tile, in bounded memory.
+"""Staining into files: an H&E picture or slide in, a virtual IHC picture or slide out, in bounded memory.
 
 The network sees fixed windows (:mod:`restain.stain.windows`). A tile is finished when its last window is; a slide's job that
 was killed resumes with the tiles that are missing, and computes their windows again.
@@ -7,7 +7,6 @@ was killed resumes with the tiles that are missing, and computes their windows a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,27 +15,24 @@ from typing import TYPE_CHECKING, Literal
 from restain.errors import RestainError
 from restain.files import make_folder
 from restain.images import read_text
+from restain.ood.tiles import COLOUR, NAME, TileScores
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
-from restain.stain.given import Given, opened
-from restain.stain.look import Looked, glass_of, look, provenance_of, tell
-from restain.stain.normalization import normalized_reader
-from restain.stain.ood import COLOUR, NAME, TileScores
+from restain.stain.inputs import InputImage, open_input
 from restain.stain.options import StainOptions
-from restain.stain.provenance import Provenance, judge
+from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
+from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
+from restain.stain.provenance import Provenance
 from restain.stain.result import StainedSlide, stain_in_memory
 from restain.stain.seams import measure_seams
 from restain.stain.sources import slide_name
-from restain.stain.steps import PREPARED, STAINED, Steps
-from restain.stain.windows import TILE, WindowStainer
+from restain.stain.tiles import TILE
+from restain.stain.windows import WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
-
-Progress = Callable[[int, int], None]
-Warn = Callable[[str], None]
 
 
 def stain_slide(
@@ -53,78 +49,77 @@ def stain_slide(
     Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB density
     is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the folder
     ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB density is
-    asked for; ``NAME.tissue.geojson``, what was taken for tissue; ``NAME.ood.geojson``, where the H&E is unlike the
-    training images, if the model knows them; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
+    asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of distribution, if the bundle
+    has a detector; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
 
-    Pixels without tissue get the white that is rendered, or the colour of the H&E's glass from a model without a stain
-    head. Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``
-    until it is whole: the same command goes on after a kill, and its result is the same. A finished result of the same
-    source, bundle and options is kept.
+    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head. Tissue
+    outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``: the same call
+    resumes after a kill, with the same result. A finished result of the same source, bundle and options is kept.
 
     Args:
-        source: the image; see :data:`restain.stain.given.Image`.
+        source: the image; see :data:`restain.stain.inputs.Image`.
         out: made where needed.
         model: what stains.
         options: None for the model's.
-        progress: called with what is done and what is to do, in parts of the work.
-        warn: called with sentences that name the source: mpp assumed, unlike the training images, damaged, with holes.
+        progress: called with work done and in all.
+        warn: called with sentences that name the source: mpp assumed, out of distribution, damaged, with holes.
 
     Raises:
-        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; if the
-            model cannot do what the options ask; if the result cannot be written, or another process is making it.
+        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for options that
+            the model cannot serve; if the result cannot be written, or another process writes it.
     """
     options = options or model.options
-    warn = warn or _silent
+    warn = warn or (lambda sentence: None)
     model.check(options)
     out = Path(out)
     make_folder(out)
-    with opened(source, model.mpp, options) as given:
-        if options.strict and given.slide.faults:
-            raise RestainError(f"{given.source}: {' '.join(given.slide.faults)}")
-        form = _form(given, model, options)
-        name = slide_name(given.source)
+    with open_input(source, model.mpp, options) as image:
+        if options.strict and image.slide.faults:
+            raise RestainError(f"{image.source}: {' '.join(image.slide.faults)}")
+        form = _form(image, model, options)
+        name = slide_name(image.source)
         target = out / f"{name}{'.png' if form == 'png' else '.dicom' if form == 'dicom' else '.ome.tiff'}"
-        if target.resolve() == given.slide.path.resolve():
-            raise RestainError(f"{given.source}: the result would overwrite its source; choose another output folder.")
+        if target.resolve() == image.slide.path.resolve():
+            raise RestainError(f"{image.source}: the result would overwrite its source; choose another output folder.")
         if form == "png":
-            return _stain_to_picture(given, target, model, options, progress, warn)
+            return _stain_to_picture(image, target, model, options, progress, warn)
         # The frames of DICOM are JPEG.
-        quality = None if given.slide.is_picture and form == "ome-tiff" else options.quality
-        return _stain_to_slide(given, target, model, options, quality, progress, warn)
+        quality = None if image.slide.is_picture and form == "ome-tiff" else options.quality
+        return _stain_to_slide(image, target, model, options, quality, progress, warn)
 
 
-def _form(given: Given, model: Model, options: StainOptions) -> Literal["png", "ome-tiff", "dicom"]:
-    size = given.slide.size_at(model.mpp)
+def _form(image: InputImage, model: Model, options: StainOptions) -> Literal["png", "ome-tiff", "dicom"]:
+    size = image.slide.size_at(model.mpp)
     small = size.width * size.height <= LARGEST_PICTURE
     if options.format == "auto":
-        return "png" if given.slide.is_picture and small else "ome-tiff"
+        return "png" if image.slide.is_picture and small else "ome-tiff"
     if options.format == "png" and not small:
         raise RestainError(
-            f"{given.source}: the result has {size.width} x {size.height} px, too many for PNG; "
+            f"{image.source}: the result has {size.width} x {size.height} px, too many for PNG; "
             "choose OME-TIFF or DICOM (--format)."
         )
     return options.format
 
 
 def _stain_to_picture(
-    given: Given, target: Path, model: Model, options: StainOptions, progress: Progress | None, warn: Warn
+    image: InputImage, target: Path, model: Model, options: StainOptions, progress: Progress | None, warn: Warn
 ) -> StainedSlide:
     dab = target.with_name(f"{target.name.removesuffix('.png')}.dab.tif") if options.dab else None
-    made = provenance_of(given, model, options, None)
+    made = provenance_of(image, model, options, None)
     before = read_text(target) if target.is_file() else {}
     if made.made(before) and (dab is None or dab.is_file()):
         kept = Provenance.from_metadata(before)
-        tell(given, kept, warn)
-        return StainedSlide(given.source, target, dab, kept, kept=True)
-    result = stain_in_memory(given, model, options, made, progress=progress, warn=warn)
+        warn_of(image, kept, warn)
+        return StainedSlide(image.source, target, dab, kept, kept=True)
+    result = stain_in_memory(image, model, options, made, progress=progress, warn=warn)
     if dab is not None:
         result.save_dab(dab)
     result.save(target)
-    return StainedSlide(given.source, target, dab, result.provenance, kept=False)
+    return StainedSlide(image.source, target, dab, result.provenance, kept=False)
 
 
 def _stain_to_slide(
-    given: Given,
+    image: InputImage,
     target: Path,
     model: Model,
     options: StainOptions,
@@ -132,56 +127,50 @@ def _stain_to_slide(
     progress: Progress | None,
     warn: Warn,
 ) -> StainedSlide:
-    slide, source, out = given.slide, given.source, target.parent
+    slide, source, out, detector = image.slide, image.source, target.parent, model.bundle.ood
     name = slide_name(source)
     tissue, report = out / f"{name}.tissue.geojson", out / f"{name}.stain.json"
-    ood = None if model.bundle.ood is None else out / f"{name}.ood.geojson"
+    ood = None if detector is None else out / f"{name}.ood.geojson"
     dab = out / f"{name}.dab.ome.tiff" if options.dab else None
-    steps, began = Steps(progress), time.perf_counter()
-    made = provenance_of(given, model, options, quality, steps.part(PREPARED // 2))
+    parts, began = ProgressParts(progress), time.perf_counter()
+    made = provenance_of(image, model, options, quality, parts.part(PREPARED // 2))
     if (before := _finished(report, made)) is not None and target.exists() and (dab is None or dab.is_file()):
-        tell(given, before.provenance, warn)
+        warn_of(image, before.provenance, warn)
         return StainedSlide(source, target, dab, before.provenance, True, tissue, ood, report, before)
-    for fault_found in slide.faults:
-        warn(f"{source}: {fault_found}")
-
-    looked = look(given, model, options, warn, steps.part(PREPARED - PREPARED // 2))
+    for slide_fault in slide.faults:
+        warn(f"{source}: {slide_fault}")
+    plan = plan_staining(image, model, options, warn, parts.part(PREPARED - PREPARED // 2))
     with ExitStack() as stack:
         stores = [
             stack.enter_context(
-                TileStore.open(out / f"{name}.{kind}.part", made.identity, looked.size, TILE, kind, quality)
+                TileStore.open(out / f"{name}.{kind}.part", made.identity, plan.size, TILE, kind, quality)
             )
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
-        read = normalized_reader(slide, model.mpp, looked.normalization)
-        made = replace(made, normalization=looked.normalization, ood=judge(model.bundle, read, looked.windows))
-        scores = None
-        if model.bundle.ood is not None:
-            scores = TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, model.bundle.ood)
-        glass = glass_of(slide, model, options, looked.tissue, quality)
-        stainer = WindowStainer(slide, model, options, looked.area, glass, stores, scores, looked.normalization)
-        stainer.run(steps.part(STAINED - PREPARED))
+        scores = None if detector is None else TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, detector)
+        made = replace(
+            made, normalization=plan.normalization, ood=model.ood_of(slide, plan.windows, plan.normalization)
+        )
+        glass = glass_of(slide, model, options, plan.tissue, quality)
+        stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores, plan.normalization)
+        stainer.run(parts.part(STAINED - PREPARED))
 
-        tell(given, made, warn)
-        figures = _figures(made, stainer, looked, slide, stores[0])
+        warn_of(image, made, warn)
+        figures = _figures(made, stainer, plan, slide, stores[0])
         if figures.holes:
             warn(f"{source}: {len(figures.holes)} tiles could not be read and are marked holes in {target}.")
-        write_geojson(tissue, to_polygons(looked.tissue.mask, looked.tissue.mpp, slide.mpp))
+        write_geojson(tissue, to_polygons(plan.tissue.mask, plan.tissue.mpp, slide.mpp))
         if scores is not None and ood is not None:
-            write_geojson(ood, scores.outlines(TILE, looked.size, model.mpp, slide.mpp), NAME, COLOUR)
+            write_geojson(ood, scores.outlines(TILE, plan.size, model.mpp, slide.mpp), NAME, COLOUR)
         for store, path, part in zip(stores, (target, dab), (40, 20), strict=False):
             assert path is not None
             write = write_dicom if path.suffix == ".dicom" else write_ome_tiff
-            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=steps.part(part))
+            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=parts.part(part))
         stainer.seconds.all = time.perf_counter() - began
         figures.write(report)
         for store in stores:
             store.discard()
     return StainedSlide(source, target, dab, made, False, tissue, ood, report, figures)
-
-
-def _silent(sentence: str) -> None:
-    """For callers who do not want to be warned."""
 
 
 def _finished(report: Path, made: Provenance) -> SlideFigures | None:
@@ -193,12 +182,12 @@ def _finished(report: Path, made: Provenance) -> SlideFigures | None:
     return figures if made.made(figures.provenance.identity) else None
 
 
-def _figures(made: Provenance, stainer: WindowStainer, looked: Looked, slide: Slide, store: TileStore) -> SlideFigures:
+def _figures(made: Provenance, stainer: WindowStainer, plan: StainPlan, slide: Slide, store: TileStore) -> SlideFigures:
     seams = measure_seams(
         store.read_region, store.size, stainer.lattice.stride, stainer.area.is_stained, scale=made.mpp / slide.mpp
     )
     megapixels, seconds = stainer.stained_px / 1e6, stainer.seconds
-    red, green, blue = (round(float(v), 1) for v in looked.tissue.glass)
+    red, green, blue = (round(float(v), 1) for v in plan.tissue.glass)
     holes = []
     for row, column, reason in store.holes:
         height, width = store.extent(row, column)
@@ -206,7 +195,7 @@ def _figures(made: Provenance, stainer: WindowStainer, looked: Looked, slide: Sl
     return SlideFigures(
         provenance=made,
         size=store.size,
-        tissue_mm2=looked.tissue.area_um2 / 1e6,
+        tissue_mm2=plan.tissue.area_um2 / 1e6,
         glass=(red, green, blue),
         glass_noise=stainer.glass.figures(),
         megapixels=megapixels,

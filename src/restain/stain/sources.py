@@ -1,4 +1,4 @@
-"""What is to be stained: files, folders, globs and tables of slides."""
+"""Sources of staining: files, folders, globs and tables of slides."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from restain.slides.find import SUFFIXES, is_slide_folder, is_there, split_numbe
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or slide, and its mpp where a table says it."""
+    """A picture or slide, with its mpp if a table states it."""
 
     path: Path
     mpp: float | None = None
 
 
 def slide_name(source: Path) -> str:
-    """The name that a slide's results begin with: the file's, without its suffixes, and the number of an image in it."""
+    """The base name of a slide's results: the file's without suffixes, with the number of an image in it."""
     source, number = split_number(source)
     if number is not None:
         return f"{slide_name(source)}-{number}"
@@ -34,10 +34,10 @@ def slide_name(source: Path) -> str:
 
 
 def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The images named by files and folders (a folder stands for the images directly in it), in order.
+    """The images that files and folders name; a folder stands for the images directly in it.
 
     Raises:
-        RestainError: if one is missing, a folder has no image, or two share the name that their results would get.
+        RestainError: if one is missing, a folder has no image, or the results of two would have one name.
     """
     wanted = set(suffixes)
     found: list[Path] = []
@@ -52,7 +52,7 @@ def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> 
             found.append(path)
         else:
             raise RestainError(f"{path}: there is no such image.")
-    _apart(found)
+    _check_names(found)
     return found
 
 
@@ -60,12 +60,12 @@ def find_sources(names: Sequence[Path]) -> list[Source]:
     """Pictures and slides: files, folders, patterns (``*.svs``), and CSV tables with a column ``slide``.
 
     A folder stands for the pictures and slides directly in it, unless it is a slide itself (a DICOM series, an OME-Zarr).
-    ``#N`` behind a name is the number of one of several images in a file or folder.
-    A table's paths are relative to it; it may have a column ``mpp``. Other columns are left alone.
+    ``#N`` after a name is the number of one of several images. A table's paths are relative to it; it may have a column
+    ``mpp``.
 
     Raises:
-        RestainError: if something is missing, a folder or pattern has no match, a table is not such a one, or two would
-            get results of one name.
+        RestainError: if something is missing, a folder or pattern has no match, a table is damaged, or the results of two would
+            have one name.
     """
     found: list[Source] = []
     for name in names:
@@ -78,16 +78,12 @@ def find_sources(names: Sequence[Path]) -> list[Source]:
             found += read_table(name)
         else:
             found += [Source(path) for path in _inside(name)]
-    _apart([source.path for source in found])
+    _check_names([source.path for source in found])
     return found
 
 
 def read_table(path: Path) -> list[Source]:
-    """The slides of a CSV file with a column ``slide`` and, where wanted, ``mpp``.
-
-    Raises:
-        RestainError: if the file is not such a table, or a slide in it is missing.
-    """
+    """The slides of a CSV file with the columns ``slide`` and, optionally, ``mpp``; RestainError for a damaged table or missing slide."""
     found: list[Source] = []
     faults: list[str] = []
     for line, cells in tables.read_table(path, ("slide",), ("mpp",)):
@@ -117,7 +113,7 @@ def _inside(path: Path) -> list[Path]:
         raise
 
 
-def _apart(paths: Sequence[Path]) -> None:
+def _check_names(paths: Sequence[Path]) -> None:
     by_name: dict[str, Path] = {}
     for path in paths:
         name = slide_name(path)

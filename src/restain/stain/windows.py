@@ -10,12 +10,10 @@ than a window is one window of its own size.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +22,13 @@ from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, tile_starts
 from restain.images import Rgb
+from restain.ood.tiles import TileScores
 from restain.slides import Slide
-from restain.slides.source import paste
 from restain.stain.area import Area
 from restain.stain.glass import Glass
-from restain.stain.ood import TileScores
 from restain.stain.options import StainOptions
 from restain.stain.pipeline import Pipeline, Seconds
+from restain.stain.tiles import HeTiles, Tile, Tiles, region_of, tiles_of
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
@@ -38,14 +36,8 @@ if TYPE_CHECKING:
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1] or its natural logarithm, then DAB density."""
 
-Tile = tuple[int, int]
-"""Row and column of a tile in the result's grid."""
-
 Job = tuple["Window", Sequence[Tile]]
 """A window and the tiles that need it."""
-
-TILE = 512
-"""Side in px of the result's tiles."""
 
 OVERLAP = 4
 """Neighbouring windows share one in so many of their px."""
@@ -55,22 +47,6 @@ DARKEST = 1 / 510
 
 UNSTAINED = np.full(3, 200, np.float32)
 """RGB of tissue outside the region of interest or under a pen mark; not white, which would be a statement about the stain."""
-
-
-class Tiles(Protocol):
-    """What holds an image's tiles: a :class:`restain.slides.TileStore` on disk, or :class:`restain.stain.memory.MemoryTiles`."""
-
-    size: Size
-    tile: int
-    grid: tuple[int, int]
-    pattern: NDArray[np.uint8] | None
-    """What blank tiles show, ``(p, p, 3)`` repeated from the image's corner on; None for one colour."""
-
-    def has(self, row: int, column: int) -> bool: ...
-    def extent(self, row: int, column: int) -> tuple[int, int]: ...
-    def put(self, row: int, column: int, image: NDArray[np.uint8] | NDArray[np.float32]) -> None: ...
-    def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = ...) -> None: ...
-    def put_hole(self, row: int, column: int, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,76 +92,6 @@ def _axis(starts: Sequence[int], length: int, overlap: int) -> list[tuple[int, N
         total[start : start + length] += weights
         every.append((start, weights))
     return [(start, (weights / total[start : start + length]).astype(np.float32)) for start, weights in every]
-
-
-class HeTiles:
-    """The H&E at the model's mpp, read tile by tile and kept for a while, since neighbouring windows share pixels.
-
-    May be used by several threads at once.
-
-    Args:
-        read: pixels of a tile; raises RestainError where they cannot be read.
-        store: whose grid of tiles is used.
-        glass: ``(3,)`` RGB of tiles that cannot be read and of all beyond the image.
-        strict: whether a tile that cannot be read is an error.
-    """
-
-    def __init__(self, read: Callable[[Region], Rgb], store: Tiles, glass: NDArray[np.float32], strict: bool) -> None:
-        self._read, self._store, self._strict = read, store, strict
-        self._glass = np.rint(glass).astype(np.uint8)
-        self._most = 4 * store.grid[1] + 4
-        self._tiles: OrderedDict[Tile, Future[Rgb]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def tile(self, tile: Tile) -> Rgb:
-        """The pixels of a tile.
-
-        Raises:
-            RestainError: if they cannot be read.
-        """
-        with self._lock:
-            future = self._tiles.pop(tile, None)
-            mine = future is None
-            future = future or Future()
-            self._tiles[tile] = future
-            if len(self._tiles) > self._most:
-                self._tiles.popitem(last=False)
-        if mine:
-            try:
-                future.set_result(self._read(region_of(self._store, *tile)))
-            except BaseException as fault:
-                future.set_exception(fault)
-        return future.result()
-
-    def region(self, region: Region) -> Rgb:
-        """The pixels of any region, with the colour of glass where there are none.
-
-        Raises:
-            RestainError: if ``strict`` and a tile cannot be read.
-        """
-        out = np.empty((region.size.height, region.size.width, 3), np.uint8)
-        out[:] = self._glass
-        for tile in tiles_of(self._store, region):
-            try:
-                paste(out, region, self.tile(tile), tile[1] * self._store.tile, tile[0] * self._store.tile)
-            except RestainError:
-                if self._strict:
-                    raise
-        return out
-
-
-def region_of(store: Tiles, row: int, column: int) -> Region:
-    """A tile's pixels on the image."""
-    height, width = store.extent(row, column)
-    return Region(Point(column * store.tile, row * store.tile), Size(width, height))
-
-
-def tiles_of(store: Tiles, region: Region) -> Iterator[Tile]:
-    """The tiles that ``region`` meets, row by row."""
-    rows, columns = store.grid
-    for row in range(max(region.origin.y // store.tile, 0), min((region.bottom - 1) // store.tile + 1, rows)):
-        for column in range(max(region.origin.x // store.tile, 0), min((region.right - 1) // store.tile + 1, columns)):
-            yield row, column
 
 
 class WindowStainer:

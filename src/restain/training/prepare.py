@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from restain.data import Pair, PairSet, require_scale, require_sides
+from restain.data import Pair, PairSet, read_header, require_scale, require_sides
 from restain.errors import RestainError
 from restain.models.peers.bridge import BrownianBridge
 from restain.recipe import BridgeRecipe, Recipe
-from restain.slides import open_slide
 from restain.training.batches import training_pairs
 from restain.training.devices import Devices, choose_devices
 
@@ -94,8 +93,7 @@ def require_crop(pairs: Sequence[Pair], crop: int, option: str) -> None:
         RestainError: naming the file, and ``option`` (``--set data.crop=``) with the largest crop that it allows.
     """
     for pair in pairs:
-        with open_slide(pair.he_path, header_only=True) as slide:
-            size = slide.size
+        size = read_header(pair.he_path).size
         width = size.width // 2 if pair.side_by_side else size.width
         if min(width, size.height) < crop:
             raise RestainError(

@@ -26,7 +26,6 @@ from restain.errors import Interrupted, RestainError
 from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
 from restain.models.generator import Generator
-from restain.models.heads import StainHead
 from restain.models.network import StainingNetwork
 from restain.ood.detector import fit_ood_detector
 from restain.progress import Bar
@@ -170,8 +169,8 @@ def _same(before: Any, recipe: Recipe) -> bool:
 
 def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> None:
     """What of the generator is not learned: the measured white, the frozen encoder."""
-    if recipe.generator.white == "measured" and isinstance(generator.head, StainHead):
-        generator.head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
+    if recipe.generator.white == "measured" and (head := generator.stain_head) is not None:
+        head.white.measured(torch.from_numpy(typical_white(training, recipe.seed) / 255))
     if recipe.train.frozen != "none":
         generator.freeze(recipe.train.frozen)
 

@@ -1,166 +1,155 @@
-"""What the scripts ask for: tiles, thumbnails, outlines, annotations, snapshots."""
+"""The API of the viewer: tiles, thumbnails, outlines, annotations, snapshots."""
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from restain.geometry import Point, Region, Size
-from restain.web.annotations import MOST_BYTES, checked
-from restain.web.asked import number, whole
-from restain.web.faults import Fault
-from restain.web.labels import label_image
+from restain.web.annotations import MAX_BODY, AnnotationStore, parse_features
+from restain.web.errors import RequestError
+from restain.web.grid import TileNumber
 from restain.web.library import Library
 from restain.web.links import Image
-from restain.web.origin import Kind, bare_name
+from restain.web.provenance import ImageKind, bare_name
 from restain.web.security import read_body
-from restain.web.snapshot import MOST_SIDE, Pane, draw
-from restain.web.store import Store
-from restain.web.texts import language_of, text
+from restain.web.snapshot import MAX_SIDE, Pane, draw_snapshot
+from restain.web.texts import text
 from restain.web.tiles import Tiles
 
-LARGEST_OUTLINE = 32 << 20
-_KEEP = "private, max-age=31536000, immutable"
+MAX_OUTLINE = 32 << 20
+Number = Annotated[float, Query(gt=-1e9, lt=1e9, allow_inf_nan=False)]
+# The address holds the file's stamp, so a changed file has another address.
+_FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
-def routes(library: Library, tiles: Tiles, store: Store, *, show_labels: bool) -> APIRouter:
-    """The routes under ``/api``. Images are named by their ``id`` alone: no address holds a path."""
+def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show_labels: bool) -> APIRouter:
+    """The routes under ``/api/images``. No address holds a path: images are named by their ids."""
     router = APIRouter(prefix="/api/images/{identity}")
 
     @router.get("/thumbnail.jpg")
     def thumbnail(identity: str) -> Response:
-        return _picture(tiles.thumbnail(library.get(identity)), "image/jpeg")
+        return Response(tiles.thumbnail(library.get(identity)), media_type="image/jpeg", headers=_FOREVER)
 
     @router.get("/tiles/{level}/{column}/{row}.jpg")
-    def tile(identity: str, level: str, column: str, row: str, on: str | None = None) -> Response:
-        base = None if on is None else library.get(on)
-        data = tiles.tile(library.get(identity), whole(level), whole(column), whole(row), base)
-        return _picture(data, "image/jpeg")
+    def tile(
+        identity: str, level: TileNumber, column: TileNumber, row: TileNumber, fixed: str | None = None
+    ) -> Response:
+        other = None if fixed is None else library.get(fixed)
+        data = tiles.tile(library.get(identity), level, column, row, other)
+        return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
     @router.get("/density/{level}/{column}/{row}.png")
-    def density(identity: str, level: str, column: str, row: str) -> Response:
-        data = tiles.density(library.get(identity), whole(level), whole(column), whole(row))
-        return _picture(data, "image/png")
+    def density(identity: str, level: TileNumber, column: TileNumber, row: TileNumber) -> Response:
+        data = tiles.density(library.get(identity), level, column, row)
+        return Response(data, media_type="image/png", headers=_FOREVER)
 
-    @router.get("/outlines/{which}")
-    def outline(identity: str, which: str) -> Response:
-        path = library.related(library.get(identity)).outlines.get(which)
+    @router.get("/outlines/{stain}/{which}")
+    def outline(identity: str, stain: str, which: str) -> Response:
+        overlays = library.related(library.get(identity)).overlays.get(stain)
+        path = None if overlays is None else overlays.outlines.get(which)
         if path is None:
-            raise Fault(404, "fault.no_outline")
+            raise RequestError(404, "error.no_outline")
         try:
-            if path.stat().st_size > LARGEST_OUTLINE:
-                raise Fault(422, "fault.too_large", name=path.name, most=LARGEST_OUTLINE >> 20)
-            return JSONResponse({"type": "FeatureCollection", "features": checked(json.loads(path.read_bytes()))})
+            if path.stat().st_size > MAX_OUTLINE:
+                raise RequestError(422, "error.large_outline", name=path.name, most=MAX_OUTLINE >> 20)
+            return JSONResponse(
+                {"type": "FeatureCollection", "features": parse_features(json.loads(path.read_bytes()))}
+            )
         except (OSError, ValueError, RecursionError):
-            raise Fault(422, "fault.no_geojson") from None
+            raise RequestError(422, "error.no_geojson") from None
 
-    @router.get("/label/{which}.jpg")
-    def label(identity: str, which: str) -> Response:
+    @router.get("/label/{name}.jpg")
+    def label(identity: str, name: str) -> Response:
         if not show_labels:
-            raise Fault(403, "fault.labels")
-        return Response(label_image(library.get(identity), which), media_type="image/jpeg")
+            raise RequestError(403, "error.labels")
+        return Response(tiles.label(library.get(identity), name), media_type="image/jpeg")
 
     @router.get("/annotations")
-    def annotations(identity: str) -> Response:
-        kept = store.annotations(library.get(identity).id)
-        return JSONResponse({"version": kept.version, **kept.geojson()})
+    def read_annotations(identity: str) -> Response:
+        saved = annotations.get(library.get(identity).id)
+        return JSONResponse({"version": saved.version, **saved.geojson()})
 
     @router.get("/annotations.geojson")
-    def export(identity: str) -> Response:
+    def export_annotations(identity: str) -> Response:
         image = library.get(identity)
-        name = _plain(f"{bare_name(image.path)}.annotations.geojson")
-        return JSONResponse(
-            store.annotations(image.id).geojson(),
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-            media_type="application/geo+json",
-        )
+        content = json.dumps(annotations.get(image.id).geojson(), ensure_ascii=False)
+        return _download(content.encode(), "application/geo+json", image, "annotations.geojson")
 
     @router.put("/annotations")
-    async def save(identity: str, request: Request) -> Response:
-        body = await read_body(request, MOST_BYTES)
+    async def save_annotations(identity: str, request: Request) -> Response:
+        body = await read_body(request, MAX_BODY)
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):
-            raise Fault(400, "fault.no_geojson") from None
+            raise RequestError(400, "error.no_geojson") from None
         version = content.get("version") if isinstance(content, dict) else None
         if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version < 1 << 31:
-            raise Fault(400, "fault.no_geojson")
+            raise RequestError(400, "error.no_geojson")
 
-        def keep() -> Response:
+        def save() -> Response:
             image = library.get(identity)
-            kept = store.save(image.id, image.name, checked(content), version)
-            return JSONResponse({"version": kept.version, **kept.geojson()})
+            saved = annotations.save(image.id, image.name, parse_features(content), version)
+            return JSONResponse({"version": saved.version, **saved.geojson()})
 
-        return await run_in_threadpool(keep)
+        return await run_in_threadpool(save)
 
     @router.get("/snapshot.png")
     def snapshot(
-        request: Request,
         identity: str,
-        x: str,
-        y: str,
-        width: str,
-        height: str,
-        mpp: str,
+        x: Number,
+        y: Number,
+        width: Number,
+        height: Number,
+        mpp: Number,
         beside: str | None = None,
     ) -> Response:
         image = library.get(identity)
-        middle_x, middle_y, fine = (number(one) for one in (x, y, mpp))
-        size = Size(_side(width), _side(height))
-        data = _snapshot(image, beside, (middle_x, middle_y), size, fine, language_of(request))
-        name = _plain(f"{bare_name(image.path)}.view.png")
-        return Response(data, media_type="image/png", headers={"Content-Disposition": f'attachment; filename="{name}"'})
+        facts = tiles.facts(image)
+        if not facts.grid.mpp / 64 <= mpp <= facts.grid.mpp * 2 ** (facts.grid.top + 4):
+            raise RequestError(400, "error.number")
+        if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+            raise RequestError(400, "error.snapshot_size", most=MAX_SIDE)
+        size = Size(int(width), int(height))
+        region = Region(Point(round(x / mpp - size.width / 2), round(y / mpp - size.height / 2)), size)
+        shown = [image] if beside is None or beside == image.id else [image, library.get(beside)]
+        panes = [_pane(image, one, region, mpp) for one in shown]
+        data = draw_snapshot(panes, None if facts.mpp is None else mpp)
+        return _download(data, "image/png", image, "view.png")
 
-    def _snapshot(
-        image: Image, beside: str | None, at: tuple[float, float], size: Size, mpp: float, language: str
-    ) -> bytes:
-        view = tiles.view(image)
-        if not view.grid.mpp / 64 <= mpp <= view.grid.mpp * 2 ** (view.grid.top + 4):
-            raise Fault(400, "fault.number")
-        panes = []
-        for one in [image, *([] if beside is None else [library.get(beside)])]:
-            on = None
-            stretch = 1.0
-            if one.id != image.id:
-                related = library.related(image)
-                if all(one.id != other.id for other in related.others):
-                    raise Fault(404, "fault.not_registered")
-                if any(one.id == real.id for real, _ in related.real):
-                    on = image
-                else:
-                    other = tiles.view(one).grid
-                    stretch = other.size.width * other.mpp / (view.size.width * view.grid.mpp)
-            corner = Point(round(at[0] / mpp - size.width / 2), round(at[1] / mpp - size.height / 2))
-            rgb = tiles.region(one, Region(corner, size), mpp * stretch, on)
-            virtual = one.kind is Kind.VIRTUAL
-            title = _printable(f"{text('en', f'kind.{one.kind.value}')}: {one.path.name}")
-            panes.append(Pane(rgb, title, virtual))
-        return draw(panes, None if view.mpp is None else mpp)
+    def _pane(image: Image, shown: Image, region: Region, mpp: float) -> Pane:
+        """``region`` of ``image``, at ``mpp``, in ``shown``, which is ``image`` or one of those compared with it."""
+        fixed, title = None, f"{text('en', f'kind.{shown.kind.value}')}: {shown.path.name}"
+        if shown.id != image.id:
+            related = library.related(image)
+            chemical = {one.id: registered for one, registered in related.chemical}
+            if shown.id in chemical:
+                fixed = image
+                if chemical[shown.id] is None:
+                    title += f" ({text('en', 'compare.by_name')})"
+            elif all(shown.id != one.id for one in related.virtual):
+                raise RequestError(404, "error.not_registered")
+            else:
+                # A virtual slide covers the same area at another mpp.
+                own, grid = tiles.facts(shown).grid, tiles.facts(image).grid
+                mpp *= own.size.width * own.mpp / (grid.size.width * grid.mpp)
+        rgb = tiles.region(shown, region, mpp, fixed)
+        return Pane(rgb, _drawable(title), shown.kind is ImageKind.VIRTUAL)
 
     return router
 
 
-def _picture(data: bytes, media: str) -> Response:
-    # The address holds the file's stamp, so that a changed file has another one.
-    return Response(data, media_type=media, headers={"Cache-Control": _KEEP})
+def _download(data: bytes, media_type: str, image: Image, suffix: str) -> Response:
+    # A header holds ASCII only.
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", f"{bare_name(image.path)}.{suffix}")[-120:]
+    return Response(data, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _side(value: str) -> int:
-    length = number(value)
-    if not 16 <= length <= MOST_SIDE:
-        raise Fault(400, "fault.snapshot_size", most=MOST_SIDE)
-    return int(length)
-
-
-def _plain(name: str) -> str:
-    """A file name that a header can hold."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)[-120:]
-
-
-def _printable(name: str) -> str:
-    """What the built-in font can draw."""
+def _drawable(name: str) -> str:
+    """The text without characters that the built-in font lacks."""
     return "".join(c if 32 <= ord(c) < 0x250 else "?" for c in name)

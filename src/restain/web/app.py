@@ -1,4 +1,4 @@
-"""The application: pages, API and static files, behind one guard."""
+"""The application: pages, API and static files."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from restain.web import api, pages, reading
+from restain.web import api, pages, review
 from restain.web.accounts import routes as accounts
-from restain.web.accounts.gate import Gate
-from restain.web.faults import Fault
+from restain.web.accounts.authentication import Authentication
+from restain.web.annotations import AnnotationStore
+from restain.web.database import open_database
+from restain.web.errors import RequestError
 from restain.web.library import Library
-from restain.web.reading import Pictures, Studies
-from restain.web.security import guard
+from restain.web.security import security_middleware
 from restain.web.settings import Settings
-from restain.web.store import Store
 from restain.web.texts import language_of, text
 from restain.web.tiles import Tiles
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for one folder; each room adds its routes, and its page to ``state.rooms``.
+    """The application for one folder. ``state.sections`` holds the title and address of each section of pages.
 
     Raises:
-        RestainError: if the store cannot be opened; if others reach the server, and there is no account.
+        RestainError: if the database cannot be opened, or accounts are required and there is none.
     """
-    library = Library(settings.folder, {name: settings.state / name for name in ("uploads", "stained")})
-    tiles = Tiles(library, settings.state)
-    studies, pictures = Studies(settings.studies), Pictures()
-    store = Store(settings.state, settings.database)
-    gate = Gate(store.database, needed=settings.accounts)
+    state = settings.state_folder
+    library = Library(settings.folder, {name: state / name for name in ("uploads", "stained")})
+    tiles = Tiles(library, state)
+    studies, study_tiles = review.Studies(settings.studies), review.StudyTiles()
+    database = open_database(state, settings.database)
+    authentication = Authentication(database, required=settings.public)
 
     staining = None
     if settings.models:
-        # Not without a model: what reads bundles takes seconds to load.
-        from restain.web.staining.room import Staining
+        # Reading bundles takes seconds to import.
+        from restain.web.staining.routes import Staining
 
-        staining = Staining(settings, library, tiles, store.database)
+        staining = Staining(settings, library, tiles, database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,23 +56,22 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if staining is not None:
             await run_in_threadpool(staining.queue.stop)
-        tiles.close()
-        pictures.close()
-        studies.close()
-        store.close()
+        for one in (tiles, study_tiles, studies, database):
+            one.close()
 
     app = FastAPI(title="restain", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.rooms = [("nav.library", "/")]
-    app.add_middleware(BaseHTTPMiddleware, dispatch=guard(settings.hosts, gate, answer))
-    app.include_router(accounts.routes(gate))
-    app.include_router(api.routes(library, tiles, store, show_labels=settings.show_labels))
-
+    app.state.sections = [("nav.library", "/")]
+    middleware = security_middleware(settings.hosts, authentication, error_response)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=middleware)
+    app.include_router(accounts.routes(authentication))
+    app.include_router(api.routes(library, tiles, AnnotationStore(database), show_labels=settings.show_labels))
     if staining is not None:
-        app.state.rooms.append(("nav.staining", "/stain"))
+        app.state.sections.append(("nav.staining", "/stain"))
         app.include_router(staining.routes())
-    app.include_router(reading.routes(studies, pictures, settings.folder))
+    app.include_router(review.page_routes(studies, settings.folder))
+    app.include_router(review.api_routes(studies, study_tiles))
     if settings.studies:
-        app.state.rooms.append(("nav.review", "/review"))
+        app.state.sections.append(("nav.review", "/review"))
 
     @app.get("/")
     def library_page(request: Request) -> Response:
@@ -79,31 +79,33 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.get("/view/{identity}")
     def viewer(request: Request, identity: str) -> Response:
-        image = library.get(identity)
-        return pages.viewer_page(request, image, tiles.view(image), library.related(image), tiles, settings.show_labels)
+        return pages.viewer_page(request, library.get(identity), library, tiles, settings.show_labels)
 
     static = Path(str(resources.files("restain.web").joinpath("static")))
     app.mount("/static", StaticFiles(directory=static), name="static")
 
-    @app.exception_handler(Fault)
-    async def fault(request: Request, fault: Fault) -> Response:
-        return answer(request, fault)
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, _: RequestValidationError) -> Response:
-        return answer(request, Fault(400, "fault.number"))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        in_path = any(one["loc"][0] == "path" for one in error.errors())
+        return error_response(
+            request, RequestError(404, "error.no_tile") if in_path else RequestError(400, "error.number")
+        )
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, fault: HTTPException) -> Response:
-        key = "fault.method" if fault.status_code == 405 else "fault.no_page"
-        return answer(request, Fault(fault.status_code, key))
+    async def http(request: Request, error: HTTPException) -> Response:
+        key = "error.method" if error.status_code == 405 else "error.no_page"
+        return error_response(request, RequestError(error.status_code, key))
 
     return app
 
 
-def answer(request: Request, fault: Fault) -> Response:
-    """A fault as a page where a browser asks for one, else as JSON with one sentence."""
+def error_response(request: Request, error: RequestError) -> Response:
+    """The error as a page where a browser requested a page, else as JSON with one sentence."""
     if not request.url.path.startswith(("/api/", "/static/")) and request.method == "GET":
-        return pages.fault_page(request, fault)
-    sentence = text(language_of(request), fault.key, **fault.values)
-    return JSONResponse({"error": sentence}, fault.status, headers={"Cache-Control": "no-store"})
+        return pages.error_page(request, error)
+    sentence = text(language_of(request), error.key, **error.values)
+    return JSONResponse({"error": sentence}, error.status, headers={"Cache-Control": "no-store"})

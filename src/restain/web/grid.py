@@ -1,20 +1,25 @@
-"""How an image is cut into tiles: a pyramid of halves, as the viewer asks for it."""
+"""The tile pyramid of the viewer: levels of half the size each."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Path
 
 from restain.geometry import Point, Region, Size
-from restain.web.faults import Fault
+from restain.web.errors import RequestError
 
 TILE = 512
 """Side of a tile in px."""
+TileNumber = Annotated[int, Path(ge=0, lt=10**9)]
+"""A level, column or row in the address of a tile."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of an image of ``size`` px at ``mpp``; level ``top`` is full size, level 0 a single tile at most."""
+    """The tiles of an image of ``size`` px at ``mpp``. Level ``top`` is full size; level 0 is one tile."""
 
     size: Size
     mpp: float
@@ -33,15 +38,14 @@ class Grid:
         return Size(-(-self.size.width // by), -(-self.size.height // by))
 
     def region(self, level: int, column: int, row: int) -> Region:
-        """The tile's pixels at its level.
-
-        Raises:
-            Fault: 404, if there is no such tile.
-        """
+        """The tile's pixels at its level. Raises RequestError 404 if there is no such tile."""
         if not 0 <= level <= self.top:
-            raise Fault(404, "fault.no_tile")
-        of = self.size_of(level)
-        x, y = column * TILE, row * TILE
-        if column < 0 or row < 0 or x >= of.width or y >= of.height:
-            raise Fault(404, "fault.no_tile")
-        return Region(Point(x, y), Size(min(TILE, of.width - x), min(TILE, of.height - y)))
+            raise RequestError(404, "error.no_tile")
+        extent, x, y = self.size_of(level), column * TILE, row * TILE
+        if not (0 <= x < extent.width and 0 <= y < extent.height):
+            raise RequestError(404, "error.no_tile")
+        return Region(Point(x, y), Size(min(TILE, extent.width - x), min(TILE, extent.height - y)))
+
+    def layout(self) -> dict[str, int]:
+        """Size and highest level, as the scripts need them."""
+        return {"width": self.size.width, "height": self.size.height, "top": self.top}

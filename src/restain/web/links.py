@@ -1,96 +1,122 @@
-"""Which images belong together: an H&E image, its stained versions, real IHC that lies on it, and overlays."""
+"""Relations among images: an H&E image, its virtual stains, chemical IHC aligned with it, and overlays."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from restain.web.origin import OUTLINES, Kind, Origin, Registered, outline_of, same_size
+from restain.slides.find import split_number
+from restain.web.provenance import OUTLINES, ImageKind, ImageProvenance, Registered, find_outline, same_size
 
 PAIR_FOLDERS = (("HE", "IHC"), ("trainA", "trainB"), ("valA", "valB"), ("testA", "testB"))
-"""Where sets of pairs (BCI, MIST) keep the two images of one name."""
+"""Folders in which data sets of pairs (BCI, MIST) keep the two images of one name."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A slide or picture. ``name`` is its path in the folder, with ``/``; ``stamp`` changes when the file does."""
+    """A slide or picture. ``name`` is its path in the library, with ``/``; ``stamp`` changes with the file.
+
+    ``path`` and ``name`` end in ``#N`` if the file holds several images.
+    """
 
     id: str
     path: Path
     name: str
     stamp: str
-    origin: Origin
+    provenance: ImageProvenance
 
     @property
-    def kind(self) -> Kind:
-        return self.origin.kind
+    def kind(self) -> ImageKind:
+        return self.provenance.kind
+
+    @property
+    def file(self) -> Path:
+        """``path`` without the number of the image."""
+        return split_number(self.path)[0]
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """What can be drawn over a stain: its DAB density, and outlines in px of the H&E image."""
+
+    density: Image | None = None
+    outlines: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Related:
-    """What belongs to an image: its H&E, its stained versions, real IHC that lies on it, and overlays."""
+    """The images that belong to an image.
+
+    ``chemical`` are IHC images with the registration that aligns them, None if only names and sizes agree.
+    ``overlays`` are those of the image and of each virtual stain, by their ids.
+    """
 
     source: Image | None
     virtual: tuple[Image, ...]
-    real: tuple[tuple[Image, Registered | None], ...]
-    density: tuple[Image, ...]
-    outlines: Mapping[str, Path]
+    chemical: tuple[tuple[Image, Registered | None], ...]
+    overlays: Mapping[str, Overlays]
+
+    @property
+    def registered(self) -> list[Image]:
+        return [image for image, registration in self.chemical if registration is not None]
+
+    @property
+    def by_name(self) -> list[Image]:
+        """Chemical IHC that is paired by name and size only; its alignment was never checked."""
+        return [image for image, registration in self.chemical if registration is None]
 
     @property
     def others(self) -> tuple[Image, ...]:
-        """What can be laid over the image, virtual stains first."""
-        return self.virtual + tuple(image for image, _ in self.real)
+        """The images that can be compared with this one, virtual stains first."""
+        return self.virtual + tuple(image for image, _ in self.chemical)
 
 
 class Links:
-    """The links among the images of one scan; ``images`` are these, with what the links say of their kind."""
+    """Relations among the images of one scan; ``images`` have the kinds that relations reveal."""
 
     def __init__(self, images: Mapping[str, Image], registered: Sequence[Registered]) -> None:
         self._registered = registered
         self.images = dict(images)
-        self._by_place = {image.name: image for image in images.values()}
-        self._by_name: dict[str, list[Image]] = defaultdict(list)
+        self._by_name = {image.name: image for image in images.values()}
+        self._by_file_name: dict[str, list[Image]] = defaultdict(list)
         self._densities: dict[Path, list[Image]] = defaultdict(list)
         for image in images.values():
-            self._by_name[image.path.name].append(image)
-            if image.kind is Kind.DENSITY:
+            self._by_file_name[image.path.name].append(image)
+            if image.kind is ImageKind.DENSITY:
                 self._densities[image.path.parent].append(image)
         self._sources: dict[str, Image] = {}
         self._virtual: dict[str, list[Image]] = defaultdict(list)
         for image in images.values():
-            if image.kind is Kind.VIRTUAL and (source := self._source(image)) is not None:
+            if image.kind is ImageKind.VIRTUAL and (source := self._source(image)) is not None:
                 self._sources[image.id] = source
                 self._virtual[source.id].append(image)
-        # What was stained is H&E, whatever its name says.
+        # The source of a virtual stain is H&E, whatever its name says.
         for identity in self._virtual:
             image = self.images[identity]
-            if image.kind is Kind.PICTURE:
-                self.images[identity] = replace(image, origin=replace(image.origin, kind=Kind.HE))
+            if image.kind is ImageKind.PICTURE:
+                self.images[identity] = replace(image, provenance=replace(image.provenance, kind=ImageKind.HE))
 
     def related(self, image: Image, allowed: Callable[[Path], bool]) -> Related:
-        """What belongs to ``image``; ``allowed`` says which files beside it may be read."""
+        """The images that belong to ``image``; ``allowed`` tells whether a file beside it may be read."""
         virtual = self._virtual.get(image.id, [])
-        density = [one for shown in (image, *virtual) for one in self._density(shown)]
-        # An outline is in px of the H&E slide, also where it lies beside what was made of it.
-        beside = () if image.kind is Kind.VIRTUAL else (image, *virtual)
-        outlines = {
-            what: found
-            for what in reversed(OUTLINES)
-            for one in reversed(beside)
-            if (found := outline_of(one.path, what)) is not None and allowed(found)
-        }
+        overlays = {}
+        for stain in (image, *virtual):
+            # Outlines are in px of the H&E image, so they do not fit a virtual stain's own view.
+            found = {} if image.kind is ImageKind.VIRTUAL else {w: find_outline(stain.path, w) for w in OUTLINES}
+            outlines = {which: path for which, path in found.items() if path is not None and allowed(path)}
+            overlays[stain.id] = Overlays(self._density(stain), outlines)
+        source = self._sources.get(image.id)
         return Related(
-            self.images.get(self._sources[image.id].id) if image.id in self._sources else None,
+            None if source is None else self.images.get(source.id),
             tuple(virtual),
-            tuple(self._real(image)),
-            tuple(density),
-            outlines,
+            tuple(self._chemical(image)),
+            overlays,
         )
 
-    def _real(self, image: Image) -> list[tuple[Image, Registered | None]]:
+    def _chemical(self, image: Image) -> list[tuple[Image, Registered | None]]:
         found: dict[str, tuple[Image, Registered | None]] = {}
         for one in self._registered:
             if one.fixed == image.path.name:
@@ -103,15 +129,18 @@ class Links:
         return list(found.values())
 
     def _source(self, image: Image) -> Image | None:
-        if image.origin.place is not None:
-            return self._by_place.get(image.origin.place)
-        if image.origin.source is None:
+        provenance = image.provenance
+        if provenance.source_name is not None:
+            return self._by_name.get(provenance.source_name)
+        if provenance.source is None:
             return None
-        return self._nearest(image.origin.source, image.path.parent, without=(Kind.VIRTUAL, Kind.DENSITY, Kind.IHC))
+        return self._nearest(
+            provenance.source, image.path.parent, exclude=(ImageKind.VIRTUAL, ImageKind.DENSITY, ImageKind.IHC)
+        )
 
-    def _nearest(self, name: str, folder: Path, without: tuple[Kind, ...] = (Kind.DENSITY,)) -> Image | None:
-        """Of the images with this file name, the one with the longest way in common with ``folder``."""
-        named = [one for one in self._by_name.get(name, ()) if one.kind not in without]
+    def _nearest(self, name: str, folder: Path, exclude: tuple[ImageKind, ...] = (ImageKind.DENSITY,)) -> Image | None:
+        """The image with this file name whose folder shares the longest path with ``folder``."""
+        named = [one for one in self._by_file_name.get(name, ()) if one.kind not in exclude]
         return max(named, key=lambda one: len(os.path.commonpath([one.path.parent, folder])), default=None)
 
     def _partner(self, image: Image) -> Image | None:
@@ -119,15 +148,14 @@ class Links:
         for he, ihc in PAIR_FOLDERS:
             if he in parts[:-1]:
                 parts[parts.index(he)] = ihc
-                return self._by_place.get("/".join(parts))
+                return self._by_name.get("/".join(parts))
         return None
 
-    def _density(self, image: Image) -> list[Image]:
-        """The DAB pyramid made with an image: NAME.dab.ome.tiff beside NAME.ome.tiff or NAME.dicom."""
+    def _density(self, image: Image) -> Image | None:
+        """The DAB pyramid of an image: NAME.dab.ome.tiff beside NAME.ome.tiff or NAME.dicom."""
         end = ".dab.ome.tiff"
-        return [
-            one
-            for one in self._densities.get(image.path.parent, ())
-            if one.path.name.endswith(end)
-            and image.path.name in {one.path.name[: -len(end)] + suffix for suffix in (".ome.tiff", ".dicom")}
-        ]
+        for one in self._densities.get(image.path.parent, ()):
+            stem = one.path.name.removesuffix(end)
+            if one.path.name.endswith(end) and image.path.name in (f"{stem}.ome.tiff", f"{stem}.dicom"):
+                return one
+        return None

@@ -1,8 +1,10 @@
-"""The pages: templates, and what they are filled with."""
+"""The pages of library and viewer, and what all pages share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from restain import __version__
-from restain.web.accounts.forms import form_token, session_cookie
-from restain.web.faults import Fault
-from restain.web.identity import account_of, may_open
+from restain.web.accounts.account import account_of, may_open
+from restain.web.accounts.forms import csrf_token, session_cookie
+from restain.web.errors import RequestError
 from restain.web.library import Library
-from restain.web.links import Image, Related
+from restain.web.links import Image, Overlays
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
-from restain.web.tiles import DAB_COLOURS, Tiles, View
+from restain.web.tiles import DAB_COLOURS, ImageFacts, Tiles
 
 PER_PAGE = 48
 
@@ -31,30 +33,29 @@ _environment = Environment(
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template in the language of the request; a language asked for in the address is remembered."""
+    """A template in the language of the request; a language in the address is remembered."""
     language = language_of(request)
 
     def t(key: str, **filled: object) -> str:
         return text(language, key, **filled)
 
-    def elsewhere(code: str) -> str:
+    def in_language(code: str) -> str:
         kept = [(k, v) for k, v in request.query_params.multi_items() if k != "lang"]
-        # One slash: two would name another host.
+        # Two slashes would name another host.
         path = quote("/" + request.url.path.lstrip("/\\"))
         return f"{path}?{urlencode([*kept, ('lang', code)])}"
 
-    switch = [(code, name, elsewhere(code)) for code, name in LANGUAGES.items() if code != language]
     account = account_of(request)
-    rooms = [room for room in request.app.state.rooms if may_open(account, room[1])]
+    sections = [section for section in request.app.state.sections if may_open(account, section[1])]
     html = _environment.get_template(template).render(
         t=t,
         language=language,
-        switch=switch,
+        other_languages=[(code, name, in_language(code)) for code, name in LANGUAGES.items() if code != language],
         version=__version__,
         account=account,
-        form_of_account=form_token(request.cookies.get(session_cookie(request))) if account.name else "",
-        rooms=rooms if len(rooms) > 1 else [],
-        here=request.url.path,
+        csrf_token=csrf_token(request.cookies.get(session_cookie(request))) if account.name else "",
+        sections=sections if len(sections) > 1 else [],
+        path=request.url.path,
         **values,
     )
     response = HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Content-Language": language})
@@ -63,73 +64,76 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
     return response
 
 
-def fault_page(request: Request, fault: Fault) -> HTMLResponse:
-    return page(request, "fault.html.j2", fault.status, fault=fault)
+def error_page(request: Request, error: RequestError) -> HTMLResponse:
+    return page(request, "error.html.j2", error.status, error=error)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """One page of the images whose name contains a text: page ``number`` of ``pages``."""
+
+    path: str
+    query: str
+    images: Sequence[Image]
+    found: int
+    number: int
+    pages: int
+
+    def link(self, number: int) -> str:
+        """The address of another page."""
+        return f"{self.path}?{urlencode({'q': self.query, 'page': number} if self.query else {'page': number})}"
+
+
+def list_images(request: Request, images: Sequence[Image], per_page: int) -> ImageList:
+    """The page of ``images`` that ``q`` and ``page`` in the address select."""
+    query = request.query_params.get("q", "")[:200].strip()
+    found = [image for image in images if query.lower() in image.name.lower()]
+    pages = max(1, -(-len(found) // per_page))
+    wanted = request.query_params.get("page", "1")
+    number = min(max(1, int(wanted) if wanted.isdecimal() and len(wanted) < 8 else 1), pages)
+    shown = found[(number - 1) * per_page : number * per_page]
+    return ImageList(request.url.path, query, shown, len(found), number, pages)
 
 
 def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLResponse:
-    """The folder's images, some at a time; ``q`` in the address is looked for in their names."""
+    """All images of the library, :data:`PER_PAGE` on a page."""
     images = library.images()
-    query = request.query_params.get("q", "")[:200].strip()
-    found = [image for image in images if query.lower() in image.name.lower()]
-    pages = max(1, -(-len(found) // PER_PAGE))
-    asked = request.query_params.get("page", "1")
-    number = min(max(1, int(asked) if asked.isdecimal() and len(asked) < 8 else 1), pages)
-    shown = [_card(image, library, tiles) for image in found[(number - 1) * PER_PAGE : number * PER_PAGE]]
+    listed = list_images(request, images, PER_PAGE)
+    cards = []
+    for image in listed.images:
+        facts, error = None, None
+        try:
+            facts = tiles.facts(image)
+        except RequestError as refusal:
+            error = refusal
+        cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error})
     return page(
         request,
         "library.html.j2",
-        cards=shown,
+        cards=cards,
         count=len(images),
-        found=len(found),
-        query=query,
-        number=number,
-        pages=pages,
+        listed=listed,
         folder=library.root.name,
         truncated=library.truncated,
-        link=lambda n: "/?" + urlencode({"q": query, "page": n} if query else {"page": n}),
     )
 
 
-def _card(image: Image, library: Library, tiles: Tiles) -> dict[str, Any]:
-    related = library.related(image)
-    card: dict[str, Any] = {"image": image, "related": related, "view": None, "fault": None}
-    try:
-        card["view"] = tiles.view(image)
-    except Fault as fault:
-        card["fault"] = fault
-    return card
-
-
-def viewer_page(
-    request: Request, image: Image, view: View, related: Related, tiles: Tiles, labels: bool
-) -> HTMLResponse:
-    """The viewer of an image. What a script needs stands in the page as JSON, which browsers do not run."""
-    language = language_of(request)
+def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, labels: bool) -> HTMLResponse:
+    """The viewer of an image. The page holds the data of its scripts as JSON."""
+    facts, related, language = tiles.facts(image), library.related(image), language_of(request)
     others = []
     for one in related.others:
-        registered = any(one.id == real.id for real, _ in related.real)
-        try:
-            other = tiles.view(one)
-        except Fault:
-            continue
-        others.append(layer(one, view if registered else other, on=image if registered else None))
-    density = []
-    for one in related.density:
-        try:
-            grid = tiles.density_grid(one)
-        except Fault:
-            continue
-        density.append(
-            {"id": one.id, "stamp": one.stamp, "width": grid.size.width, "height": grid.size.height, "top": grid.top}
-        )
-    content: Mapping[str, Any] = {
-        "image": layer(image, view),
-        "mpp": view.mpp,
+        with suppress(RequestError):
+            own = tiles.facts(one)
+            layer = image_layer(one, own) if one in related.virtual else image_layer(one, facts, image)
+            others.append(layer | {"byName": one in related.by_name})
+    overlays = {stain: _overlays(found, tiles) for stain, found in related.overlays.items()}
+    content = {
+        "image": image_layer(image, facts),
+        "mpp": facts.mpp,
         "others": others,
-        "density": density,
-        "dabColours": [[least, list(colour)] for least, colour in DAB_COLOURS],
-        "outlines": list(related.outlines),
+        "overlays": overlays,
+        "dabColours": [[lowest, list(colour)] for lowest, colour in DAB_COLOURS],
         "texts": all_texts(language),
         "language": language,
     }
@@ -137,25 +141,35 @@ def viewer_page(
         request,
         "viewer.html.j2",
         image=image,
-        view=view,
+        facts=facts,
         related=related,
         content=content,
         others=others,
-        labels=view.associated if labels else (),
-        density=density,
+        labels=facts.associated if labels else (),
+        has_density=any(one["density"] for one in overlays.values()),
+        outlines={which for one in overlays.values() for which in one["outlines"]},
     )
 
 
-def layer(image: Image, view: View, on: Image | None = None) -> dict[str, Any]:
-    """What the viewer has to know of an image to show it; with ``on``, as it lies on that one's grid (``view``)."""
+def image_layer(image: Image, facts: ImageFacts, fixed: Image | None = None) -> dict[str, Any]:
+    """The data of an image for the scripts; with ``fixed``, as aligned with that image, whose ``facts`` are given."""
     return {
         "id": image.id,
-        "stamp": image.stamp + ("" if on is None else on.stamp),
+        "stamp": image.stamp + ("" if fixed is None else fixed.stamp),
         "name": image.name,
         "kind": image.kind.value,
-        "synthetic": image.origin.synthetic,
-        "on": None if on is None else on.id,
-        "width": view.size.width,
-        "height": view.size.height,
-        "top": view.grid.top,
+        "synthetic": image.provenance.synthetic,
+        "made": image.provenance.made,
+        "fixed": None if fixed is None else fixed.id,
+        **facts.grid.layout(),
     }
+
+
+def _overlays(overlays: Overlays, tiles: Tiles) -> dict[str, Any]:
+    density = None
+    if overlays.density is not None:
+        # An unreadable density is not offered.
+        with suppress(RequestError):
+            layout = tiles.density_grid(overlays.density).layout()
+            density = {"id": overlays.density.id, "stamp": overlays.density.stamp, **layout}
+    return {"density": density, "outlines": list(overlays.outlines)}

@@ -1,4 +1,4 @@
-"""A picture of a view to take away: the same region of one or two images, with a scale bar, and the notice burnt in."""
+"""A picture of a view: the same region of one or two images, with a scale bar and the notice burnt in."""
 
 from __future__ import annotations
 
@@ -16,46 +16,44 @@ from PIL.PngImagePlugin import PngInfo
 from restain import NOTICE
 from restain.images import Rgb
 
-MOST_SIDE = 2048
+MAX_SIDE = 2048
 """Longest side of one pane in px."""
 RED, WHITE, INK = (140, 29, 24), (255, 255, 255), (28, 30, 33)
-_GAP = 8
+_GAP, _TITLE_HEIGHT = 8, 30
 
 
 @dataclass(frozen=True)
 class Pane:
-    """Pixels ``(h, w, 3)`` ``uint8``, what they are, and whether they are a virtual stain."""
+    """Pixels ``(h, w, 3)`` ``uint8``, their title, and whether they are a virtual stain."""
 
     rgb: Rgb
     title: str
     virtual: bool
 
 
-def draw(panes: Sequence[Pane], um_per_px: float | None) -> bytes:
-    """The panes side by side as PNG. On a virtual pane the notice stands across the top and again over the pixels.
+def draw_snapshot(panes: Sequence[Pane], um_per_px: float | None) -> bytes:
+    """Panes of one height side by side as PNG, with a scale bar unless ``um_per_px`` is None.
 
-    Args:
-        panes: of one height.
-        um_per_px: for the scale bar; None draws none.
+    A virtual pane has the notice in its title and over its pixels.
     """
-    drawn = [_pane(pane, um_per_px) for pane in panes]
+    drawn = [_draw_pane(pane, um_per_px) for pane in panes]
     width = sum(one.width for one in drawn) + _GAP * (len(drawn) - 1)
-    whole = PIL.Image.new("RGB", (width, max(one.height for one in drawn)), WHITE)
+    picture = PIL.Image.new("RGB", (width, max(one.height for one in drawn)), WHITE)
     left = 0
     for one in drawn:
-        whole.paste(one, (left, 0))
+        picture.paste(one, (left, 0))
         left += one.width + _GAP
-    text = PngInfo()
+    metadata = PngInfo()
     if any(pane.virtual for pane in panes):
-        text.add_text("notice", NOTICE)
+        metadata.add_text("notice", NOTICE)
     buffer = io.BytesIO()
-    density = {} if um_per_px is None else {"dpi": (25400 / um_per_px, 25400 / um_per_px)}
-    whole.save(buffer, "PNG", pnginfo=text, **density)
+    dpi = {} if um_per_px is None else {"dpi": (25400 / um_per_px, 25400 / um_per_px)}
+    picture.save(buffer, "PNG", pnginfo=metadata, **dpi)
     return buffer.getvalue()
 
 
-def burn(rgb: Rgb, notice: str = NOTICE) -> Rgb:
-    """The pixels with the notice over them, again and again along diagonals, so that no cutting takes it off."""
+def burn_notice(rgb: Rgb, notice: str = NOTICE) -> Rgb:
+    """The pixels with the notice repeated over them along diagonals, so that no crop removes it."""
     height, width = rgb.shape[:2]
     font = PIL.ImageFont.load_default(max(11, min(20, min(width, height) // 24)))
     length = math.ceil(font.getlength(notice))
@@ -69,29 +67,28 @@ def burn(rgb: Rgb, notice: str = NOTICE) -> Rgb:
     return np.asarray(over.convert("RGB"))
 
 
-def nice_length(most: float) -> float:
-    """The longest of 1, 2, 5 times a power of ten that is no longer than ``most``."""
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(factor * power for factor in (1, 2, 5) if factor * power <= most * (1 + 1e-9))
+def round_length(limit: float) -> float:
+    """The longest of 1, 2, 5 times a power of ten that is not longer than ``limit``."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= limit * (1 + 1e-9))
 
 
-def _pane(pane: Pane, um_per_px: float | None) -> PIL.Image.Image:
-    rgb = burn(pane.rgb) if pane.virtual else pane.rgb
+def _draw_pane(pane: Pane, um_per_px: float | None) -> PIL.Image.Image:
+    rgb = burn_notice(pane.rgb) if pane.virtual else pane.rgb
     height, width = rgb.shape[:2]
     font = PIL.ImageFont.load_default(16)
-    band = 30
-    picture = PIL.Image.new("RGB", (width, height + band), RED if pane.virtual else INK)
-    picture.paste(PIL.Image.fromarray(rgb), (0, band))
+    picture = PIL.Image.new("RGB", (width, height + _TITLE_HEIGHT), RED if pane.virtual else INK)
+    picture.paste(PIL.Image.fromarray(rgb), (0, _TITLE_HEIGHT))
     pen = PIL.ImageDraw.Draw(picture)
-    words = f"{NOTICE.upper()}  ·  {pane.title}" if pane.virtual else pane.title
-    pen.text((10, 6), words, font=font, fill=WHITE)
+    title = f"{NOTICE.upper()}  ·  {pane.title}" if pane.virtual else pane.title
+    pen.text((10, 6), title, font=font, fill=WHITE)
     if um_per_px is not None and width >= 80:
-        length = nice_length(um_per_px * width / 4)
+        length = round_length(um_per_px * width / 4)
         bar = round(length / um_per_px)
         label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-        left, bottom = 14, height + band - 14
-        wide = max(bar, math.ceil(font.getlength(label)))
-        pen.rectangle((left - 6, bottom - 30, left + wide + 6, bottom + 6), fill=WHITE)
+        left, bottom = 14, height + _TITLE_HEIGHT - 14
+        extent = max(bar, math.ceil(font.getlength(label)))
+        pen.rectangle((left - 6, bottom - 30, left + extent + 6, bottom + 6), fill=WHITE)
         pen.text((left, bottom - 28), label, font=font, fill=INK)
         pen.rectangle((left, bottom - 4, left + bar, bottom), fill=INK)
     return picture

@@ -1,4 +1,4 @@
-"""Every word that a page shows, in two languages, from one catalogue: ``catalogue/*.json``, a file for each room."""
+"""All texts of the pages, in two languages: ``catalogue/*.json``, one file per section."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from string import Formatter
 from starlette.requests import Request
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
-"""Code and own name; the first is spoken where a browser wants none of them."""
+"""Code and own name; the first is the default."""
 COOKIE = "language"
 
 
@@ -18,20 +18,16 @@ COOKIE = "language"
 def catalogue() -> dict[str, dict[str, str]]:
     """Texts by key, each by language."""
     content: dict[str, dict[str, str]] = {}
-    for room in sorted(resources.files("restain.web").joinpath("catalogue").iterdir(), key=lambda file: file.name):
-        texts = json.loads(room.read_text(encoding="utf-8"))
+    for file in sorted(resources.files("restain.web").joinpath("catalogue").iterdir(), key=lambda file: file.name):
+        texts = json.loads(file.read_text(encoding="utf-8"))
         if both := content.keys() & texts.keys():
-            raise ValueError(f"{room.name} repeats {min(both)}")
+            raise ValueError(f"{file.name} repeats {min(both)}")
         content |= texts
     return content
 
 
 def text(language: str, key: str, **values: object) -> str:
-    """The text ``key`` in ``language``, its places in braces filled in.
-
-    Raises:
-        KeyError: if the catalogue has no such text.
-    """
+    """The text ``key`` with its placeholders filled in. Raises KeyError if the catalogue has no such text."""
     return catalogue()[key][language].format(**values)
 
 
@@ -40,29 +36,29 @@ def all_texts(language: str) -> dict[str, str]:
     return {key: entry[language] for key, entry in catalogue().items()}
 
 
-def places(template: str) -> set[str]:
-    """The names in braces of a text."""
+def placeholders(template: str) -> set[str]:
+    """The names in braces in a text."""
     return {name for _, name, _, _ in Formatter().parse(template) if name}
 
 
 def language_of(request: Request) -> str:
-    """The language of a request: asked for in the address, chosen before (cookie), or the browser's first that is spoken."""
-    for asked in (request.query_params.get("lang"), request.cookies.get(COOKIE)):
-        if asked in LANGUAGES:
-            return asked
-    return preferred(request.headers.get("accept-language", ""))
+    """The language in the address, else that of the cookie, else the best for the browser."""
+    for code in (request.query_params.get("lang"), request.cookies.get(COOKIE)):
+        if code in LANGUAGES:
+            return code
+    return preferred_language(request.headers.get("accept-language", ""))
 
 
-def preferred(header: str) -> str:
-    """The best of :data:`LANGUAGES` for an ``Accept-Language`` header (RFC 9110); zh-TW readers get zh as well."""
+def preferred_language(header: str) -> str:
+    """The best of :data:`LANGUAGES` for an ``Accept-Language`` header (RFC 9110); zh stands for zh-TW too."""
     wanted = []
     for place, part in enumerate(header[:1000].split(",")):
-        code, _, quality = part.strip().partition(";")
+        tag, _, quality = part.strip().partition(";")
         try:
             weight = float(quality.strip().removeprefix("q=")) if quality else 1.0
         except ValueError:
             weight = 0.0
-        spoken = code.strip().lower().split("-")[0]
-        if spoken in LANGUAGES and weight > 0:
-            wanted.append((-weight, place, spoken))
+        code = tag.strip().lower().split("-")[0]
+        if code in LANGUAGES and weight > 0:
+            wanted.append((-weight, place, code))
     return min(wanted)[2] if wanted else next(iter(LANGUAGES))

@@ -1,7 +1,7 @@
-"""What Alembic runs for every step; the connection, in its transaction, comes from :mod:`restain.database.migrate`."""
+"""Run by Alembic for every migration, with the connection of :mod:`restain.database.migrate`."""
 
 from alembic import context
 
-given = context.config.attributes
-context.configure(connection=given["connection"], version_table=given["version_table"])
+attributes = context.config.attributes
+context.configure(connection=attributes["connection"], version_table=attributes["version_table"])
 context.run_migrations()

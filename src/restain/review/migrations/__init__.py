@@ -1,1 +1,1 @@
-"""The steps from released stores of a study to the tables of today; one that has shipped is never changed."""
+"""Migrations from released tables of a study to the current ones; a released migration is never changed."""

@@ -1,7 +1,7 @@
-"""The first tables. A new store gets those of :mod:`restain.review.store` and starts at the newest revision: no step makes them."""
+"""The first schema. New databases get the tables of :mod:`restain.review.tables` and start at the newest revision."""
 
 revision, down_revision = "0001", None
 
 
 def upgrade() -> None:
-    """Does nothing; the next revision follows this one."""
+    """Nothing to do; later revisions follow this one."""

@@ -1,4 +1,4 @@
-"""Passwords as argon2id keeps them."""
+"""Passwords, hashed by argon2id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 import argon2
 
-from restain.web.faults import Fault
+from restain.web.errors import RequestError
 
 SHORTEST, LONGEST = 10, 200
 """Characters."""
@@ -15,38 +15,38 @@ _hasher = argon2.PasswordHasher()
 
 
 def check_length(password: str) -> None:
-    """Raises Fault 422 if it is too short or too long."""
+    """Raise RequestError 422 if the password is too short or too long."""
     if len(password) < SHORTEST:
-        raise Fault(422, "account.fault.short", least=SHORTEST)
+        raise RequestError(422, "account.error.short", least=SHORTEST)
     if len(password) > LONGEST:
-        raise Fault(422, "account.fault.long", most=LONGEST)
+        raise RequestError(422, "account.error.long", most=LONGEST)
 
 
-def hashed(password: str) -> str:
-    """What is kept of a password: argon2id with its salt and costs."""
+def hash_password(password: str) -> str:
+    """The argon2id hash of a password, with salt and costs."""
     return _hasher.hash(_typed(password))
 
 
-def fits(password: str, kept: str | None) -> bool:
-    """Whether it is the password; of a name that has none (``None``), no, after the same time."""
-    # Made whichever name is asked for, or the first unknown one would take longer.
-    nobodys = _nobodys()
+def verify(password: str, stored: str | None) -> bool:
+    """Whether the password has the hash ``stored``; for None, False after the same time."""
+    # Made for every name, or the first unknown name would take longer.
+    unknown = _unknown_hash()
     try:
-        return _hasher.verify(kept or nobodys, _typed(password[:LONGEST])) and kept is not None
+        return _hasher.verify(stored or unknown, _typed(password[:LONGEST])) and stored is not None
     except argon2.exceptions.VerificationError:
         return False
 
 
-def outdated(kept: str) -> bool:
-    """Whether it was hashed at other costs than today's."""
-    return _hasher.check_needs_rehash(kept)
+def is_outdated(stored: str) -> bool:
+    """Whether the hash was made at other costs than today's."""
+    return _hasher.check_needs_rehash(stored)
 
 
 def _typed(password: str) -> bytes:
-    # The same letters whichever way a keyboard composes them; a lone surrogate stays a difference.
+    # Keyboards compose the same letters in several ways; a lone surrogate stays a difference.
     return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 @cache
-def _nobodys() -> str:
+def _unknown_hash() -> str:
     return _hasher.hash("nobody")

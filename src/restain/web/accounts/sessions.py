@@ -1,4 +1,4 @@
-"""Who is signed in, in which browser."""
+"""Sessions: which browser is signed in to which account."""
 
 from __future__ import annotations
 
@@ -10,57 +10,56 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sql
 
 from restain.database import Database, StoreFault
-from restain.web.accounts.roster import Known, key_of
-from restain.web.identity import Account, Role
-from restain.web.tables import ACCOUNTS, SESSIONS
+from restain.web.accounts.account import Account, Role
+from restain.web.accounts.store import VerifiedAccount, account_key
+from restain.web.database import ACCOUNTS, SESSIONS
 
-IDLE, WHOLE = timedelta(hours=12), timedelta(days=7)
+MAX_IDLE, MAX_AGE = timedelta(hours=12), timedelta(days=7)
 """A session ends so long after its last request, and after its beginning."""
-_COARSE = timedelta(minutes=1)
-"""The last request is kept no finer, so that not every tile is a write."""
+_RESOLUTION = timedelta(minutes=1)
+"""Of the last request, so that not every tile writes to the database."""
 TOKEN_BYTES = 32
 
 
 class Sessions:
-    """Sessions by their token, of which only a digest is kept; a restart of the server keeps them."""
+    """Sessions by their token, of which only a digest is stored. They survive a restart of the server."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, known: Known) -> str | None:
-        """The token of a new session: 256 random bits. ``None`` if account or password are no longer what they were."""
+    def begin(self, verified: VerifiedAccount) -> str | None:
+        """The token of a new session, 256 random bits; None if account or password changed since verification."""
         token, now = secrets.token_urlsafe(TOKEN_BYTES), datetime.now(UTC)
-        over = (SESSIONS.c.seen <= _written(now - IDLE)) | (SESSIONS.c.created <= _written(now - WHOLE))
-        key = key_of(known.account.name)
-        here = (ACCOUNTS.c.key == key) & (ACCOUNTS.c.password == known.kept)
+        expired = (SESSIONS.c.seen <= _iso(now - MAX_IDLE)) | (SESSIONS.c.created <= _iso(now - MAX_AGE))
+        key = account_key(verified.account.name)
+        unchanged = (ACCOUNTS.c.key == key) & (ACCOUNTS.c.password == verified.stored)
         with self._database.write() as connection:
-            connection.execute(SESSIONS.delete().where(over))
-            if connection.execute(sql.select(ACCOUNTS.c.key).where(here)).first() is None:
+            connection.execute(SESSIONS.delete().where(expired))
+            if connection.execute(sql.select(ACCOUNTS.c.key).where(unchanged)).first() is None:
                 return None
-            values = {"account": key, "created": _written(now), "seen": _written(now)}
+            values = {"account": key, "created": _iso(now), "seen": _iso(now)}
             connection.execute(SESSIONS.insert().values(digest=_digest(token), **values))
         return token
 
     def account(self, token: str) -> Account | None:
-        """Whose session it is, if it has not ended."""
-        now = datetime.now(UTC)
+        """The account of a session that has not ended."""
+        now, here = datetime.now(UTC), SESSIONS.c.digest == _digest(token)
         query = (
             sql.select(ACCOUNTS.c.name, ACCOUNTS.c.role, SESSIONS.c.created, SESSIONS.c.seen)
             .select_from(SESSIONS.join(ACCOUNTS))
-            .where(SESSIONS.c.digest == _digest(token))
+            .where(here)
         )
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             return None
-        idle, whole = (now - datetime.fromisoformat(time) for time in (row.seen, row.created))
-        if idle >= IDLE or whole >= WHOLE:
+        idle, age = (now - datetime.fromisoformat(time) for time in (row.seen, row.created))
+        if idle >= MAX_IDLE or age >= MAX_AGE:
             return None
-        if idle >= _COARSE:
-            # A full disk shortens the session, and keeps nobody out now.
+        if idle >= _RESOLUTION:
+            # A full disk shortens the session, but does not end it now.
             with contextlib.suppress(StoreFault), self._database.write() as connection:
-                here = SESSIONS.c.digest == _digest(token)
-                connection.execute(SESSIONS.update().where(here).values(seen=_written(now)))
+                connection.execute(SESSIONS.update().where(here).values(seen=_iso(now)))
         return Account(row.name, Role(row.role))
 
     def end(self, token: str) -> None:
@@ -69,9 +68,9 @@ class Sessions:
 
 
 def _digest(token: str) -> str:
-    # The token is random as a whole, so that a fast hash without salt is enough.
+    # All bits of the token are random, so a fast hash without salt is enough.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _written(time: datetime) -> str:
+def _iso(time: datetime) -> str:
     return time.isoformat(timespec="seconds")

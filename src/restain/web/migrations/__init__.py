@@ -1,1 +1,1 @@
-"""The steps from released stores of the server to the tables of today; one that has shipped is never changed."""
+"""Migrations of the server's database. A released one is never changed."""

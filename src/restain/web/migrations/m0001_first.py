@@ -1,7 +1,7 @@
-"""The first tables. A new store gets those of :mod:`restain.web.tables` and starts at the newest revision: no step makes them."""
+"""The first tables. New databases get those of :mod:`restain.web.database` and start at the newest revision, so no step creates them."""
 
 revision, down_revision = "0001", None
 
 
 def upgrade() -> None:
-    """Does nothing; the next revision follows this one."""
+    """Nothing to do; the next revision follows this one."""

@@ -1,4 +1,4 @@
-"""Images that come from a browser: streamed to disk, looked at by their header, and only then in the library."""
+"""Uploaded images: streamed to disk, checked, then added to the library."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from restain.errors import RestainError
 from restain.files import make_folder
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, picture_kind
-from restain.register.warp import in_pixels
+from restain.slides import open_slide
 from restain.slides.find import ONE_FILE_SUFFIXES
-from restain.web.faults import Fault
-from restain.web.tiles import open_checked, readable
+from restain.web.errors import RequestError
+from restain.web.tiles import open_bounded, readable
 
 KINDS = {
     "PNG": (".png",),
@@ -27,171 +27,155 @@ KINDS = {
     "WebP": (".webp",),
     "TIFF": (".tif", ".tiff", *ONE_FILE_SUFFIXES),
 }
-"""Suffixes by what a file holds. Not the formats of several files (MIRAX, DICOM): one file is uploaded."""
+"""Suffixes by content, without formats of several files (MIRAX, DICOM)."""
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
-
-KEEP_FREE = 1 << 30
+MIN_FREE = 1 << 30
 """Bytes that stay free on the disk."""
-AT_ONCE = 4
-LONGEST_NAME = 150
-"""Bytes of a name: results are named after it, with endings of their own."""
-LONGEST_SIDE, MOST_PX = 1 << 20, 1 << 38
-"""Of level 0; no scanner makes more, and a header can say anything."""
+MAX_UPLOADS = 4
+MAX_NAME = 150
+"""Bytes of a name; names of results are longer."""
+MAX_SIDE, MAX_PX = 1 << 20, 1 << 38
+"""Of level 0; no scanner makes more, but a header can state anything."""
 _CHUNK = 4 << 20
 _SPOT = 64
 
 
 class Uploads:
-    """The folder of uploads, ``ID/NAME`` each; what is not whole yet is in ``.ID`` and never seen."""
+    """The folder of uploads, ``ID/NAME`` each; an unfinished one is in ``.ID`` and not listed."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        self.folder, self.most_bytes = folder, most_bytes
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
         self._running = 0
 
     def prepare(self) -> None:
-        """Make the folder, and throw away what a killed server left half-written.
+        """Make the folder and delete unfinished uploads of a killed server. Raises RestainError if that fails."""
+        for unfinished in make_folder(self.folder).glob(".*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
-        Raises:
-            RestainError: if that fails.
-        """
-        try:
-            make_folder(self.folder)
-            for left in self.folder.glob(".*"):
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError as fault:
-            raise RestainError(f"{self.folder} cannot be made ({fault.strerror}).") from None
-
-    async def take(self, name: str, parts: AsyncIterator[bytes], declared: int | None) -> Path:
-        """Keep an upload and give its place; of a refused one, or one that breaks off, nothing stays.
+    async def receive(self, name: str, parts: AsyncIterator[bytes], length: int | None) -> Path:
+        """Save an upload and give its path; nothing is kept of a refused or interrupted one.
 
         Args:
-            name: as the browser says it; anything.
+            name: any text from the browser.
             parts: the body.
-            declared: its length in bytes, where the browser says it.
+            length: bytes of the body, if the browser states it.
 
         Raises:
-            Fault: 413, 415, 422, 429 or 507, with what is wrong.
-            ClientDisconnect: if the browser went away.
+            RequestError: 413, 415, 422, 429 or 507.
+            ClientDisconnect: if the browser disconnected.
         """
         safe = safe_name(name)
-        if declared is not None and declared > self.most_bytes:
-            raise Fault(413, "fault.upload_size", name=safe, most=_in_words(self.most_bytes))
-        if self._running >= AT_ONCE:
-            raise Fault(429, "fault.upload_many", most=AT_ONCE)
+        if length is not None and length > self.max_bytes:
+            raise RequestError(413, "error.upload_size", name=safe, most=format_bytes(self.max_bytes))
+        if self._running >= MAX_UPLOADS:
+            raise RequestError(429, "error.upload_many", most=MAX_UPLOADS)
         self._running += 1
         identity = secrets.token_hex(5)
         hidden = self.folder / f".{identity}"
         try:
-            await run_in_threadpool(self._begin, hidden, safe, declared or 0)
-            try:
-                await self._write(hidden / safe, parts, declared)
-                await run_in_threadpool(check, hidden / safe)
-            except OSError:
-                raise Fault(507, "fault.upload_space", name=safe) from None
-            final = self.folder / identity
-            hidden.rename(final)
-            return final / safe
+            self._check_space(safe, length or 0)
+            hidden.mkdir()
+            await self._write(hidden / safe, parts, length)
+            await run_in_threadpool(check_image, hidden / safe)
+            hidden.rename(self.folder / identity)
+            return self.folder / identity / safe
+        except OSError:
+            raise RequestError(507, "error.upload_space", name=safe) from None
         finally:
             self._running -= 1
-            # Not in a thread: nothing is awaited any more when the server ends.
+            # Not in a thread: when the server ends, nothing is awaited any more.
             shutil.rmtree(hidden, ignore_errors=True)
 
     def remove(self, identity: str) -> None:
-        """Remove an upload; one that is not there is removed."""
+        """Delete an upload, if it exists."""
         if re.fullmatch(r"[0-9a-f]{10}", identity):
             shutil.rmtree(self.folder / identity, ignore_errors=True)
 
-    def _begin(self, hidden: Path, name: str, length: int) -> None:
-        self._room(name, length)
-        try:
-            hidden.mkdir()
-        except OSError:
-            raise Fault(507, "fault.upload_space", name=name) from None
+    def _check_space(self, name: str, wanted: int) -> None:
+        if shutil.disk_usage(self.folder).free - wanted < MIN_FREE:
+            raise RequestError(507, "error.upload_space", name=name)
 
-    def _room(self, name: str, wanted: int) -> None:
-        if shutil.disk_usage(self.folder).free - wanted < KEEP_FREE:
-            raise Fault(507, "fault.upload_space", name=name)
-
-    async def _write(self, path: Path, parts: AsyncIterator[bytes], declared: int | None) -> None:
-        done, waiting = 0, bytearray()
-        refused: Fault | None = None
+    async def _write(self, path: Path, parts: AsyncIterator[bytes], length: int | None) -> None:
+        received, chunk = 0, bytearray()
+        refusal: RequestError | None = None
 
         def flush() -> None:
-            self._room(path.name, 0)
+            if received == len(chunk):
+                check_content(path.name, bytes(chunk[:16]))
+            self._check_space(path.name, 0)
             with open(path, "ab") as file:
-                file.write(waiting)
+                file.write(chunk)
+            chunk.clear()
 
         async for part in parts:
-            done += len(part)
-            if done > self.most_bytes:
-                raise Fault(413, "fault.upload_size", name=path.name, most=_in_words(self.most_bytes))
-            if refused is not None:
+            received += len(part)
+            if received > self.max_bytes:
+                raise RequestError(413, "error.upload_size", name=path.name, most=format_bytes(self.max_bytes))
+            if refusal is not None:
                 continue
-            waiting += part
-            if len(waiting) >= _CHUNK:
+            chunk += part
+            if len(chunk) >= _CHUNK:
                 try:
-                    if done == len(waiting):
-                        check_kind(path.name, bytes(waiting[:16]))
                     await run_in_threadpool(flush)
-                except Fault as fault:
-                    # A browser hears the answer only when it has sent all.
-                    refused = fault
-                waiting.clear()
-        if refused is not None:
-            raise refused
-        if declared is not None and done != declared:
+                except RequestError as error:
+                    # A browser reads the answer only after it has sent everything.
+                    refusal = error
+        if refusal is not None:
+            raise refusal
+        if length is not None and received != length:
             raise ClientDisconnect
-        if done == len(waiting):
-            check_kind(path.name, bytes(waiting[:16]))
         await run_in_threadpool(flush)
 
 
 def safe_name(name: str) -> str:
-    """A file name of what a browser calls its file: no folders, nothing hidden, no characters that a system forbids.
+    """A file name without folders, hidden parts and characters that some system forbids.
 
     Raises:
-        Fault: 415, if its ending is not one of :data:`SUFFIXES`.
+        RequestError: 415 if the suffix is not one of :data:`SUFFIXES`.
     """
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     kept = "".join("_" if c in '<>:"|?*' or unicodedata.category(c)[0] == "C" else c for c in last)
-    # Endings that say of a file that it was made of another one.
+    # Suffixes that mark results.
     kept = re.sub(r"(^|\.)(dab|tissue|ood)(?=\.)", r"_\2", kept.strip(". "), flags=re.IGNORECASE)
     suffix = next((one for one in SUFFIXES if kept.lower().endswith(one)), None)
     if suffix is None:
-        raise Fault(415, "fault.upload_kind", name=kept[-80:] or "?", kinds=" ".join(SUFFIXES))
-    stem = kept[: -len(suffix)].encode("utf-8", "replace")[: LONGEST_NAME - len(suffix)].decode("utf-8", "ignore")
+        raise RequestError(415, "error.upload_kind", name=kept[-80:] or "?", kinds=" ".join(SUFFIXES))
+    stem = kept[: -len(suffix)].encode("utf-8", "replace")[: MAX_NAME - len(suffix)].decode("utf-8", "ignore")
     return (stem.strip(". ") or "image") + kept[-len(suffix) :]
 
 
-def check_kind(name: str, head: bytes) -> None:
-    """Refuse a file that does not begin as its name ends.
-
-    Raises:
-        Fault: 415.
-    """
+def check_content(name: str, head: bytes) -> None:
+    """Raise RequestError 415 if the first bytes of a file do not fit its suffix."""
     kind = "TIFF" if head.startswith(TIFF_MAGIC) else picture_kind(head)
     if kind is None or not name.lower().endswith(KINDS[kind]):
-        raise Fault(415, "fault.upload_content", name=name, kinds=" ".join(SUFFIXES))
+        raise RequestError(415, "error.upload_content", name=name, kinds=" ".join(SUFFIXES))
 
 
-def check(path: Path) -> None:
-    """Refuse what cannot be read, is truncated, or would not fit the memory: by its header, then at three places.
+def check_image(path: Path) -> None:
+    """Raise RequestError 422 if an image is damaged, truncated or too large: by its header, then at three places.
 
-    Raises:
-        Fault: 422, with what is wrong, without the folders of this machine.
+    Of a file that holds several images, all are checked.
     """
-    with readable(path), open_checked(path)[0] as slide:
+    with readable(path):
+        with open_slide(path, inspect=True, header_only=True) as slide:
+            count = len(slide.images)
+        for end in [f"#{number}" for number in range(count)] or [""]:
+            _check_one(path.with_name(path.name + end))
+
+
+def _check_one(path: Path) -> None:
+    with open_bounded(path)[0] as slide:
         size = slide.size
-        if max(size.width, size.height) > LONGEST_SIDE or size.width * size.height > MOST_PX:
-            raise Fault(422, "fault.upload_extent", name=path.name)
-        if cut := [one for one in slide.faults if "truncated" in one]:
-            raise RestainError(cut[0])
-        shown = in_pixels(slide)
+        if max(size.width, size.height) > MAX_SIDE or size.width * size.height > MAX_PX:
+            raise RequestError(422, "error.upload_extent", name=path.name)
+        if truncated := [one for one in slide.faults if "truncated" in one]:
+            raise RestainError(truncated[0])
+        shown = slide.taken_at(1.0)
         spot = Size(min(_SPOT, size.width), min(_SPOT, size.height))
         for share in (0.0, 0.5, 1.0):
             at = Point(int((size.width - spot.width) * share), int((size.height - spot.height) * share))
             shown.read(Region(at, spot), 1.0)
 
 
-def _in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     return f"{size / (1 << 30):.3g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.3g} MiB"

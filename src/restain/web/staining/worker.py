@@ -1,7 +1,7 @@
 """The process of one job: ``python -m restain.web.staining.worker JOB.json``.
 
-It says what it does in lines of JSON on standard output, and ends when its standard input closes, which the system does
-when the server dies: nobody would know of it any more, and the next server goes on with its tiles.
+It reports in lines of JSON on standard output. It ends when its standard input closes, which happens when the server dies;
+the next server resumes from the finished tiles.
 """
 
 from __future__ import annotations
@@ -18,40 +18,39 @@ from restain.errors import RestainError
 from restain.files import lock
 
 NICE = 10
-"""So much the worker gives way to the viewer."""
+"""Priority below that of the viewer."""
 
 
 def main(job: Path) -> None:
-    """Stain as the file ``job`` says; the last line is ``{"done": true}`` or ``{"failed": sentence or key}``."""
+    """Stain as the file ``job`` says. The last line is ``{"done": true}`` or ``{"failed": sentence or key}``."""
     out = sys.stdout
-    # Whatever a library prints must not be taken for a line of ours.
+    # Output of libraries must not mix with the reports.
     sys.stdout = sys.stderr
     threading.Thread(target=_end_with_server, daemon=True).start()
+    # The worker of a server that just died can live for a moment more.
+    file = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
+    lock(file, wait=True)
     if sys.platform != "win32":
         os.nice(NICE)
 
-    # Another one, of a server that just died, may live for a moment more.
-    file = open(job.with_name(".worker.lock"), "a")  # noqa: SIM115  (held to the end)
-    lock(file, wait=True)
-
-    def say(**what: object) -> None:
+    def report(**what: object) -> None:
         out.write(json.dumps(what) + "\n")
         out.flush()
 
     try:
-        stain(json.loads(job.read_bytes()), job.parent, say)
-        say(done=True)
-    except RestainError as fault:
-        from restain.stain.look import NoTissue
+        stain(json.loads(job.read_bytes()), job.parent, report)
+        report(done=True)
+    except RestainError as error:
+        from restain.stain.plan import NoTissueError
 
-        # The page has no options of a command line, which the sentence names.
-        say(failed="fault.job_tissue" if isinstance(fault, NoTissue) else str(fault))
+        # The sentence of NoTissueError names options of the command line.
+        report(failed="error.job_tissue" if isinstance(error, NoTissueError) else str(error))
     except MemoryError:
-        say(failed="fault.job_memory")
+        report(failed="error.job_memory")
 
 
-def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
-    """Stain the source of ``job`` (see :func:`restain.web.staining.queue.written`) into the folder ``out``."""
+def stain(job: dict[str, Any], out: Path, report: Callable[..., None]) -> None:
+    """Stain the source of ``job`` (see :class:`restain.web.staining.queue.Queue`) into the folder ``out``."""
     import torch
 
     from restain.stain import StainOptions, load, stain_slide
@@ -64,7 +63,7 @@ def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
         dab=job["dab"],
         roi=None if region is None else (region_outline(region),),
         everywhere=job["everywhere"],
-        # The viewer shows pyramids, and tiles while they are made.
+        # The viewer shows pyramids, and tiles as they are finished.
         format="ome-tiff",
     )
     stain_slide(
@@ -72,13 +71,13 @@ def stain(job: dict[str, Any], out: Path, say: Callable[..., None]) -> None:
         out,
         load(Path(job["model"])),
         options,
-        progress=lambda done, total: say(progress=done, of=total),
-        warn=lambda sentence: say(warning=sentence),
+        progress=lambda done, total: report(progress=done, of=total),
+        warn=lambda sentence: report(warning=sentence),
     )
 
 
 def _end_with_server() -> None:
-    # Unbuffered: at the end of the interpreter nobody may hold the lock of a buffer.
+    # Unbuffered: a lock on a buffer would block the end of the interpreter.
     while os.read(0, 4096):
         pass
     os._exit(3)

@@ -1,4 +1,4 @@
-// What the address bar holds: the exact view. Lengths are µm, or px where the slide has no mpp.
+// The exact view in the address bar. Lengths are in µm, or px if the mpp is unknown.
 
 const MODES = ["single", "side", "curtain", "blend"];
 
@@ -8,29 +8,29 @@ function number(text, least, most) {
 }
 
 export function readAddress(search, others) {
-  const given = new URLSearchParams(search);
+  const query = new URLSearchParams(search);
   const known = others.map((other) => other.id);
-  const beside = known.includes(given.get("beside")) ? given.get("beside") : (known[0] ?? null);
-  const asked = MODES.includes(given.get("mode")) ? given.get("mode") : "side";
+  const beside = known.includes(query.get("beside")) ? query.get("beside") : (known[0] ?? null);
+  const mode = MODES.includes(query.get("mode")) ? query.get("mode") : "side";
   return {
-    x: number(given.get("x"), -1e8, 1e8),
-    y: number(given.get("y"), -1e8, 1e8),
-    mpp: number(given.get("mpp"), 1e-4, 1e6),
-    mode: beside === null ? "single" : asked,
+    x: number(query.get("x"), -1e8, 1e8),
+    y: number(query.get("y"), -1e8, 1e8),
+    mpp: number(query.get("mpp"), 1e-4, 1e6),
+    mode: beside === null ? "single" : mode,
     beside,
-    split: number(given.get("split"), 0, 1) ?? 0.5,
-    blend: number(given.get("blend"), 0, 1) ?? 0.5,
-    dab: number(given.get("dab"), 0, 1),
-    tissue: given.get("tissue") === "1",
-    ood: given.get("ood") === "1",
-    map: given.get("map") !== "0",
-    annotations: given.get("annotations") !== "0",
+    split: number(query.get("split"), 0, 1) ?? 0.5,
+    blend: number(query.get("blend"), 0, 1) ?? 0.5,
+    dab: number(query.get("dab"), 0, 1),
+    tissue: query.get("tissue") === "1",
+    ood: query.get("ood") === "1",
+    map: query.get("map") !== "0",
+    annotations: query.get("annotations") !== "0",
   };
 }
 
 export function writeAddress(state) {
-  const kept = new URLSearchParams();
-  const put = (key, value) => kept.set(key, String(value));
+  const query = new URLSearchParams();
+  const put = (key, value) => query.set(key, String(value));
   if (state.x !== null) {
     put("x", Number(state.x.toFixed(3)));
     put("y", Number(state.y.toFixed(3)));
@@ -45,5 +45,5 @@ export function writeAddress(state) {
   if (state.ood) put("ood", 1);
   if (!state.map) put("map", 0);
   if (!state.annotations) put("annotations", 0);
-  return `${location.pathname}?${kept}`;
+  return `${location.pathname}?${query}`;
 }

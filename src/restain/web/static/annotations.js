@@ -1,4 +1,4 @@
-// The annotations of the image: kept by the server, drawn here.
+// The annotations of the image: stored by the server, drawn here.
 
 import { kindOf } from "./shapes.js";
 
@@ -21,7 +21,7 @@ export class Annotations {
   }
 
   async load() {
-    const answer = await this.ask();
+    const answer = await this.request();
     if (answer) this.take(answer);
     this.elements.reload.hidden = true;
   }
@@ -32,14 +32,14 @@ export class Annotations {
     this.choose(this.features.some((one) => one.id === this.chosen) ? this.chosen : null);
   }
 
-  async ask(options = {}) {
+  async request(options = {}) {
     try {
       const response = await fetch(this.address, { cache: "no-store", ...options });
       const content = await response.json();
       if (response.ok) return content;
       this.refused(content.error, response.status);
     } catch {
-      this.refused(this.texts["fault.offline"], 0);
+      this.refused(this.texts["error.offline"], 0);
     }
     return null;
   }
@@ -51,12 +51,12 @@ export class Annotations {
     if (status === 409 || status === 400 || status === 413) this.elements.reload.hidden = false;
   }
 
-  // One save at a time, each with the version that the one before gave.
+  // One save at a time, each with the version from the save before.
   save() {
     this.elements.saved.textContent = this.texts["viewer.saving"];
     this.queue = this.queue.then(async () => {
       const body = JSON.stringify({ type: "FeatureCollection", version: this.version, features: this.features });
-      const answer = await this.ask({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
+      const answer = await this.request({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
       if (!answer) return;
       this.version = answer.version;
       this.elements.saved.textContent = this.texts["viewer.saved"];
@@ -98,12 +98,12 @@ export class Annotations {
       await this.queue;
       const body = JSON.stringify({ type: "FeatureCollection", version: this.version, features: this.features });
       this.features = before;
-      const answer = await this.ask({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
+      const answer = await this.request({ method: "PUT", body, headers: { "Content-Type": "application/geo+json" } });
       if (!answer) return;
       this.take(answer);
       this.elements.saved.textContent = this.texts["viewer.saved"];
     } catch {
-      this.say(this.texts["fault.no_geojson"]);
+      this.say(this.texts["error.no_geojson"]);
     }
   }
 
@@ -120,7 +120,7 @@ export class Annotations {
     this.draw();
   }
 
-  // A click, or Space at the crosshair: a corner of what is being drawn, or a choice.
+  // A click, or Space at the crosshair: a corner of a drawing, or a selection.
   place(x, y, reach) {
     const point = [Number(x.toFixed(2)), Number(y.toFixed(2))];
     if (this.tool === null) {

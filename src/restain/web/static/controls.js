@@ -1,4 +1,4 @@
-// What every pane with an image listens to: the pointer's place, and the keys that move the view.
+// Controls of every pane: the position of the pointer, and the keys that move the view.
 
 // Calls `moved` with the place under the pointer in the scene's units, or null when it leaves.
 export function followPointer(scene, pane, moved) {
@@ -11,7 +11,7 @@ export function followPointer(scene, pane, moved) {
   pane.element.addEventListener("pointerleave", () => moved(null));
 }
 
-// Keys of the view, and those of a page in `more`; what is typed into a field is left alone.
+// Keys of the view, and further keys of a page in `more`; text fields keep theirs.
 export function listenToKeys(scene, more = {}) {
   const keys = {
     "+": () => scene.zoomBy(1.5),

@@ -1,10 +1,10 @@
-// Answers on their way: kept in the browser until the server has them on its disk, and sent once and in order.
+// Unsent answers: stored in the browser until the server has saved them, and sent once and in order.
 
 const PAUSES = [1, 2, 4, 8, 15, 30];
 const PATIENCE = 15_000;
 
-// Where the browser keeps nothing, answers wait in memory alone.
-const shelf = {
+// If the browser stores nothing, answers wait in memory.
+const storage = {
   put(key, content) {
     try {
       localStorage.setItem(key, content);
@@ -35,8 +35,8 @@ export class Refused extends Error {
   }
 }
 
-// One request. Throws Refused where the server said no, and whatever fetch throws where it said nothing.
-export async function ask(path, method, content) {
+// One request. Throws Refused if the server refuses, and the error of fetch if it does not answer.
+export async function request(path, method, content) {
   const response = await fetch(path, {
     method,
     body: JSON.stringify(content),
@@ -44,27 +44,27 @@ export async function ask(path, method, content) {
     redirect: "error",
     signal: AbortSignal.timeout(PATIENCE),
   });
-  const given = await response.json();
-  if (!response.ok) throw new Refused(response.status, given.error);
-  return given;
+  const answer = await response.json();
+  if (!response.ok) throw new Refused(response.status, answer.error);
+  return answer;
 }
 
-// Whether asking again can help without anybody doing something.
-export const passing = (fault) => !(fault instanceof Refused) || fault.status >= 500 || fault.status === 429;
+// Whether a retry can help.
+export const isTemporary = (error) => !(error instanceof Refused) || error.status >= 500 || error.status === 429;
 
-export class Keeper {
-  // `tell(state, fault)`: "saving", "saved", "away" (asks again by itself), "refused" (somebody must do something),
-  // "dropped" (an answer was not taken); `took(token, answers)`: what counts now.
-  constructor(prefix, address, tell, took) {
+export class AnswerQueue {
+  // `report(state, error)`: "saving", "saved", "away" (retries by itself), "refused" (somebody must act),
+  // "dropped" (an answer was refused); `saved(token, answers)`: what counts now.
+  constructor(prefix, address, report, saved) {
     this.prefix = prefix;
     this.address = address;
-    this.tell = tell;
-    this.took = took;
+    this.report = report;
+    this.saved = saved;
     this.tries = 0;
     this.busy = null;
     this.timer = 0;
     // The browser lists them in an order of its own.
-    const kept = shelf.all(prefix).map(([key, content]) => [key, JSON.parse(content)]);
+    const kept = storage.all(prefix).map(([key, content]) => [key, JSON.parse(content)]);
     this.waiting = new Map(kept.sort(([, one], [, other]) => one.at - other.at));
     const wake = () => this.flush(true);
     window.addEventListener("online", wake);
@@ -90,14 +90,14 @@ export class Keeper {
     const at = performance.timeOrigin + performance.now();
     const answer = { token, question, value, replaces: [...new Set(replaces)], seconds, at };
     this.waiting.set(key, answer);
-    shelf.put(key, JSON.stringify(answer));
+    storage.put(key, JSON.stringify(answer));
     this.flush(true);
   }
 
   forget(key, answer) {
     if (this.waiting.get(key) !== answer) return;
     this.waiting.delete(key);
-    shelf.remove(key);
+    storage.remove(key);
   }
 
   // Sends what waits. Ends when nothing does, or when the server is away; then it is tried again later.
@@ -112,38 +112,38 @@ export class Keeper {
 
   async send() {
     let dropped = false;
-    if (!this.empty) this.tell("saving");
+    if (!this.empty) this.report("saving");
     while (!this.empty) {
       const [key, answer] = this.waiting.entries().next().value;
       const { token, question, value, replaces, seconds } = answer;
       try {
         const path = `${this.address}/${token}/answers/${question}`;
-        const { answers } = await ask(path, "PUT", { value, replaces, seconds });
+        const { answers } = await request(path, "PUT", { value, replaces, seconds });
         this.tries = 0;
         this.forget(key, answer);
-        this.took(token, answers);
-      } catch (fault) {
-        if (!(fault instanceof Refused) || ![400, 409, 410].includes(fault.status)) {
-          this.tell(passing(fault) ? "away" : "refused", fault);
+        this.saved(token, answers);
+      } catch (error) {
+        if (!(error instanceof Refused) || ![400, 409, 410].includes(error.status)) {
+          this.report(isTemporary(error) ? "away" : "refused", error);
           this.later();
           return;
         }
         // No asking again would change it: another answer counts, the item is closed, or it is none.
         this.forget(key, answer);
         dropped = true;
-        await this.late(token, fault);
+        await this.late(token, error);
       }
     }
-    if (!dropped) this.tell("saved");
+    if (!dropped) this.report("saved");
   }
 
-  async late(token, fault) {
+  async late(token, error) {
     try {
-      this.took(token, (await ask(`${this.address}/${token}/open`, "POST", {})).answers);
+      this.saved(token, (await request(`${this.address}/${token}/open`, "POST", {})).answers);
     } catch {
       // A closed item; its answers stand.
     }
-    this.tell("dropped", fault);
+    this.report("dropped", error);
   }
 
   later() {

@@ -1,16 +1,16 @@
-// The image under the reader's eyes. Its address is a token; nothing else is known of it.
+// The image that is reviewed. Its address is a token, which reveals nothing.
 
-import { lengthText, niceLength } from "./readings.js";
+import { lengthText, niceLength } from "./scale-bar.js";
 
 const OSD = window.OpenSeadragon;
 const TILE = 512;
 
-// OpenSeadragon puts a style into the page, which the content security policy forbids; it looks for this mark first.
+// OpenSeadragon puts a style into the page, which the content security policy forbids, unless it finds this mark.
 const mark = document.head.appendChild(document.createElementNS(null, "style"));
 mark.setAttribute("data-openseadragon-mobile-css", "true");
 
-export class Picture {
-  // `failed(address)`: a tile could not be had.
+export class ReviewImage {
+  // `failed(address)`: a tile could not be loaded.
   constructor(element, data, elements, failed) {
     this.data = data;
     this.elements = elements;
@@ -58,27 +58,27 @@ export class Picture {
     });
   }
 
-  // Asks once more for what could not be had.
+  // Request failed tiles again.
   reload() {
     this.viewer.world.resetItems();
     this.viewer.forceRedraw();
   }
 
   // µm, or px of the image, per px of the screen.
-  get fineness() {
+  get unitsPerPx() {
     const { viewport } = this.viewer;
     return (this.data.width * (this.data.mpp ?? 1)) / (viewport.getZoom(true) * viewport.getContainerSize().x);
   }
 
   measure() {
     const { mpp } = this.data;
-    const fineness = this.fineness;
-    if (!Number.isFinite(fineness)) return;
-    const length = niceLength(140 * fineness);
-    this.elements.bar.style.width = `${length / fineness}px`;
+    const unitsPerPx = this.unitsPerPx;
+    if (!Number.isFinite(unitsPerPx)) return;
+    const length = niceLength(140 * unitsPerPx);
+    this.elements.bar.style.width = `${length / unitsPerPx}px`;
     this.elements.length.textContent = lengthText(length, mpp !== null);
     for (const button of this.elements.powers) {
-      const close = Math.abs((fineness * Number(button.dataset.power)) / 10 - 1) < 0.02;
+      const close = Math.abs((unitsPerPx * Number(button.dataset.power)) / 10 - 1) < 0.02;
       button.setAttribute("aria-pressed", String(close));
     }
   }
@@ -93,7 +93,7 @@ export class Picture {
     this.viewer.viewport.zoomBy(factor).applyConstraints();
   }
 
-  // By shares of the pane.
+  // In fractions of the pane.
   pan(x, y) {
     const { viewport } = this.viewer;
     const bounds = viewport.getBounds();

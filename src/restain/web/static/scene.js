@@ -1,12 +1,12 @@
-// The panes: which images lie where, how they are moved together, and what stands above a virtual one.
+// The panes: their images, their common movement, and the notice above a virtual stain.
 
 const OSD = window.OpenSeadragon;
 const TILE = 512;
 // Longer side of the overview map in px.
 const MAP = 180;
 
-// OpenSeadragon puts a style into the page, which the content security policy forbids; it looks for this mark first.
-// Its rules are in style.css.
+// OpenSeadragon adds a style to the page unless it finds this mark; the content security policy forbids that.
+// The rules are in style.css.
 const mark = document.head.appendChild(document.createElementNS(null, "style"));
 mark.setAttribute("data-openseadragon-mobile-css", "true");
 
@@ -15,7 +15,7 @@ function pyramid(size, url) {
 }
 
 function imageSource(layer) {
-  const more = layer.on === null ? "" : `&on=${layer.on}`;
+  const more = layer.fixed === null ? "" : `&fixed=${layer.fixed}`;
   return pyramid(layer, (level, x, y) => `/api/images/${layer.id}/tiles/${level}/${x}/${y}.jpg?v=${layer.stamp}${more}`);
 }
 
@@ -63,8 +63,8 @@ class Pane {
     this.corner.className = "corner";
   }
 
-  // Lays a layer into the slot, once; `index` is its place in the stack.
-  put(slot, key, source, index, ready) {
+  // Shows a layer in a slot, once.
+  put(slot, key, source, ready) {
     if (this.wanted.get(slot) === key) return;
     this.wanted.set(slot, key);
     this.drop(slot);
@@ -94,7 +94,7 @@ class Pane {
     if (item) this.viewer.world.removeItem(item);
   }
 
-  // `marked`: something made of a virtual stain lies above, whatever the images are.
+  // `marked`: an overlay of a virtual stain is shown, whatever the images are.
   label(parts, notice, marked) {
     this.strips.replaceChildren(
       ...parts.map(({ text, virtual, share }) => {
@@ -137,7 +137,7 @@ export class Scene {
         pane.element.addEventListener(kind, () => (this.leader = pane), { capture: true, passive: true });
       }
     }
-    this.first.put("base", data.image.id, imageSource(data.image), 0, () => this.place());
+    this.first.put("base", data.image.id, imageSource(data.image), () => this.place());
     this.show();
   }
 
@@ -147,6 +147,21 @@ export class Scene {
 
   get other() {
     return this.data.others.find((other) => other.id === this.state.beside) ?? null;
+  }
+
+  // The stain whose overlays are drawn: the one that is compared, else the image itself.
+  get stain() {
+    return this.other ?? this.data.image;
+  }
+
+  get density() {
+    return this.data.overlays[this.stain.id]?.density ?? null;
+  }
+
+  // The image whose outline is drawn, or null. Only tissue of the H&E image fits every stain.
+  outlineOwner(which) {
+    const owners = which === "tissue" ? [this.stain, this.data.image] : [this.stain];
+    return owners.find(({ id }) => this.data.overlays[id]?.outlines.includes(which)) ?? null;
   }
 
   place() {
@@ -159,7 +174,7 @@ export class Scene {
     this.moved(this.first);
   }
 
-  // Brings what is shown in line with the state.
+  // Update everything from the state.
   show() {
     const { mode } = this.state;
     const other = mode === "single" ? null : this.other;
@@ -167,21 +182,21 @@ export class Scene {
     this.elements.second.hidden = !side;
     this.elements.panes.classList.toggle("split", side);
     this.elements.curtain.hidden = mode !== "curtain";
-    const again = () => this.dress();
-    this.first.put("over", other && !side ? other.id : null, other && imageSource(other), 1, again);
-    this.second.put("base", side ? other.id : null, other && imageSource(other), 0, () => {
+    const restyle = () => this.restyle();
+    this.first.put("over", other && !side ? other.id : null, other && imageSource(other), restyle);
+    this.second.put("base", side ? other.id : null, other && imageSource(other), () => {
       this.follow(this.first, this.second);
-      this.dress();
+      this.restyle();
     });
-    const density = this.state.dab === null ? null : (this.data.density[0] ?? null);
-    this.first.put("density", density && density.id, density && densitySource(density), 2, again);
-    this.second.put("density", side && density ? density.id : null, density && densitySource(density), 2, again);
+    const density = this.state.dab === null ? null : this.density;
+    this.first.put("density", density && density.id, density && densitySource(density), restyle);
+    this.second.put("density", side && density ? density.id : null, density && densitySource(density), restyle);
     if (this.first.viewer.navigator) this.first.viewer.navigator.element.style.display = this.state.map ? "" : "none";
-    this.dress();
+    this.restyle();
   }
 
-  // Opacity, clipping and labels: what changes without another image.
-  dress() {
+  // Update opacity, clipping and labels.
+  restyle() {
     const { mode, split, blend, dab } = this.state;
     const other = mode === "single" ? null : this.other;
     const over = this.first.items.get("over");
@@ -196,7 +211,7 @@ export class Scene {
     const shares = { single: [1, 0], side: [1, 0], curtain: [split, 1 - split], blend: [0.5, 0.5] }[mode];
     const parts = [this.title(this.data.image, shares[0])];
     if (other && mode !== "side") parts.push(this.title(other, shares[1]));
-    const marked = dab !== null && this.data.density.length > 0;
+    const marked = dab !== null && this.density !== null;
     this.first.label(parts, this.data.texts.notice, marked);
     this.second.label(other ? [this.title(other, 1)] : [], this.data.texts.notice, marked);
   }
@@ -204,10 +219,11 @@ export class Scene {
   title(layer, share) {
     const { texts } = this.data;
     const virtual = layer.kind === "virtual";
-    const words = [virtual ? texts.notice : texts[`kind.${layer.kind}`]];
-    if (layer.synthetic) words.push(texts.synthetic);
-    words.push(layer.name);
-    return { text: words.join(" · "), virtual, share };
+    const parts = [virtual ? texts.notice : texts[`kind.${layer.kind}`]];
+    if (layer.synthetic) parts.push(texts.synthetic);
+    parts.push(layer.name);
+    if (layer.byName) parts.push(texts["compare.by_name"]);
+    return { text: parts.join(" · "), virtual, share };
   }
 
   clip(item) {
@@ -245,7 +261,7 @@ export class Scene {
     if (Math.hypot(gap.x, gap.y) > 1e-12) to.panTo(centre, true);
   }
 
-  // Where the first pane looks: its centre and the length of a screen px.
+  // The view of the first pane: its centre and the length of a screen px.
   view() {
     const { viewport } = this.first.viewer;
     const width = viewport.getContainerSize().x;
@@ -272,7 +288,7 @@ export class Scene {
     this.first.viewer.viewport.zoomBy(factor);
   }
 
-  // By shares of the pane.
+  // In fractions of the pane.
   pan(x, y) {
     this.leader = this.first;
     const { viewport } = this.first.viewer;

@@ -68,7 +68,7 @@ export class Shapes {
     this.follow();
   }
 
-  // The topmost annotation at a place (px of level 0); `reach` is how near a point or line has to be.
+  // The topmost annotation at a place (px of level 0); `reach` is the tolerance for points.
   at(x, y, reach, features) {
     const point = new DOMPoint(x, y);
     for (const feature of [...features].reverse()) {

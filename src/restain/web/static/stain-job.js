@@ -1,4 +1,4 @@
-// A job: its tiles over the H&E as they are made, how far it is, and what became of it.
+// A job: its finished tiles over the H&E, its progress and its result.
 
 import { listenToKeys } from "./controls.js";
 import { showPane } from "./stain-pane.js";
@@ -26,12 +26,12 @@ function newest() {
     const { id, stamp } = job.result;
     return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `/api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
   }
-  if (!job.live?.there) return null;
-  const { there } = job.live;
-  return { key: `live ${there}`, source: source(job.live, (level, x, y) => `${address}/tiles/${level}/${x}/${y}.webp?v=${there}`) };
+  if (!job.partial?.there) return null;
+  const { there } = job.partial;
+  return { key: `partial ${there}`, source: source(job.partial, (level, x, y) => `${address}/tiles/${level}/${x}/${y}.webp?v=${there}`) };
 }
 
-// The newer layer replaces the older when its tiles are there, so that nothing flickers.
+// A newer layer replaces the older one once its tiles are loaded, to avoid flicker.
 function lay() {
   if (!view) return;
   const next = newest();
@@ -81,15 +81,15 @@ function show() {
   at("state").textContent = job.stateText;
   at("phase").textContent = job.phase;
   at("done").value = job.state === "done" ? 1000 : job.done;
-  at("tiles-done").textContent = job.live?.all ? fill(texts["stain.tiles"], job.live) : "";
-  at("time-left").textContent = job.state === "running" ? timeLeft(job.left) : "";
+  at("tiles-done").textContent = job.partial?.all ? fill(texts["stain.tiles"], job.partial) : "";
+  at("time-left").textContent = job.state === "running" ? timeLeft(job.secondsLeft) : "";
   at("why").textContent = job.message;
   at("why").hidden = !job.message;
   at("why").className = job.state === "failed" ? "reason" : "small";
   at("cancel").hidden = over;
   at("resume").hidden = at("kept").hidden = !["failed", "cancelled"].includes(job.state);
   at("remove").hidden = !over;
-  at("layer").hidden = !job.result && !job.live?.there;
+  at("layer").hidden = !job.result && !job.partial?.there;
   at("taking").hidden = !job.files.length;
   if (job.view) at("open").href = job.view;
   for (const link of document.querySelectorAll("[data-file]")) link.hidden = !job.files.includes(link.dataset.file);
@@ -121,7 +121,7 @@ function refuse(sentence) {
 }
 
 let waiting = 0;
-async function look() {
+async function refresh() {
   clearTimeout(waiting);
   try {
     const answer = await fetch(address, { cache: "no-store" });
@@ -140,25 +140,25 @@ async function look() {
   }
   // A job that is over may be resumed in another window.
   const often = { running: 700, waiting: 1500 }[job.state] ?? 5000;
-  waiting = setTimeout(look, often);
+  waiting = setTimeout(refresh, often);
 }
 
-async function ask(path, method) {
+async function send(path, method) {
   refuse("");
   try {
     const answer = await fetch(address + path, { method });
     if (!answer.ok) refuse((await answer.json()).error);
     return answer.ok;
   } catch {
-    refuse(texts["fault.offline"]);
+    refuse(texts["error.offline"]);
     return false;
   } finally {
-    if (method !== "DELETE") look();
+    if (method !== "DELETE") refresh();
   }
 }
 
-at("cancel").addEventListener("click", () => ask("/cancel", "POST"));
-at("resume").addEventListener("click", () => ask("/resume", "POST"));
+at("cancel").addEventListener("click", () => send("/cancel", "POST"));
+at("resume").addEventListener("click", () => send("/resume", "POST"));
 at("remove").addEventListener("click", () => {
   at("sure").returnValue = "keep";
   at("sure").showModal();
@@ -166,13 +166,13 @@ at("remove").addEventListener("click", () => {
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "delete") return;
   clearTimeout(waiting);
-  if (await ask("", "DELETE")) location.assign("/stain");
-  else look();
+  if (await send("", "DELETE")) location.assign("/stain");
+  else refresh();
 });
 for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => over?.setOpacity(opacity()));
-// A laptop that was asleep looks at once.
-document.addEventListener("visibilitychange", () => document.hidden || look());
-addEventListener("online", look);
+// After sleep, refresh at once.
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+addEventListener("online", refresh);
 if (view) listenToKeys(view.scene);
 show();
-look();
+refresh();

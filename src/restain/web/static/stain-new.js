@@ -1,4 +1,4 @@
-// What shall be stained: a region, drawn or typed, a model, options.
+// A new job: region, drawn or typed, model and options.
 
 import { listenToKeys } from "./controls.js";
 import { showPane } from "./stain-pane.js";
@@ -12,15 +12,15 @@ const { scene, pane, shapes } = showPane(data);
 let drawing = false;
 let corner = null;
 
-const part = () => document.querySelector("[name=extent]:checked").value === "part";
+const inRegion = () => document.querySelector("[name=extent]:checked").value === "region";
 const numbers = () => SIDES.map((side) => at(side).valueAsNumber / unit);
 
 function show() {
-  at("part").hidden = !part();
-  for (const side of SIDES) at(side).required = part();
+  at("region-fields").hidden = !inRegion();
+  for (const side of SIDES) at(side).required = inRegion();
   const [x, y, width, height] = numbers();
   const drawn = [];
-  if (part() && width > 0 && height > 0 && Number.isFinite(x + y)) {
+  if (inRegion() && width > 0 && height > 0 && Number.isFinite(x + y)) {
     const ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
     drawn.push({ geometry: { type: "Polygon", coordinates: [ring] }, id: null, classes: ["chosen"] });
   }
@@ -35,7 +35,7 @@ function draw(on) {
   at("crosshair").hidden = at("draw-hint").hidden = !on;
   pane.element.classList.toggle("drawing", on);
   if (on) {
-    document.querySelector("[name=extent][value=part]").checked = true;
+    document.querySelector("[name=extent][value=region]").checked = true;
     at("panes").focus({ preventScroll: true });
   }
   show();
@@ -105,27 +105,27 @@ at("tools").addEventListener("submit", async (event) => {
   refuse("");
   at("start").disabled = true;
   const [x, y, width, height] = numbers();
-  const asked = {
+  const form = {
     image: image.id,
     model: at("model").value,
-    region: part() ? { x, y, width, height } : null,
+    region: inRegion() ? { x, y, width, height } : null,
     mpp: at("mpp") ? at("mpp").valueAsNumber : null,
     dab: at("dab").checked,
     everywhere: at("everywhere").checked,
   };
   try {
-    const body = JSON.stringify(asked);
+    const body = JSON.stringify(form);
     const answer = await fetch("/api/stain/jobs", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     const content = await answer.json();
     if (answer.ok) location.assign(`/stain/${content.id}`);
     else refuse(content.error);
   } catch {
-    refuse(texts["fault.offline"]);
+    refuse(texts["error.offline"]);
   }
 });
 
-// Coming back with the browser's button, the page is as it was left.
+// After the browser's back button, the page is as before.
 addEventListener("pageshow", () => (at("start").disabled = false));
 show();
-// Before this script listens, the form would be sent as forms without scripts are.
+// Before this script runs, the browser would submit the form itself.
 at("start").disabled = false;

@@ -1,7 +1,7 @@
-// One pane with an H&E image, its scale and its keys, for the pages of staining.
+// One pane with an H&E image, its scale bar and keys, for the staining pages.
 
 import { followPointer } from "./controls.js";
-import { Readings } from "./readings.js";
+import { ScaleBar } from "./scale-bar.js";
 import { Scene } from "./scene.js";
 import { Shapes } from "./shapes.js";
 
@@ -12,7 +12,7 @@ export function showPane(data) {
     x: null, y: null, mpp: null, mode: "single", beside: null, split: 0.5, blend: 0.5, dab: null, tissue: false, map: true, annotations: true,
   };
   let pointer = null;
-  const readings = new Readings(data, {
+  const scaleBar = new ScaleBar(data, {
     bar: at("scale").querySelector("i"),
     length: at("scale").querySelector("b"),
     position: at("position"),
@@ -33,14 +33,14 @@ export function showPane(data) {
       },
     },
     () => {
-      readings.show(state, pointer);
+      scaleBar.show(state, pointer);
       document.body.dataset.ready = "1";
     },
   );
   const pane = scene.first;
   followPointer(scene, pane, (place) => {
     pointer = place;
-    readings.show(state, pointer);
+    scaleBar.show(state, pointer);
   });
   return { scene, pane, shapes: new Shapes(pane, data.image.width) };
 }

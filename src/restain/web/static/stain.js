@@ -18,16 +18,16 @@ function say(sentence) {
 function send(file) {
   if (!file || sending) return;
   refuse("");
-  if (file.size > data.mostBytes) {
-    refuse(fill(texts["stain.size_known"], { name: file.name, most: data.mostText }));
+  if (file.size > data.maxBytes) {
+    refuse(fill(texts["stain.size_known"], { name: file.name, most: data.maxText }));
     return;
   }
   if (!data.suffixes.some((suffix) => file.name.toLowerCase().endsWith(suffix))) {
-    refuse(fill(texts["fault.upload_kind"], { name: file.name, kinds: data.suffixes.join(" ") }));
+    refuse(fill(texts["error.upload_kind"], { name: file.name, kinds: data.suffixes.join(" ") }));
     return;
   }
-  const asked = new XMLHttpRequest();
-  sending = asked;
+  const request = new XMLHttpRequest();
+  sending = request;
   at("sending").hidden = false;
   const end = (sentence) => {
     sending = null;
@@ -35,25 +35,25 @@ function send(file) {
     say("");
     refuse(sentence);
   };
-  asked.upload.addEventListener("progress", ({ loaded, total }) => {
+  request.upload.addEventListener("progress", ({ loaded, total }) => {
     const done = Math.floor((100 * loaded) / Math.max(1, total));
     at("sent").value = done;
     say(fill(texts[done < 100 ? "stain.uploading" : "stain.checking"], { name: file.name, done }));
   });
-  asked.addEventListener("load", () => {
+  request.addEventListener("load", () => {
     let answer = {};
     try {
-      answer = JSON.parse(asked.responseText);
+      answer = JSON.parse(request.responseText);
     } catch {
-      answer = { error: texts["fault.upload_cut"] };
+      answer = { error: texts["error.upload_cut"] };
     }
-    if (asked.status === 201) location.assign(`/stain?image=${answer.image}`);
+    if (request.status === 201) location.assign(`/stain?image=${answer.image}`);
     else end(answer.error);
   });
-  asked.addEventListener("error", () => end(texts["fault.upload_cut"]));
-  asked.addEventListener("abort", () => end(texts["stain.stopped"]));
-  asked.open("POST", `/api/stain/uploads?name=${encodeURIComponent(file.name)}`);
-  asked.send(file);
+  request.addEventListener("error", () => end(texts["error.upload_cut"]));
+  request.addEventListener("abort", () => end(texts["stain.stopped"]));
+  request.open("POST", `/api/stain/uploads?name=${encodeURIComponent(file.name)}`);
+  request.send(file);
 }
 
 at("file").addEventListener("change", () => {
@@ -62,7 +62,7 @@ at("file").addEventListener("change", () => {
 });
 at("stop").addEventListener("click", () => sending?.abort());
 
-// Anywhere on the page: a file that misses the frame would replace the page.
+// On the whole page: a file dropped beside the frame would replace the page.
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
@@ -93,7 +93,7 @@ at("sure").addEventListener("close", async () => {
     if (answer.ok) location.reload();
     else refuse((await answer.json()).error);
   } catch {
-    refuse(texts["fault.offline"]);
+    refuse(texts["error.offline"]);
   }
 });
 
@@ -124,24 +124,24 @@ function row(job) {
 
 let shown = "";
 function list(jobs) {
-  const now = JSON.stringify(jobs);
-  if (now === shown) return;
-  shown = now;
+  const next = JSON.stringify(jobs);
+  if (next === shown) return;
+  shown = next;
   const focused = document.activeElement?.getAttribute("href");
   at("jobs").replaceChildren(...jobs.map(row));
   at("no-jobs").hidden = jobs.length > 0;
   if (focused?.startsWith("/stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
-async function again() {
+async function refresh() {
   try {
     const answer = await fetch("/api/stain/jobs", { cache: "no-store" });
     if (answer.ok) list((await answer.json()).jobs);
   } catch {
-    // The next look may succeed.
+    // The next request may succeed.
   }
-  setTimeout(again, 2000);
+  setTimeout(refresh, 2000);
 }
 
 list(data.jobs);
-setTimeout(again, 2000);
+setTimeout(refresh, 2000);

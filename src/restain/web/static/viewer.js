@@ -1,9 +1,9 @@
-// The viewer page: joins the panes, the tools and the keyboard. Every word comes from the page's catalogue.
+// The viewer page: panes, tools and keyboard.
 
 import { readAddress, writeAddress } from "./address.js";
 import { Annotations } from "./annotations.js";
 import { followPointer, listenToKeys } from "./controls.js";
-import { Readings } from "./readings.js";
+import { ScaleBar } from "./scale-bar.js";
 import { Scene } from "./scene.js";
 import { Shapes } from "./shapes.js";
 
@@ -22,7 +22,7 @@ function say(sentence) {
   silence = setTimeout(() => (at("message").hidden = true), 5000);
 }
 
-const readings = new Readings(data, {
+const scaleBar = new ScaleBar(data, {
   bar: at("scale").querySelector("i"),
   length: at("scale").querySelector("b"),
   position: at("position"),
@@ -32,7 +32,7 @@ const readings = new Readings(data, {
 
 let writing = 0;
 function changed() {
-  readings.show(state, pointer);
+  scaleBar.show(state, pointer);
   clearTimeout(writing);
   writing = setTimeout(() => {
     history.replaceState(null, "", writeAddress(state));
@@ -74,27 +74,51 @@ const annotations = new Annotations(data, shapes, state, {
 function snapshotAddress() {
   const pane = at("first").getBoundingClientRect();
   const side = (length) => Math.max(16, Math.min(2048, Math.round(length)));
-  const asked = new URLSearchParams({
+  const query = new URLSearchParams({
     x: state.x, y: state.y, mpp: state.mpp, width: side(pane.width), height: side(pane.height),
   });
-  if (state.mode !== "single" && state.beside !== null) asked.set("beside", state.beside);
-  return `/api/images/${data.image.id}/snapshot.png?${asked}`;
+  if (state.mode !== "single" && state.beside !== null) query.set("beside", state.beside);
+  return `/api/images/${data.image.id}/snapshot.png?${query}`;
 }
 
-async function outline(which) {
-  if (!state[which] || !data.outlines.includes(which) || annotations.outlines[which].length) return;
+// Features by "stain/outline"; null while they load.
+const outlines = new Map();
+
+async function loadOutline(key) {
+  outlines.set(key, null);
   try {
-    const response = await fetch(`/api/images/${data.image.id}/outlines/${which}`);
+    const response = await fetch(`/api/images/${data.image.id}/outlines/${key}`);
     const content = await response.json();
     if (!response.ok) say(content.error);
-    else annotations.outlines[which] = content.features;
+    else outlines.set(key, content.features);
   } catch {
-    say(texts["fault.offline"]);
+    outlines.delete(key);
+    say(texts["error.offline"]);
+    return;
+  }
+  showOutlines();
+}
+
+function showOutlines() {
+  for (const which of ["tissue", "ood"]) {
+    const owner = state[which] ? scene.outlineOwner(which) : null;
+    const key = owner && `${owner.id}/${which}`;
+    annotations.outlines[which] = (key && outlines.get(key)) || [];
+    if (key && !outlines.has(key)) loadOutline(key);
   }
   annotations.draw();
 }
 
-// Brings the tools in line with the state, then the panes.
+// A control of an overlay: on, off, or disabled if the stain has no such overlay. The legend names the stain.
+function showControl(id, owner, on) {
+  if (!at(id)) return;
+  at(id).disabled = owner === null;
+  at(id).checked = on && owner !== null;
+  at(`${id}-row`).hidden = !at(id).checked;
+  at(`${id}-owner`).textContent = owner ? texts["viewer.overlay_of"].replace("{name}", owner.name) : "";
+}
+
+// Update the tools and the panes from the state.
 function update() {
   for (const button of document.querySelectorAll("[data-mode]")) {
     button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
@@ -104,22 +128,13 @@ function update() {
     at("blend-row").hidden = state.mode !== "blend";
     at("blend").value = Math.round(state.blend * 100);
   }
-  if (at("dab")) {
-    at("dab").checked = state.dab !== null;
-    at("dab-row").hidden = state.dab === null;
-    at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
-  }
-  if (at("tissue")) at("tissue").checked = state.tissue;
-  if (at("ood")) {
-    at("ood").checked = state.ood;
-    at("ood-row").hidden = !state.ood;
-  }
+  showControl("dab", scene.density && scene.stain, state.dab !== null);
+  if (at("dab")) at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
+  for (const which of ["tissue", "ood"]) showControl(which, scene.outlineOwner(which), state[which]);
   at("map").checked = state.map;
   at("annotations").checked = state.annotations;
   scene.show();
-  annotations.draw();
-  outline("tissue");
-  outline("ood");
+  showOutlines();
   changed();
 }
 
@@ -175,7 +190,7 @@ for (const pane of [scene.first, scene.second]) {
   pane.viewer.addHandler("canvas-double-click", () => annotations.finish());
   followPointer(scene, pane, (place) => {
     pointer = place;
-    readings.show(state, pointer);
+    scaleBar.show(state, pointer);
   });
 }
 
@@ -191,9 +206,9 @@ listenToKeys(scene, {
   n: next,
   "[": () => shift(-0.05),
   "]": () => shift(0.05),
-  d: () => data.density.length && toggle("dab", 0.7, null),
-  t: () => data.outlines.includes("tissue") && toggle("tissue"),
-  u: () => data.outlines.includes("ood") && toggle("ood"),
+  d: () => scene.density && toggle("dab", 0.7, null),
+  t: () => scene.outlineOwner("tissue") && toggle("tissue"),
+  u: () => scene.outlineOwner("ood") && toggle("ood"),
   m: () => toggle("map"),
   a: () => toggle("annotations"),
   p: () => annotations.pick("point"),

@@ -1,0 +1,400 @@
+"""One evaluation: a model, or another tool's images, and the baselines against a split of pairs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import restain
+from restain.data import Pair, PairSet, open_pairs
+from restain.data.layouts import image_files
+from restain.errors import RestainError
+from restain.evaluation import align as alignment
+from restain.evaluation import background, membrane, stain
+from restain.evaluation.agreement import ReadingRow, agreement
+from restain.evaluation.baselines import (
+    DESCRIPTIONS,
+    FIT_IMAGES,
+    FIT_PIXELS,
+    FITTED,
+    MAP_ONLY,
+    baseline_answers,
+    fit_baselines,
+)
+from restain.evaluation.distribution import Distributions
+from restain.evaluation.features import EFFICIENTNET, Extractors, find_extractors
+from restain.evaluation.held_out import Paths, as_paths, open_as_trained, require_data, scored_pairs, unseen_training
+from restain.evaluation.her2_classifier import DEFAULT, Her2Classifier, load_her2_classifier
+from restain.evaluation.image import absolute_difference
+from restain.evaluation.report import render_report
+from restain.evaluation.scoring import Reference, Scorer, read_reference, with_dab
+from restain.evaluation.summary import (
+    CSV_COLUMNS,
+    Evaluation,
+    ImageRow,
+    choose_cases,
+    compare_methods,
+    summarise,
+    win_table,
+)
+from restain.files import make_folder, whole_file, write_json
+from restain.her2 import FAINT_OD
+from restain.images import write_png
+from restain.prediction import Prediction, Predictor
+from restain.recipe import Recipe
+from restain.report import colour_map, save_pictures
+from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
+from restain.report.plots import save_histogram
+from restain.slides import read_image
+from restain.stain import Model, load
+from restain.stain.provenance import image_metadata
+from restain.statistics import RESAMPLES, json_ready
+
+Rgb = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+ALIGNED = ("model", "baseline_hematoxylin")
+"""Methods that are aligned too: a registration takes longer than all other metrics together."""
+
+BINS = 80
+"""Bins of the histogram of cells along either axis."""
+
+
+def evaluate(
+    model: Predictor | str | Path | None,
+    data: PairSet | Paths,
+    split: str = "test",
+    out: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    fit_on: PairSet | Paths = (),
+    mpp: float | None = None,
+    swap: bool = False,
+    seed: int = 0,
+    command: str = "",
+    baselines: bool = True,
+    align: bool = True,
+    features: str | Path | None = EFFICIENTNET,
+    lpips: str | Path | None = None,
+    classifier: Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on a split; write ``metrics.json``, ``per_image.csv``, ``report.html`` and pictures.
+
+    Folders are opened with the splits that the model was trained with: its recipe's held-out names, seed and validation
+    share. Baselines learn from the training split only, never from a pair or slide that is scored.
+
+    Args:
+        model: a loaded model, a bundle's name or folder, or None for the shipped bundle (or with ``images``).
+        data: folders of pairs, or pairs that are already open.
+        split: ``train``, ``val`` or ``test``.
+        out: folder of the results; None keeps no files.
+        images: folder of virtual images by another tool, ``NAME.png`` (or .jpg, .tif, ...) for each pair's NAME.
+        fit_on: data whose training split the baselines are fitted on; empty for ``data``.
+        mpp: micrometres per pixel of the data; None for the model's.
+        swap: H&E and IHC of all folders are exchanged.
+        seed: of the bootstrap and of the baselines' samples.
+        command: the command line, for the report.
+        baselines: score the baselines too.
+        align: score the model and one baseline after alignment too.
+        features: network of FID, KID and Inception Score: ``efficientnet-lite0``, a TorchScript file, or None.
+        lpips: the same for LPIPS; None takes ``features``.
+        classifier: HER2 classifier; None for the shipped one.
+        progress: called with images done (those of the fits included) and in all.
+
+    Raises:
+        RestainError: if a file or folder cannot be opened or written, the split is empty, or an image of ``images`` is
+            missing or of a wrong size.
+        ValueError: if both ``model`` and ``images`` are given, or a predicted image has a wrong size.
+
+    Example:
+        >>> evaluate(None, "data/phantom", out="report").to_pandas()  # doctest: +SKIP
+    """
+    if model is not None and images is not None:
+        raise ValueError("an evaluation takes a model or a folder of images, one of the two")
+    if images is None and (model is None or isinstance(model, str | Path)):
+        model = load(model)
+    predictor = None if isinstance(model, str | Path) else model
+    bundle = predictor.bundle if isinstance(predictor, Model) else None
+    recipe = Recipe() if bundle is None else bundle.recipe
+    mpp = mpp or recipe.mpp
+    pairs = data if isinstance(data, PairSet) else open_as_trained(data, recipe, swap=swap)
+    scored = scored_pairs(pairs, split)
+    if not isinstance(data, PairSet):
+        require_data(scored, mpp)
+    source = pairs
+    if isinstance(fit_on, PairSet) or fit_on:
+        source = fit_on if isinstance(fit_on, PairSet) else open_pairs(as_paths(fit_on), val_share=0, swap=swap)
+    answers = _Images(Path(images), scored) if images is not None else predictor
+    assert answers is not None
+    facts = {"label": answers.label}
+    if bundle is not None:
+        facts |= {"bundle": bundle.card.name, "bundle_hash": bundle.card.hash}
+    with _folder(out) as folder:
+        run = _Run(answers, folder, facts, mpp, align, find_extractors(features, lpips), _classifier(classifier))
+        metrics, rows = run.score(scored, _Training(source, scored) if baselines else None, seed, progress)
+        metrics = json_ready(
+            {
+                "notice": restain.NOTICE,
+                "model": facts,
+                "data": pairs.describe(),
+                "split": split,
+                **metrics,
+                "definitions": definitions(mpp, seed),
+                "command": command,
+                "restain": restain.__version__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": platform.platform(),
+                "per_image": [row.flat() for row in rows],
+            }
+        )
+        _write(Evaluation(folder, metrics), rows)
+    return Evaluation(None if out is None else folder, metrics)
+
+
+class _Images:
+    """Another tool's images in place of a model."""
+
+    def __init__(self, folder: Path, scored: Sequence[Pair]) -> None:
+        if not folder.is_dir():
+            raise RestainError(f"{folder}: there is no such folder of images.")
+        self.label = f"images in {folder}"
+        self.found: dict[str, Path] = {}
+        for path in image_files(folder):
+            if (other := self.found.get(path.stem)) is not None:
+                raise RestainError(f"{folder} has two images named '{path.stem}': {other.name} and {path.name}.")
+            self.found[path.stem] = path
+        missing = [pair.name for pair in scored if pair.name not in self.found]
+        if missing:
+            more = f" (nor {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise RestainError(
+                f"{folder} has no image {missing[0]}.png{more}; every pair of the split needs one by its name."
+            )
+
+    def read(self, pair: Pair, shape: tuple[int, ...]) -> Prediction:
+        path = self.found[pair.name]
+        rgb = read_image(path)
+        if rgb.shape != shape:
+            raise RestainError(f"{path} is {rgb.shape[1]}x{rgb.shape[0]} px, its real image {shape[1]}x{shape[0]}.")
+        return Prediction(rgb)
+
+
+class _Training:
+    """Pairs that the baselines are fitted on, and why rows are absent where there are none."""
+
+    def __init__(self, source: PairSet, scored: Sequence[Pair]) -> None:
+        self.source = source
+        self.pairs = unseen_training(source, scored)
+        reason = "the training split is what is scored" if source.split("train") else "no training split"
+        self.absent = {} if self.pairs else dict.fromkeys(FITTED, reason)
+
+
+class _Run:
+    def __init__(
+        self,
+        answers: Predictor | _Images,
+        out: Path,
+        facts: Mapping[str, str],
+        mpp: float,
+        align: bool,
+        extractors: Extractors,
+        classifier: Her2Classifier | None,
+    ) -> None:
+        self.answers, self.out, self.facts, self.mpp, self.align = answers, out, facts, mpp, align
+        self.extractors, self.classifier = extractors, classifier
+        self.readings: list[ReadingRow] = []
+
+    def score(
+        self, scored: Sequence[Pair], training: _Training | None, seed: int, progress: Progress | None
+    ) -> tuple[dict[str, Any], list[ImageRow]]:
+        """What follows from all images, for ``metrics.json``, and the rows."""
+        fit_pairs = training.pairs if training is not None else []
+        total, done = min(len(fit_pairs), FIT_IMAGES) + len(scored), 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(done, total)
+
+        make_folder(self.out / "figures")
+        fit = fit_baselines(fit_pairs, seed=seed, progress=tick) if fit_pairs else None
+        distributions = Distributions(self.extractors.distribution)
+        rows: list[ImageRow] = []
+        counts = np.zeros((BINS, BINS))
+        for pair in scored:
+            he, real = pair.load()
+            reference = read_reference(pair, real)
+            answer = with_dab(self._predict(pair, he, real.shape), reference)
+            methods = {"model": answer}
+            if training is not None:
+                methods |= baseline_answers(he, reference, fit, answer, self.mpp)
+            rows += self._rows(pair, methods, reference)
+            self._read(pair, "real", Prediction(real, reference.dab))
+            pictures = {method: one.rgb for method, one in methods.items() if method not in MAP_ONLY}
+            distributions.add(pair.name, real, pictures)
+            _save_panels(self.out / "figures", pair.name, he, answer, reference)
+            counts += _cell_counts(answer, reference, self.mpp)
+            tick()
+        save_histogram(self.out / "figures" / "cells.png", counts, DAB_TOP, "reference DAB, OD", "virtual DAB, OD")
+        reading = None
+        if self.classifier is not None:
+            reading = agreement(self.readings, seed) | {"label": self.classifier.label}
+        fitted = None if fit is None or training is None else asdict(fit) | {"data": training.source.describe()}
+        return {
+            **findings(rows, seed),
+            "reading": reading,
+            "distribution": distributions.findings(),
+            "extractors": self.extractors.describe(),
+            "absent": training.absent if training is not None else {},
+            "fit": fitted,
+        }, rows
+
+    def _predict(self, pair: Pair, he: Rgb, shape: tuple[int, ...]) -> Prediction:
+        if isinstance(self.answers, _Images):
+            return self.answers.read(pair, shape)
+        given = self.answers.predict(he)
+        if given.rgb.shape != shape or given.rgb.dtype != np.uint8:
+            raise ValueError(f"{self.answers.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {shape}")
+        model = {"model" if key == "label" else key: value for key, value in self.facts.items()}
+        path = make_folder(self.out / "images") / f"{pair.name}.png"
+        write_png(path, given.rgb, image_metadata(pair.he_path, model), self.mpp)
+        return given
+
+    def _rows(self, pair: Pair, methods: Mapping[str, Prediction], reference: Reference) -> list[ImageRow]:
+        """A row per method; the methods are scored side by side."""
+        scorer = Scorer(reference, self.mpp, self.extractors.perceptual)
+        level = pair.level.text if pair.level is not None else ""
+        rows = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = {}
+            for method, answer in methods.items():
+                aligned = self.align and method in ALIGNED
+                jobs[method] = pool.submit(scorer, answer, aligned=aligned, map_only=method in MAP_ONLY)
+            for method, answer in methods.items():
+                read = ("", "") if method in MAP_ONLY else self._read(pair, method, with_dab(answer, reference))
+                values, moments = jobs[method].result()
+                rows.append(
+                    ImageRow(pair.name, level, method, values, moments, reference.source, pair.slide or "", *read)
+                )
+        return rows
+
+    def _read(self, pair: Pair, method: str, answer: Prediction) -> tuple[str, str]:
+        """The HER2 levels by classifier and rule, as text; empty without a classifier."""
+        if self.classifier is None:
+            return "", ""
+        assert answer.dab is not None
+        read = self.classifier.read(answer.rgb, answer.dab, self.mpp)
+        self.readings.append(ReadingRow(pair.name, pair.slide, pair.level, method, read.classifier, read.rule))
+        return read.classifier.text, read.rule.text
+
+
+def _classifier(path: Path | None) -> Her2Classifier | None:
+    return None if path is None and not DEFAULT.is_dir() else load_her2_classifier(path)
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield make_folder(Path(out))
+        return
+    with TemporaryDirectory(prefix="restain-") as folder:
+        yield Path(folder)
+
+
+def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference: Reference) -> None:
+    assert answer.dab is not None
+    difference = absolute_difference(answer.rgb, reference.real)
+    panels = {
+        "he": he,
+        "virtual": answer.rgb,
+        "real": reference.real,
+        "difference": colour_map(difference, "difference", DIFFERENCE_TOP),
+        "dab_virtual": colour_map(answer.dab, "dab", DAB_TOP),
+        "dab_reference": colour_map(reference.dab, "dab", DAB_TOP),
+    }
+    save_pictures(folder, name, panels, ("virtual", "dab_virtual"))
+
+
+def _cell_counts(answer: Prediction, reference: Reference, mpp: float) -> NDArray[np.float64]:
+    """Cells of one image by reference and virtual DAB, cut off at ``DAB_TOP``."""
+    assert answer.dab is not None
+    maps = (stain.cell_means(dab, stain.cell_px(mpp)) for dab in (reference.dab, answer.dab))
+    edges = np.linspace(0, DAB_TOP, BINS + 1)
+    across, up = (np.clip(one.ravel(), 0, DAB_TOP) for one in maps)
+    return np.histogram2d(across, up, bins=(edges, edges))[0]
+
+
+def findings(rows: Sequence[ImageRow], seed: int) -> dict[str, Any]:
+    """What follows from the rows alone."""
+    own = [row for row in rows if row.method == "model"]
+    comparison = compare_methods(rows, seed)
+    levels = sorted({row.level for row in rows})
+    return {
+        "images": len(own),
+        "overall": summarise(rows, seed),
+        "levels": {
+            level or "unknown": summarise([row for row in rows if row.level == level], seed) for level in levels
+        },
+        "comparison": comparison,
+        "win_table": win_table(comparison),
+        "cases": [{"case": case, "name": name} for case, name in choose_cases(rows)],
+        "dab_reference": {kind: sum(r.dab_reference == kind for r in own) for kind in ("truth", "deconvolution")},
+        "identical_images": sum(math.isinf(row.value("psnr")) for row in own),
+    }
+
+
+def definitions(mpp: float, seed: int) -> dict[str, Any]:
+    """What the figures mean, in numbers and words."""
+    return {
+        "methods": {"model": "what is evaluated"} | DESCRIPTIONS,
+        "case_rule": "mean absolute RGB error over the whole image, background included",
+        "interval": f"95 % percentile bootstrap over images, {RESAMPLES} resamples, seed {seed}",
+        "seed": seed,
+        "mpp": mpp,
+        "cell_um": stain.CELL_UM,
+        "cell_px": stain.cell_px(mpp),
+        "min_spread_od": stain.MIN_SPREAD_OD,
+        "wide_cell_um": stain.WIDE_CELL_UM,
+        "positive_od": stain.POSITIVE_OD,
+        "weak_od": list(stain.WEAK_OD),
+        "membrane_od": FAINT_OD,
+        "membrane_rays": membrane.RAYS,
+        "aligned": list(ALIGNED),
+        "align_largest_um": alignment.LARGEST_UM,
+        "align_smooth_um": alignment.SMOOTH_UM,
+        "background_od": stain.BACKGROUND_OD,
+        "background_smooth_px": background.SMOOTH_SIGMA,
+        "background_sigma_px": stain.BACKGROUND_SIGMA,
+        "fit_images": FIT_IMAGES,
+        "fit_pixels_per_image": FIT_PIXELS,
+    }
+
+
+def _write(evaluation: Evaluation, rows: Sequence[ImageRow]) -> None:
+    """``per_image.csv``, ``report.html`` and, last, ``metrics.json``, whose presence marks a finished evaluation."""
+    assert evaluation.out is not None
+    with (
+        whole_file(evaluation.out / "per_image.csv") as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            flat = row.flat().items()
+            writer.writerow({k: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.6g}" for k, v in flat})
+    render_report(evaluation)
+    write_json(evaluation.out / "metrics.json", evaluation.metrics)

@@ -1,0 +1,24 @@
+"""Registration of two differently stained sections.
+
+``affine`` finds the orientation and an affine matrix, ``elastic`` a smooth displacement, both by ``block_matching`` of
+stain-independent ``features``; ``acceptance`` decides whether the sections match; ``transform`` is the result, which
+``transform_file`` stores and ``warp`` applies.
+"""
+
+from restain.registration.register import Registration, register_images, register_slides
+from restain.registration.transform import Folding, Lattice, Transform
+from restain.registration.transform_file import read_transform, write_transform
+from restain.registration.warp import slide_of, warp_region
+
+__all__ = [
+    "Folding",
+    "Lattice",
+    "Registration",
+    "Transform",
+    "read_transform",
+    "register_images",
+    "register_slides",
+    "slide_of",
+    "warp_region",
+    "write_transform",
+]

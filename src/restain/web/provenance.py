@@ -1,0 +1,190 @@
+"""Provenance of an image, from its metadata, its name and the files beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from restain import NOTICE
+from restain.errors import RestainError
+from restain.her2 import Her2Level
+from restain.images import read_text
+from restain.slides import open_slide, read_metadata
+from restain.slides.find import split_number
+
+OUTLINES = ("tissue", "ood")
+"""Outlines of a stain, ``NAME.tissue.geojson``: tissue, and regions out of the distribution of the training images."""
+_LARGEST_JSON = 1 << 20
+_IHC_FOLDERS, _HE_FOLDERS = {"ihc", "trainb", "valb", "testb"}, {"he", "traina", "vala", "testa"}
+
+
+class ImageKind(Enum):
+    """What an image shows; ``PICTURE`` if unknown."""
+
+    HE = "he"
+    IHC = "ihc"
+    VIRTUAL = "virtual"
+    DENSITY = "density"
+    PICTURE = "picture"
+
+
+@dataclass(frozen=True)
+class ImageProvenance:
+    """Provenance of an image.
+
+    ``source`` is the file name of a virtual stain's H&E, and ``source_name`` its name in the library if a job says so;
+    ``level`` is the HER2 level in the file name; ``facts`` are all metadata that restain wrote.
+    """
+
+    kind: ImageKind
+    source: str | None = None
+    level: str | None = None
+    synthetic: bool = False
+    facts: tuple[tuple[str, str], ...] = ()
+    source_name: str | None = None
+
+    @property
+    def made(self) -> str:
+        """Model, day, region and option of a virtual stain in one line; empty for other images."""
+        if self.kind is not ImageKind.VIRTUAL:
+            return ""
+        facts = dict(self.facts)
+        everywhere = "everywhere" if facts.get("tissue") == "everywhere" else ""
+        parts = (facts.get("bundle", ""), facts.get("created", "")[:10], facts.get("region", ""), everywhere)
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A result of ``restain register``: its folder, and the file names of the two slides."""
+
+    folder: Path
+    fixed: str
+    moving: str
+
+
+class ProvenanceCache:
+    """Provenance and image numbers of files, read once per path and stamp."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[str, ImageProvenance, tuple[int, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, path: Path, name: str, stamp: str) -> tuple[ImageProvenance, tuple[int, ...]]:
+        """The provenance of the file at ``path``, and the numbers of its images if there are several."""
+        with self._lock:
+            known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = stamp, read_provenance(path, name), image_numbers(path)
+            with self._lock:
+                self._known[path] = known
+        return known[1:]
+
+
+def read_provenance(path: Path, name: str) -> ImageProvenance:
+    """The provenance of the file at ``path``, called ``name`` in the library. Never fails: unknown facts are left out."""
+    text = _metadata(path)
+    facts, level = tuple(sorted(text.items())), _level(name)
+    if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff":
+        return ImageProvenance(ImageKind.DENSITY, text.get("source"))
+    notice = text.get("notice", "")
+    if notice.startswith(NOTICE) or "bundle_hash" in text:
+        job = _json(path.with_name("job.json")) if name.startswith("stained/") else None
+        source_name = job.get("image") if isinstance(job, dict) else None
+        source_name = source_name if isinstance(source_name, str) else None
+        return ImageProvenance(ImageKind.VIRTUAL, text.get("source"), level, facts=facts, source_name=source_name)
+    stem, folders = path.name.lower(), {part.lower() for part in name.split("/")[:-1]}
+    kind = ImageKind.PICTURE
+    if folders & _IHC_FOLDERS or re.match(r"ihc([._-]|$)", stem):
+        kind = ImageKind.IHC
+    elif folders & _HE_FOLDERS or re.match(r"he([._-]|$)", stem):
+        kind = ImageKind.HE
+    return ImageProvenance(kind, level=level, synthetic="synthetic" in notice, facts=facts)
+
+
+def image_numbers(path: Path) -> tuple[int, ...]:
+    """The numbers of the images of slide size in a file or folder, if it holds several; else nothing."""
+    if not (path.is_dir() or path.suffix.lower() in (".tif", ".tiff", ".dcm")):
+        return ()
+    try:
+        with open_slide(path, inspect=True, header_only=True) as slide:
+            return tuple(range(len(slide.images)))
+    except Exception:
+        # Decoders fail on damaged files in many ways; the page of the image says how.
+        return ()
+
+
+def read_registrations(transforms: list[Path]) -> list[Registered]:
+    """The registrations whose ``transform.json`` names both slides."""
+    found = []
+    for path in transforms:
+        content = _json(path)
+        try:
+            names = [Path(str(content[side]["name"])).name for side in ("fixed", "moving")]
+        except (KeyError, TypeError):
+            continue
+        if all(names):
+            found.append(Registered(path.parent, *names))
+    return found
+
+
+def find_outline(path: Path, which: str) -> Path | None:
+    """The outline beside an image, as ``restain stain`` and ``restain tissue`` name it; ``which`` of :data:`OUTLINES`."""
+    names = [bare_name(path)] if split_number(path)[1] is not None else dict.fromkeys((path.stem, bare_name(path)))
+    return next((one for name in names if _is_file(one := path.with_name(f"{name}.{which}.geojson"))), None)
+
+
+def bare_name(path: Path) -> str:
+    """The name of an image without suffixes, and with the number of an image in a file: ``three-fields-1``."""
+    file, number = split_number(path)
+    bare = re.sub(r"\.(ome\.(tiff?|zarr)|[^.]+)$", "", file.name, flags=re.IGNORECASE)
+    return bare if number is None else f"{bare}-{number}"
+
+
+def same_size(one: Path, other: Path) -> bool:
+    try:
+        with open_slide(one, header_only=True) as first, open_slide(other, header_only=True) as second:
+            return first.size == second.size
+    except RestainError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # The name with the suffix can be longer than the file system allows.
+        return False
+
+
+def _level(name: str) -> str | None:
+    """The HER2 level at the end of a BCI name: ``00012_train_2+.png``."""
+    found = re.search(r"_(?:train|val|test)_(0|[123]\+)\.[^./]+$", name)
+    return Her2Level.parse(found[1]).text if found else None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        report = _json(path.with_name(f"{bare_name(path)}.stain.json"))
+        stated = report.get("provenance") if isinstance(report, dict) else None
+        return {k: v for k, v in stated.items() if isinstance(v, str)} if isinstance(stated, dict) else {}
+    try:
+        if suffix in (".tif", ".tiff"):
+            return read_metadata(path)
+        return read_text(path) if suffix == ".png" else {}
+    except Exception:
+        # A damaged file must not fail the listing; the page of the image says what is wrong.
+        return {}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes()) if path.stat().st_size <= _LARGEST_JSON else None
+    except (OSError, ValueError, RecursionError):
+        return None
