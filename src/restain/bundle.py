@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from restain import NOTICE, __version__
+from restain.data.normalization import describe_normalization
 from restain.errors import RestainError
 from restain.files import whole_folder, write_json
 from restain.models.build import build_generator
@@ -49,6 +50,8 @@ class Card(BaseModel):
     architecture: str
     mpp: float
     normalisation: str = "RGB uint8 / 255; networks map to [-1, 1] inside themselves"
+    normalization: dict[str, Any] | None = None
+    """Normalisation of the H&E before the network, with its targets (:mod:`restain.data.normalization`); None: there is none."""
     recipe: dict[str, Any]
     data: str
     """What the model was trained on, in words."""
@@ -77,8 +80,8 @@ class Bundle:
 
 
 def _hash(weights: bytes, card: Card) -> str:
-    # A card of the time before ``context_px`` was hashed without it.
-    left_out = {"hash"} | ({"context_px"} - card.model_fields_set)
+    # A card of the time before these lines was hashed without them.
+    left_out = {"hash"} | ({"context_px", "normalization"} - card.model_fields_set)
     text = json.dumps(card.model_dump(exclude=left_out), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
@@ -107,6 +110,7 @@ def save_bundle(
         name=recipe.name,
         architecture=METHOD if recipe.peer is None else f"peer method: {recipe.peer.kind}",
         mpp=recipe.mpp,
+        normalization=describe_normalization() if recipe.data.normalization else None,
         recipe=recipe.model_dump(mode="json"),
         data=data,
         licence=licence,
@@ -171,6 +175,8 @@ def load_bundle(path: Path | None = None) -> Bundle:
         generator.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError):
         raise RestainError(f"{path / WEIGHTS}: the weights do not fit the recipe in the card.") from None
+    if card.normalization not in (None, describe_normalization()):
+        raise RestainError(f"{path}: the bundle's normalisation of the H&E is not that of this restain; train it anew.")
     ood = load_ood_detector(path / OOD, card.hash) if (path / OOD).is_file() else None
     return Bundle(path, card, recipe, generator.eval(), ood)
 

@@ -52,7 +52,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, virtual: 
 
 
 def level(logits: Tensor, levels: Tensor) -> Tensor:
-    """Cross-entropy of the HER2 level: ``(N, 4)`` logits, ``(N,)`` class indices; 0 where no level is known."""
+    """Cross-entropy of the HER2 level: ``(N, 4, ...)`` logits, ``(N, ...)`` class indices; 0 where no level is known."""
     known = levels != UNKNOWN_LEVEL
     total = F.cross_entropy(logits, levels, ignore_index=UNKNOWN_LEVEL, reduction="sum")
     return total / known.sum().clamp(min=1)

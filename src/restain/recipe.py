@@ -65,6 +65,11 @@ class DataRecipe(_Part):
     cache_mib: Annotated[int, Field(ge=0)] = 4096
     """Decoded pairs are kept in memory up to this size."""
     augment: AugmentRecipe = AugmentRecipe()
+    normalization: bool = False
+    """Normalise the white point and the stain strength of each H&E picture (:mod:`restain.data.normalization`), in training
+    and then by default in staining."""
+    mix: Share = 0.0
+    """Share of the crops that are joined from two pairs along a line, so that one crop holds two levels (as CutMix does)."""
 
 
 class ExpressionRecipe(_Part):

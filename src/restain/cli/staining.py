@@ -65,6 +65,13 @@ def stain(
     strict: Annotated[
         bool, Option("--strict", help="Stop at a tile that cannot be read, instead of marking a hole.")
     ] = False,
+    normalization: Annotated[
+        bool,
+        Option(
+            "--normalization/--no-normalization",
+            help="Normalise the white point and stain strength of the H&E, for models that were trained so.",
+        ),
+    ] = True,
     engine: opt.Engine = None,
     device: opt.Device = None,
     ray: Annotated[
@@ -93,6 +100,7 @@ def stain(
         dab=dab,
         everywhere=everywhere,
         strict=strict,
+        normalization=normalization,
         format=form.value,
     )
     loaded = load(model, device=device)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import restain
 from restain.data import Pair
+from restain.data.normalization import picture_normalizer
 from restain.evaluation import stain
 from restain.evaluation.abstention import abstention
 from restain.evaluation.background import background_de
@@ -136,7 +137,12 @@ def _detector(held_out: HeldOut) -> tuple[OodDetector | None, str]:
         return known, f"The bundle's own, of {known.images} training images; the limit lets {known.quantile:.0%} pass."
     if not held_out.training:
         return None, "absent: the bundle has no detector, and there is no training split to fit one on."
-    found = fit_ood_detector(held_out.training, bundle.recipe.data.augment, seed=bundle.recipe.seed)
+    found = fit_ood_detector(
+        held_out.training,
+        bundle.recipe.data.augment,
+        seed=bundle.recipe.seed,
+        normalize=picture_normalizer(bundle.recipe),
+    )
     return found, f"The bundle has none; fitted for this page on {found.images} training images."
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from restain.bundle import Bundle, load_bundle
 from restain.data import Pair, open_pairs
 from restain.data.layouts import SPLITS
+from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.explain import comparison, faithfulness, maps, page
 from restain.explain.attention import AttentionFigures, overall_attention
@@ -211,6 +212,8 @@ class _Case:
     @classmethod
     def open(cls, pair: Pair, number: int, data: Path, bundle: Bundle, *settings: Any) -> _Case:
         he, _ = pair.load()
+        normalize = picture_normalizer(bundle.recipe)
+        he = he if normalize is None else normalize(he)
         file = pair.he_path.stem
         tissue, mpp = regrow(data, file), bundle.card.mpp
         if not same_mpp(tissue.mpp, mpp):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from restain.bundle import Bundle, load_bundle
+from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.explain import maps, page
 from restain.explain.attention import AttentionFigures, AttentionMap
@@ -144,6 +145,8 @@ def explain_image(
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)
+    normalize = picture_normalizer(bundle.recipe)
+    he = he if normalize is None else normalize(he)
     network = channels_last(bundle.generator).eval()
     classifier = network.expression
     if classifier is None and level is not None:

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from restain.errors import needs
 from restain.her2 import Her2Level
@@ -25,6 +26,8 @@ class ExpressionOutput(NamedTuple):
     """``(N, 4)``: one per HER2 level."""
     features: Tensor
     """``(N, C, H/s, W/s)``: the last feature map, s the backbone's stride."""
+    local: Tensor
+    """``(N, 4, H/s, W/s)``: the logits at each place, whose mean is ``logits``."""
 
 
 class SmallBackbone(nn.Sequential):
@@ -105,4 +108,5 @@ class ExpressionClassifier(nn.Module):
 
     def forward(self, he: Tensor) -> ExpressionOutput:
         features = self.backbone(he * 2 - 1)
-        return ExpressionOutput(self.head(features.mean(dim=(2, 3))), features)
+        local = F.conv2d(features, self.head.weight[:, :, None, None], self.head.bias)
+        return ExpressionOutput(self.head(features.mean(dim=(2, 3))), features, local)

@@ -217,6 +217,7 @@ def fit_ood_detector(
     augment: AugmentRecipe,
     *,
     seed: int = 0,
+    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OodDetector:
     """Fit a detector to training images, their stains varied by the training's augmentation.
@@ -228,6 +229,7 @@ def fit_ood_detector(
         pairs: training pairs; only their H&E is used.
         augment: the recipe's stain jitter.
         seed: of the jitter and of samples.
+        normalize: applied to each H&E picture; None where the network is given pictures as they are.
         progress: called with images read and in all.
 
     Raises:
@@ -243,6 +245,7 @@ def fit_ood_detector(
     found: list[_View] = []
     for number, index in enumerate(chosen):
         he, _ = pairs[index].load()
+        he = he if normalize is None else normalize(he)
         for view in range(views):
             jittered = jitter_he(he, augment, np.random.default_rng([seed, 1, index, view]))
             found.append(_View(number, pairs[index].he_path.parent, image_features(jittered)))

@@ -217,7 +217,7 @@ def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
     od = optical_density(rgb, glass)
     scanned = ~np.all(rgb == 0, axis=-1)
     ink = ink_marks(od, mpp)
-    if not _shows_glass(rgb, glass):
+    if not shows_glass(rgb, glass):
         return TissueMask(scanned & ~ink, mpp, glass, ink)
     seen = ndimage.gaussian_filter(od[..., GREEN], SMOOTHING_UM / mpp, mode="nearest")
     least = max(LEAST_OD, GLASS_SPREADS * spread)
@@ -261,7 +261,7 @@ def _flat(rgb: Rgb) -> Mask:
     return flat
 
 
-def _shows_glass(rgb: Rgb, glass: Floats) -> bool:
+def shows_glass(rgb: Rgb, glass: Floats) -> bool:
     """Whether ``glass``, the colour that was measured, is that of glass and not the tissue's own."""
     flat = _flat(rgb)
     red, green, blue = optical_density(glass)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from restain.bundle import Bundle, load_bundle
+from restain.data.normalization import HENormalization
 from restain.engines import Engine, choose_engine
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
@@ -26,6 +27,7 @@ from restain.slides import Polygon, Slide
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
+from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
 from restain.stain.pipeline import Progress, Warn
 from restain.stain.plan import plan_staining
@@ -222,10 +224,14 @@ class Model:
         plan = plan_staining(image, self, self.options, lambda sentence: None)
         return Prediction(*pixels_of(image, self, self.options, plan))
 
-    def ood_of(self, slide: Slide, windows: Sequence[Region]) -> Ood | None:
-        """Whether a slide's ``windows`` are in distribution; None if the bundle has no OOD detector."""
+    def ood_of(
+        self, slide: Slide, windows: Sequence[Region], normalization: HENormalization | None = None
+    ) -> Ood | None:
+        """Whether a slide's ``windows``, normalised, are in distribution; None if the bundle has no OOD detector."""
         detector = self.bundle.ood
-        return None if detector is None else detector.judge_slide(lambda region: slide.read(region, self.mpp), windows)
+        if detector is None:
+            return None
+        return detector.judge_slide(normalized_reader(slide, self.mpp, normalization), windows)
 
     def _options(self, mpp: float | None, changes: dict[str, Any]) -> StainOptions:
         changed = self.options.having(**({} if mpp is None else {"mpp": mpp}), **changes)

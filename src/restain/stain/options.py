@@ -45,6 +45,8 @@ class StainOptions:
     """RGB above 0 and up to 255 of the unstained glass that is rendered; None for the model's own."""
     glass_noise: bool = True
     """Whether glass gets the noise of the H&E's glass."""
+    normalization: bool = True
+    """Whether the H&E's white point and stain strength are normalised, for models that were trained so."""
     engine: str = AUTO
     """What runs the network (:func:`restain.engines.choose_engine`)."""
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Region, Size
 from restain.slides import Slide, TissueMask, tissue_mask
 from restain.stain.area import Area, everywhere
 from restain.stain.glass import Glass, measure_noise
 from restain.stain.inputs import InputImage
+from restain.stain.normalization import slide_normalization
 from restain.stain.options import StainOptions
 from restain.stain.pipeline import Progress, Warn
 from restain.stain.provenance import Provenance, now
@@ -32,12 +34,14 @@ class NoTissueError(RestainError):
 
 @dataclass(frozen=True)
 class StainPlan:
-    """``tissue`` found; the ``area`` to stain; ``windows`` with tissue, in px at the model's mpp; ``size`` of the result."""
+    """``tissue`` found; the ``area`` to stain; ``windows`` with tissue, in px at the model's mpp; ``size`` of the result;
+    ``normalization`` of the H&E before the network, None for none."""
 
     tissue: TissueMask
     area: Area
     windows: list[Region]
     size: Size
+    normalization: HENormalization | None = None
 
 
 def plan_staining(
@@ -65,7 +69,7 @@ def plan_staining(
         if not slide.is_picture:
             raise NoTissueError(f"{image.source}: {none}")
         warn(f"{image.source}: {none}")
-    return StainPlan(tissue, area, windows, size)
+    return StainPlan(tissue, area, windows, size, slide_normalization(slide, tissue, model.bundle, options))
 
 
 def tissue_overview(slide: Slide, progress: Progress | None = None) -> TissueMask:
@@ -110,6 +114,7 @@ def provenance_of(
         context_px=card.context_px,
         white=options.white,
         glass_noise=options.glass_noise,
+        normalized=options.normalization and card.normalization is not None,
         region=roi,
         everywhere=options.everywhere,
         quality=quality,

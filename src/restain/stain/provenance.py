@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from restain import NOTICE, __version__
+from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.ood.detector import Ood
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
 LOSSLESS = "lossless"
+NONE = "none"
 
 _CHUNK = 1 << 22
-_NOT_IDENTITY = ("created", "ood", "ood_score", "ood_reason")
+_NOT_IDENTITY = ("created", "ood", "ood_score", "ood_reason", "normalization")
 """Keys that do not decide the pixels."""
 
 
@@ -52,6 +54,8 @@ class Provenance:
     """RGB in [0, 255] of unstained glass; None for the model's own."""
     glass_noise: bool
     """Whether glass was given the noise of the H&E's glass."""
+    normalized: bool
+    """Whether the H&E was normalised before the network."""
     region: str
     everywhere: bool
     """Whether the whole image was stained, not only tissue."""
@@ -59,6 +63,8 @@ class Provenance:
     """Of JPEG; None for lossless pixels."""
     dab: bool
     """Whether the DAB density was written."""
+    normalization: HENormalization | None = None
+    """As estimated from the whole image; None before it is estimated, and without."""
     ood: Ood | None = None
     """None before it is measured, or if the bundle has no OOD detector."""
     created: str = ""
@@ -71,12 +77,13 @@ class Provenance:
         text = {
             field.name: repr(value) if isinstance(value := getattr(self, field.name), float) else str(value)
             for field in fields(self)
-            if field.name not in ("everywhere", "ood")
+            if field.name not in ("everywhere", "ood", "normalization")
         }
         return text | {
             "white": OWN_WHITE if self.white is None else " ".join(f"{v:g}" for v in self.white),
             "tissue": "everywhere" if self.everywhere else "found",
             "quality": LOSSLESS if self.quality is None else str(self.quality),
+            "normalization": NONE if self.normalization is None else self.normalization.text(),
             **({"ood": "unknown"} if self.ood is None else self.ood.metadata()),
         }
 
@@ -96,6 +103,9 @@ class Provenance:
             "white": white,
             "everywhere": text["tissue"] == "everywhere",
             "quality": None if text["quality"] == LOSSLESS else int(text["quality"]),
+            "normalization": None
+            if text["normalization"] == NONE
+            else HENormalization.from_text(text["normalization"]),
             "ood": Ood.from_metadata(text),
         }
         read: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int, "bool": "True".__eq__}

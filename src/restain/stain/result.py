@@ -111,7 +111,9 @@ def stain_in_memory(
         warn(f"{image.source}: {fault}")
     made = made or provenance_of(image, model, options, None)
     plan = plan_staining(image, model, options, warn, parts.part(PREPARED))
-    made = replace(made, ood=model.ood_of(image.slide, plan.windows))
+    made = replace(
+        made, normalization=plan.normalization, ood=model.ood_of(image.slide, plan.windows, plan.normalization)
+    )
     rgb, dab = pixels_of(image, model, options, plan, parts.part(STAINED - PREPARED))
     warn_of(image, made, warn)
     return StainResult(rgb, dab, made.ood, model.mpp, made)
@@ -123,6 +125,6 @@ def pixels_of(
     """The pixels of :func:`stain_in_memory`."""
     stores = [MemoryTiles(plan.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
     glass = glass_of(image.slide, model, options, plan.tissue, None)
-    WindowStainer(image.slide, model, options, plan.area, glass, stores).run(progress)
+    WindowStainer(image.slide, model, options, plan.area, glass, stores, None, plan.normalization).run(progress)
     dab = stores[1].pixels if model.has_dab else None
     return cast(Rgb, stores[0].pixels), cast("NDArray[np.float32] | None", dab)

@@ -148,9 +148,11 @@ def _stain_to_slide(
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
         scores = None if detector is None else TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, detector)
-        made = replace(made, ood=model.ood_of(slide, plan.windows))
+        made = replace(
+            made, normalization=plan.normalization, ood=model.ood_of(slide, plan.windows, plan.normalization)
+        )
         glass = glass_of(slide, model, options, plan.tissue, quality)
-        stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores)
+        stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores, plan.normalization)
         stainer.run(parts.part(STAINED - PREPARED))
 
         warn_of(image, made, warn)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, tile_starts
 from restain.images import Rgb
@@ -106,6 +107,7 @@ class WindowStainer:
         glass: fills what is not stained.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
         scores: OOD scores of the tiles; None where tiles are not scored.
+        normalization: of the H&E before the network and the scores; None for none.
     """
 
     def __init__(
@@ -117,9 +119,11 @@ class WindowStainer:
         glass: Glass,
         stores: Sequence[Tiles],
         scores: TileScores | None = None,
+        normalization: HENormalization | None = None,
     ) -> None:
         self.model, self.area, self.glass, self.stores, self.scores = model, area, glass, stores, scores
         self.he = HeTiles(lambda region: slide.read(region, model.mpp), stores[0], glass.he_glass, options.strict)
+        self.normalization = normalization
         self.lattice = WindowLattice(stores[0].size, model.context_px)
         stores[0].pattern = glass.pattern
         self.white = None if options.white is None else np.asarray(options.white, np.float32)
@@ -177,9 +181,13 @@ class WindowStainer:
         ]
 
     def _work(self, jobs: Sequence[Job], he: Sequence[Rgb]) -> Sequence[Planes]:
-        batch = prepare_he(np.stack(he))
+        batch = self._prepared(np.stack(he))
         self.stained_px += batch.shape[0] * batch.shape[1] * batch.shape[2]
         return list(self.engine(batch, self.white))
+
+    def _prepared(self, he: Rgb) -> Rgb:
+        """Pixels of the H&E, ``(..., 3)``, as they enter the network."""
+        return he if self.normalization is None else self.normalization.apply(he)
 
     def _keep(self, job: Job, planes: Planes) -> None:
         window, tiles = job
@@ -208,7 +216,7 @@ class WindowStainer:
                 store.put_hole(*tile, str(fault))
         else:
             if self.scores is not None:
-                self.scores.score(*tile, he, self._tissue(region))
+                self.scores.score(*tile, self._prepared(he), self._tissue(region))
             np.exp(planes[..., :3], out=planes[..., :3])
             shown = self.glass.shown(self.he.region(around), planes[..., :3] * np.float32(255), region.within(around))
             self._put(*tile, planes, shown)
@@ -231,11 +239,6 @@ class WindowStainer:
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
             self.stores[1].put(row, column, planes[..., 3] * weight * shown)
-
-
-def prepare_he(rgb: Rgb) -> Rgb:
-    """Pixels of the H&E, ``(N, h, w, 3)``, as they enter the network."""
-    return rgb
 
 
 def _common(one: Region, other: Region) -> Region:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,23 +47,34 @@ class Batch(NamedTuple):
     """``(N,)`` class index of the HER2 level, :data:`restain.losses.UNKNOWN_LEVEL` where it is not known."""
     white: Tensor
     """``(N, 3)`` intensity of the IHC image's glass in [0, 1]."""
+    level_map: Tensor | None = None
+    """``(N, c // LEVEL_PX, c // LEVEL_PX)`` class index of the level at each place, where a crop may hold two."""
 
     @classmethod
-    def from_bytes(cls, he: Tensor, ihc: Tensor, level: Tensor, white: Tensor, device: torch.device) -> Batch:
+    def from_bytes(
+        cls, he: Tensor, ihc: Tensor, level: Tensor, white: Tensor, level_map: Tensor, device: torch.device
+    ) -> Batch:
         """From the loader's ``(N, c, c, 3)`` uint8 images; the conversion runs on the device."""
 
         def image(x: Tensor) -> Tensor:
             return x.to(device).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
 
-        return cls(image(he), image(ihc), level.to(device), white.to(device))
+        return cls(image(he), image(ihc), level.to(device), white.to(device), level_map.to(device))
 
 
-class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
+LEVEL_PX = 16
+"""Side in px of the cells of a crop's map of levels: the stride of the small classifier."""
+
+
+class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int64]]]):
     """Item ``k`` is an augmented crop that depends on the seed and ``k`` only.
+
+    A share ``mix`` of the crops is joined from two pairs along a random straight line, as CutMix (Yun et al., ICCV 2019) joins
+    images: their level is then unknown as a whole and known at each place.
 
     Every pair comes once before any comes twice, or with ``weights``, ``(n,)`` with mean 1: in as many draws as there are
     pairs, a pair of weight w comes ⌊w⌋ or ⌈w⌉ times, w times in the mean (systematic resampling, Kitagawa 1996). Decoded pairs
-    are kept in memory up to ``cache_mib``.
+    are kept in memory up to ``cache_mib``. ``normalize`` is applied once to each whole H&E picture.
 
     Raises:
         RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
@@ -77,8 +88,12 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
         seed: int,
         cache_mib: int = 0,
         weights: NDArray[np.float64] | None = None,
+        mix: float = 0.0,
+        normalize: Callable[[Image], Image] | None = None,
     ) -> None:
         self.pairs = pairs
+        self.normalize = normalize
+        self.mix = mix
         self.weights = weights
         self.crop = crop
         self.augment = augment
@@ -90,6 +105,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
         if index in self._cache:
             return self._cache[index]
         he, ihc = self.pairs[index].load()
+        he = he if self.normalize is None else self.normalize(he)
         decoded = he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255)
         if he.nbytes + ihc.nbytes <= self._room:
             self._room -= he.nbytes + ihc.nbytes
@@ -104,18 +120,40 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32]]]):
         at = number + np.random.default_rng([self.seed, 2, epoch]).random()
         return min(int(np.searchsorted(np.cumsum(self.weights), at, side="right")), n - 1)
 
-    def __getitem__(self, k: int) -> tuple[Image, Image, int, NDArray[np.float32]]:
+    def __getitem__(self, k: int) -> tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int64]]:
         index = self._drawn(*divmod(k, len(self.pairs)))
         he, ihc, white = self._decoded(index)
         rng = np.random.default_rng([self.seed, 1, k])
         he, ihc = augment_pair(he, ihc, self.crop, self.augment, rng)
+        level = self._level(index)
+        side = max(1, self.crop // LEVEL_PX)
+        level_map = np.full((side, side), level, np.int64)
+        if self.mix and rng.random() < self.mix:
+            other = int(rng.integers(len(self.pairs)))
+            he2, ihc2, white2 = self._decoded(other)
+            he2, ihc2 = augment_pair(he2, ihc2, self.crop, self.augment, rng)
+            beyond = _half_plane(self.crop, rng)
+            he = np.where(beyond[..., None], he2, he)
+            # One slide has one glass: transmittances relative to their own glass, on the first pair's.
+            ihc2 = np.rint((ihc2 * (white / white2)).clip(0, 255)).astype(np.uint8)
+            ihc = np.where(beyond[..., None], ihc2, ihc)
+            cells = beyond[: side * LEVEL_PX, : side * LEVEL_PX]
+            step = self.crop // side
+            level_map[cells[step // 2 :: step, step // 2 :: step][:side, :side]] = self._level(other)
+            level = level if level == self._level(other) else UNKNOWN_LEVEL
+        return np.ascontiguousarray(he), np.ascontiguousarray(ihc), level, white, level_map
+
+    def _level(self, index: int) -> int:
         level = self.pairs[index].level
-        return (
-            np.ascontiguousarray(he),
-            np.ascontiguousarray(ihc),
-            UNKNOWN_LEVEL if level is None else int(level),
-            white,
-        )
+        return UNKNOWN_LEVEL if level is None else int(level)
+
+
+def _half_plane(side: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """``(side, side)``: the pixels beyond a random straight line that passes through the middle half of a square."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    beyond: NDArray[np.bool_] = x * np.cos(angle) + y * np.sin(angle) > rng.uniform(-side / 4, side / 4)
+    return beyond
 
 
 class _Steps(Sampler[list[int]]):
@@ -139,5 +177,5 @@ def batches(
     loader = DataLoader(
         crops, batch_sampler=steps, num_workers=workers, pin_memory=device.type == "cuda", persistent_workers=False
     )
-    for he, ihc, level, white in loader:
-        yield Batch.from_bytes(he, ihc, level, white, device)
+    for he, ihc, level, white, level_map in loader:
+        yield Batch.from_bytes(he, ihc, level, white, level_map, device)

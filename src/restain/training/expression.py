@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from restain import losses
 from restain.data import Pair
@@ -17,8 +21,16 @@ from restain.training.batches import Batch
 from restain.training.stage import adam
 
 
+def local_levels(batch: Batch, local: Tensor) -> Tensor:
+    """The level at each place of the classifier's map: ``(N, h, w)`` class indices for ``(N, 4, h, w)`` logits."""
+    if batch.level_map is None:
+        return batch.level[:, None, None].expand(-1, *local.shape[2:])
+    levels = F.interpolate(batch.level_map[:, None].float(), size=local.shape[2:], mode="nearest")
+    return levels[:, 0].long()
+
+
 class ExpressionStage:
-    """The classifier, its optimiser and its step: cross-entropy of the level, Adam with a linear decay to zero."""
+    """The classifier, its optimiser and its step: cross-entropy of the level, as a whole and at each place; Adam with a linear decay."""
 
     name = "expression"
 
@@ -37,16 +49,20 @@ class ExpressionStage:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.optimiser.lr * (1 - number / self.steps)
-        logits = self.classifier(batch.he).logits
-        loss = losses.level(logits, batch.level)
+        output = self.classifier(batch.he)
+        logits = output.logits
+        loss = losses.level(logits, batch.level) + losses.level(output.local, local_levels(batch, output.local))
         losses.require_finite(number, {"level": loss})
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimiser.step()
-        right = (logits.argmax(1) == batch.level).float().mean()
+        known = batch.level != losses.UNKNOWN_LEVEL
+        right = (logits.argmax(1) == batch.level)[known].float().mean() if known.any() else torch.zeros(())
         return {"level": float(loss.detach()), "accuracy": float(right)}
 
-    def validate(self, pairs: Sequence[Pair]) -> dict[str, float | None]:
+    def validate(
+        self, pairs: Sequence[Pair], normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+    ) -> dict[str, float | None]:
         """Share of right levels over whole validation images; None where no level is known."""
         known = [p for p in pairs if p.level is not None]
         if not known:
@@ -54,7 +70,9 @@ class ExpressionStage:
         self.bare.eval()
         right = 0
         for pair in known:
-            he = torch.from_numpy(pair.load()[0]).to(self.fabric.device).permute(2, 0, 1)[None].float() / 255
+            rgb = pair.load()[0]
+            rgb = rgb if normalize is None else normalize(rgb)
+            he = torch.from_numpy(rgb).to(self.fabric.device).permute(2, 0, 1)[None].float() / 255
             with torch.no_grad():
                 right += int(self.bare(he).logits.argmax()) == pair.level
         self.bare.train()

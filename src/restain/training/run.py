@@ -21,6 +21,7 @@ from rich.console import Console
 from restain import NOTICE
 from restain.bundle import add_ood_detector, load_bundle, save_bundle
 from restain.data import Pair, PairSet, pair_weights
+from restain.data.normalization import picture_normalizer
 from restain.errors import Interrupted, RestainError
 from restain.files import make_folder, whole_file
 from restain.models.build import build_generator
@@ -119,7 +120,13 @@ def train(
     )
     if fit_ood and fabric.is_global_zero and load_bundle(run.bundle).ood is None:
         with Bar("reading training images", run.console) as bar:
-            ood = fit_ood_detector(pairs.split("train"), recipe.data.augment, seed=recipe.seed, progress=bar.update)
+            ood = fit_ood_detector(
+                pairs.split("train"),
+                recipe.data.augment,
+                seed=recipe.seed,
+                normalize=picture_normalizer(recipe),
+                progress=bar.update,
+            )
         add_ood_detector(run.bundle, ood)
     fabric.barrier()
     return run.bundle
@@ -204,6 +211,7 @@ class _Run:
         self.bundle = out / "bundle"
         self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
         self.training = pairs.split("train")
+        self.normalize = picture_normalizer(recipe)
         self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
 
     def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
@@ -217,7 +225,9 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights)
+        crops = Crops(
+            self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix, self.normalize
+        )
         feed = batches(
             crops,
             start=done,
@@ -269,9 +279,9 @@ class _Run:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
             if isinstance(stage, ExpressionStage):
-                figures: dict[str, float | None] = stage.validate(pairs)
+                figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
             else:
-                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp)
+                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp, self.normalize)
                 for number, panel in enumerate(panels):
                     self.board.experiment.add_image(
                         f"HE | virtual, {NOTICE} | real/{number}", panel, done, dataformats="HWC"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,14 @@ Panel = NDArray[np.uint8]
 
 
 def validate(
-    generator: StainingNetwork, pairs: Sequence[Pair], mpp: float
+    generator: StainingNetwork,
+    pairs: Sequence[Pair],
+    mpp: float,
+    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> tuple[dict[str, float | None], list[Panel]]:
     """PSNR, SSIM and the pooled DAB correlation per 16 µm cell over ``pairs``, and pictures of the first few.
 
-    The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
+    ``normalize`` is applied to each H&E picture before the network. The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
     ``(H, 3·W, 3)``: H&E, virtual, real.
     """
     was_training = generator.training
@@ -36,7 +39,7 @@ def validate(
     moments = Moments()
     for pair in pairs:
         he, ihc = pair.load()
-        virtual = to_prediction(predict_at_once(generator, he))
+        virtual = to_prediction(predict_at_once(generator, he if normalize is None else normalize(he)))
         psnrs.append(psnr(virtual.rgb, ihc))
         ssims.append(ssim(virtual.rgb, ihc))
         white = glass_white(ihc)
