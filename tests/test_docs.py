@@ -11,20 +11,6 @@ ROOT = Path(__file__).parents[1]
 MOST_WORDS, MOST_CHARACTERS = 30, 120
 """Of a sentence and of a line."""
 
-PENDING = {
-    
-    "accounts.md",
-    "build.md",
-    "explain.md",
-    "few-shot.md",
-    "peers.md",
-    "phantom.md",
-    "register.md",
-    "review.md",
-    "rough-pairs.md",
-}
-"""Pages that are not written to these rules yet."""
-
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 
 ABBREVIATIONS = ("al", "approx", "cf", "e.g", "etc", "Fig", "i.e", "No", "resp", "St", "vol", "vs")
@@ -56,30 +42,22 @@ def words(sentence: str) -> int:
     return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
 
 
-def converted() -> list[str]:
-    return [name for name in PAGES if name not in PENDING]
-
-
-@pytest.mark.parametrize("name", converted())
+@pytest.mark.parametrize("name", list(PAGES))
 def test_sentences_are_short(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     assert [(words(one), one) for one in sentences(text) if words(one) > MOST_WORDS] == []
 
 
-@pytest.mark.parametrize("name", converted())
+@pytest.mark.parametrize("name", list(PAGES))
 def test_lines_are_short(name: str) -> None:
     lines = prose(PAGES[name].read_text(encoding="utf-8")).splitlines()
     assert [line for line in lines if len(line) > MOST_CHARACTERS] == []
 
 
-@pytest.mark.parametrize("name", converted())
+@pytest.mark.parametrize("name", list(PAGES))
 def test_no_sentence_begins_with_of(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     assert [one for one in sentences(text) if one.lstrip("*_([").startswith("Of ")] == []
-
-
-def test_pending_pages_exist() -> None:
-    assert set(PAGES) >= PENDING
 
 
 def test_every_linked_file_exists() -> None:
