@@ -39,6 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagej.tif", "one-level.ome.tif"])
 def test_info_and_stain_use_the_stated_scale(cases: Path, run: Run, tmp_path: Path, name: str) -> None:
     assert "mpp 0.23 µm per px" in run("info", cases / "scale" / name)[1]
@@ -67,6 +68,7 @@ def test_pixels_that_are_not_square_are_refused(cases: Path, run: Run, tmp_path:
     assert "not square" in text
 
 
+@pytest.mark.slow
 def test_the_scan_is_the_slide_where_the_macro_comes_first(cases: Path, run: Run, tmp_path: Path) -> None:
     path = cases / "several/macro-first.ome.tiff"
     listed = run("info", path)[1]
@@ -99,6 +101,7 @@ def test_a_label_is_no_pyramid_level(cases: Path, run: Run) -> None:
     assert "253 x 253 px (associated)" in listed
 
 
+@pytest.mark.slow
 def test_a_photograph_is_stained_upright(cases: Path, run: Run, tmp_path: Path) -> None:
     assert run("stain", cases / "turned/photo.jpg", "--mpp", 0.46, "-o", tmp_path)[0] == 0
     (stained,) = tmp_path.glob("*.png")

@@ -244,6 +244,7 @@ def test_devices_that_are_not_there_are_one_sentence(pairs: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_writes_report_and_both_sources_exclude_one_another(pairs: Path, tmp_path: Path) -> None:
     result = restain("evaluate", "--data", pairs, "--split", "test", "-o", tmp_path / "e")
     assert result.returncode == 0, result.stderr

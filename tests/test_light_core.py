@@ -111,6 +111,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, light: list[str]) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_core_stains_reads_and_evaluates(pairs: Path, light: list[str], tmp_path: Path) -> None:
     assert {"lightning", "kornia", "tensorboard", "captum", "fastapi", "sqlalchemy", "zarr", "pytest"} <= set(light)
     he = next((pairs / "HE" / "test").iterdir())

@@ -130,6 +130,7 @@ def test_rotated_partners_are_a_fault(tmp_path: Path, pairs: list[Two], turn: Ca
     assert words in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample images are not beside the checkout")
 @pytest.mark.parametrize("sample", ["bci_sample", "mist_sample"])
 def test_real_pairs_are_told_from_turned_and_exchanged_ones(tmp_path: Path, sample: str) -> None:

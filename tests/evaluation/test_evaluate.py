@@ -194,6 +194,7 @@ def test_baselines_are_fitted_on_the_training_split_only(tmp_path: Path) -> None
     assert changed["mean"] == [60, 60, 60]
 
 
+@pytest.mark.slow
 def test_without_a_training_split_their_rows_are_absent_with_the_reason(tmp_path: Path) -> None:
     pairs = open_pairs(write_data(tmp_path / "data", ("test",)))
     summary = evaluate(IDENTITY, pairs, "test", tmp_path / "out", mpp=MPP)
@@ -383,6 +384,7 @@ def test_a_folder_that_is_no_classifier_is_named(data: Path, tmp_path: Path) -> 
         evaluate(IDENTITY, open_pairs(data), "test", tmp_path, mpp=MPP, classifier=tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_folder_no_files_stay_and_rows_become_a_table(data: Path) -> None:
     seen = evaluate(IDENTITY, open_pairs(data), mpp=MPP)
     assert seen.out is None

@@ -82,6 +82,7 @@ def test_the_two_are_brought_into_register(slides: dict[str, Path], tmp_path: Pa
     assert (tmp_path / "transform" / "transform.json").is_file()
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_next_field(
     slides: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

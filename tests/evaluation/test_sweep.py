@@ -145,6 +145,7 @@ def test_a_reading_that_follows_the_stain_is_found_out(bundle: Bundle, data: Pat
     assert page.count("<svg") >= 4 * len(module.FAMILIES)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_values")
 def test_without_classifier_training_or_pairs_it_says_so(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0).split("test")

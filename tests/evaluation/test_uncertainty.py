@@ -131,6 +131,7 @@ def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
         assess([], he)
 
 
+@pytest.mark.slow
 def test_the_job_writes_figures_curves_and_flags(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0)
     write_png(tmp_path / "other.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
@@ -167,6 +168,7 @@ def test_the_job_writes_figures_curves_and_flags(bundle: Bundle, data: Path, tmp
         assert (tmp_path / "figures" / f"wrong-{kind.key}.virtual.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_without_an_ood_detector_nothing_is_flagged_and_the_page_says_why(
     bundle: Bundle, data: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +180,7 @@ def test_without_an_ood_detector_nothing_is_flagged_and_the_page_says_why(
         evaluate_uncertainty(HeldOut(Model(bundle), [], 0.46), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_bundles_own_detector_is_used_and_an_ensemble_spreads(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     pairs = open_pairs(data, val_share=0)
     knowing = replace(bundle, ood=fit_ood_detector(pairs.split("train"), AugmentRecipe()))

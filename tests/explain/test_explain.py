@@ -74,6 +74,7 @@ def read_page(out: Path) -> str:
     return page
 
 
+@pytest.mark.slow
 def test_an_image_is_explained(bundle: Path, he: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     points = [Point(30, 25), Point(5, 63)]

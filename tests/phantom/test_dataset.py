@@ -103,6 +103,7 @@ def test_another_seed_gives_other_pixels(phantom: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other" / name).read_bytes() != (phantom / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_data_set(phantom: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 

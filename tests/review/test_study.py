@@ -261,6 +261,7 @@ def answer_without_end(folder: Path, told: int) -> None:
             os.write(told, f"{number}\n".encode())
 
 
+@pytest.mark.slow
 def test_no_acknowledged_answer_is_lost_when_the_process_is_killed(made, tmp_path):
     made().close()
     moments = np.random.default_rng(3).uniform(0.005, 0.15, 8)

@@ -65,6 +65,7 @@ def png(picture: np.ndarray, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_picture_has_the_same_pixels_whoever_stains_it(png: Path, bundle: Bundle, tmp_path: Path) -> None:
     result = load(bundle.path).stain(png, mpp=0.5)
     assert result.rgb.shape == (700, 900, 3)
@@ -81,6 +82,7 @@ def test_a_picture_has_the_same_pixels_whoever_stains_it(png: Path, bundle: Bund
     np.testing.assert_array_equal(written, tifffile.imread(tmp_path / "command_line" / "he.dab.tif"))
 
 
+@pytest.mark.slow
 def test_a_slide_has_the_same_pixels_whoever_stains_it(slide: Path, bundle: Bundle, tmp_path: Path) -> None:
     model = load(bundle.path)
     here = model.stain_slide(slide, tmp_path / "python", mpp=0.5, dab=True, progress=False)

@@ -37,6 +37,7 @@ def faint(make_bundle, tmp_path_factory) -> Bundle:
     return found
 
 
+@pytest.mark.slow
 def test_rings_round_the_tissue_have_one_mean_and_one_noise(noisy: Path, faint: Bundle, tmp_path: Path) -> None:
     result = stain_slide(noisy, tmp_path, Model(faint), StainOptions(dab=True))
     rgb, dab = tifffile.imread(result.path, key=0).astype(float), tifffile.imread(result.dab, key=0)
@@ -59,6 +60,7 @@ def test_rings_round_the_tissue_have_one_mean_and_one_noise(noisy: Path, faint: 
     assert result.figures.glass_noise["std"] == pytest.approx([STD] * 3, rel=0.2)
 
 
+@pytest.mark.slow
 def test_without_noise_glass_is_one_colour_and_a_result_of_its_own(noisy: Path, bundle: Bundle, tmp_path: Path) -> None:
     plain = StainOptions(glass_noise=False)
     result = stain_slide(noisy, tmp_path, Model(bundle), plain)

@@ -45,6 +45,7 @@ def test_windows_begin_at_the_images_corner_and_share_a_quarter() -> None:
     assert weights[-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_a_region_of_interest_has_exactly_the_pixels_of_the_whole_slide(small: Path, model: Model) -> None:
     whole = model.stain(small, everywhere=True)
     for x, y, width, height in ((90, 160, 250, 110), (700, 530, 30, 20)):
@@ -57,6 +58,7 @@ def test_a_region_of_interest_has_exactly_the_pixels_of_the_whole_slide(small: P
         assert not part.dab[outside].any()
 
 
+@pytest.mark.slow
 def test_windows_without_tissue_are_not_computed(
     picture: np.ndarray, write_slide: Callable[..., Path], model: Model, tmp_path: Path
 ) -> None:

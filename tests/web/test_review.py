@@ -308,6 +308,7 @@ def test_an_image_that_cannot_be_shown_is_told_without_its_name_and_can_be_passe
     assert (blocked["state"], blocked["done"]) == ("blocked", 2)
 
 
+@pytest.mark.slow
 def test_built_in_questions_are_asked_in_the_readers_language_and_own_words_as_they_are(tmp_path):
     own = [{"kind": "her2", "words": "Grade it, please"}, "modality", "quality", {"kind": "text", "name": "remarks"}]
     trial = make_study(tmp_path, questions=own)
@@ -322,6 +323,7 @@ def test_built_in_questions_are_asked_in_the_readers_language_and_own_words_as_t
     assert set(CHOICE_TEXTS) == {*CHOICES[Kind.MODALITY], *CHOICES[Kind.HER2_ZERO]}
 
 
+@pytest.mark.slow
 def test_hostile_words_of_a_study_stay_words(tmp_path):
     hostile = "</script><script>alert(1)</script>"
     trial = make_study(tmp_path, title=hostile, questions=[{"kind": "her2", "words": hostile}])

@@ -115,6 +115,7 @@ def answers_of(trial: Path, reader: str) -> list[tuple[str, str]]:
         return [(one.question, one.value) for one in study.answers() if one.reader == reader]
 
 
+@pytest.mark.slow
 def test_two_readers_complete_a_review_and_its_results_are_theirs(machine, served, trial, tmp_path):
     pages = {name: begin(machine(served, name), served) for name in ("anna", "bo")}
     given: dict[str, list[tuple[str, str]]] = {"anna": [], "bo": []}
@@ -152,6 +153,7 @@ def test_two_readers_complete_a_review_and_its_results_are_theirs(machine, serve
     assert json.loads((tmp_path / "results" / "results.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_and_doubles_nothing(machine, trial, tmp_path):
     running = ReviewProcess(tmp_path, trial)
     try:
@@ -203,6 +205,7 @@ def test_without_network_answers_wait_in_the_browser_even_if_the_page_is_closed(
     assert page.locator("input[value='3+']").is_checked()
 
 
+@pytest.mark.slow
 def test_whoever_is_signed_out_loses_nothing(machine, served, trial):
     context = machine(served, "anna")
     page = begin(context, served)
@@ -222,6 +225,7 @@ def test_whoever_is_signed_out_loses_nothing(machine, served, trial):
     machine.faults[:] = [fault for fault in machine.faults if "401" not in fault and "404" not in fault]
 
 
+@pytest.mark.slow
 def test_on_another_machine_the_reader_goes_on_at_the_same_item(machine, served, trial):
     one = begin(machine(served, "anna"), served)
     one.keyboard.press("1")
@@ -236,6 +240,7 @@ def test_on_another_machine_the_reader_goes_on_at_the_same_item(machine, served,
     assert other.locator("#left").inner_text() == "2 answers missing"
 
 
+@pytest.mark.slow
 def test_of_two_machines_the_one_that_was_away_does_not_win(machine, served, trial):
     away = machine(served, "anna")
     one = begin(away, served)
@@ -292,6 +297,7 @@ def test_an_image_that_cannot_be_shown_is_passed_over(machine, served, trial):
     machine.faults[:] = [fault for fault in machine.faults if "422" not in fault]
 
 
+@pytest.mark.slow
 def test_only_time_in_sight_counts(machine, served, trial):
     context = machine(served, "anna")
     page = begin(context, served)
@@ -331,6 +337,7 @@ def test_the_scale_bar_and_the_magnification_hold(machine, served):
     page.wait_for_function("() => window.restainReview.reviewImage().unitsPerPx > 0.4")
 
 
+@pytest.mark.slow
 def test_the_second_part_is_waited_for_on_the_readers_own_clock(machine, tmp_path):
     trial = make_study(tmp_path, cases=2, washout_days=10, questions=["her2"])
     served = ReviewServer(tmp_path, [trial])

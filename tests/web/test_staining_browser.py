@@ -89,6 +89,7 @@ def drop(page, name: str, data: bytes) -> None:
     )
 
 
+@pytest.mark.slow
 def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Path):
     buffer = io.BytesIO()
     Image.fromarray(tissue(900, 1200)).save(buffer, "PNG", compress_level=9)
@@ -131,6 +132,7 @@ def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Pat
     assert "dropped.ome.tiff" in page.locator("#second .strip.virtual").inner_text()
 
 
+@pytest.mark.slow
 def test_tiles_come_while_it_runs_and_cancel_and_resume_are_there(page, staining):
     page.goto(f"{staining.url}/?q=large")
     page.get_by_role("link", name="Run virtual stain").click()

@@ -113,6 +113,7 @@ def test_the_search_narrows_the_library_and_says_when_nothing_is_left(open_page,
     assert page.get_by_role("heading", name="No matching images").is_visible()
 
 
+@pytest.mark.slow
 def test_wheel_buttons_and_keys_zoom(open_page, server):
     page = viewer(open_page, server)
     whole = view_of(page)["mpp"]
@@ -145,6 +146,7 @@ def test_the_scale_bar_is_as_long_as_it_says(open_page, server):
     assert wide * 0.37 == pytest.approx(length, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_link_restores_the_exact_view(open_page, server):
     page = viewer(open_page, server, query="?x=231.25&y=187.5&mpp=0.613&mode=curtain&split=0.3&tissue=1")
     assert view_of(page) == pytest.approx({"x": 231.25, "y": 187.5, "mpp": 0.613}, rel=1e-6)
@@ -182,6 +184,7 @@ def test_panes_side_by_side_move_together(open_page, server):
     assert view_of(page)["x"] > 380
 
 
+@pytest.mark.slow
 def test_the_curtain_shows_one_image_left_and_the_other_right(open_page, server):
     single = viewer(open_page, server, query="?mode=single")
     place = (0.32, 0.35)
@@ -209,6 +212,7 @@ def test_a_registered_ihc_lies_where_the_he_lies(open_page, server):
         assert colour(page, "#first", *place) == pytest.approx(colour(single, "#first", *place), abs=25)
 
 
+@pytest.mark.slow
 def test_the_notice_stands_wherever_a_virtual_stain_is_shown(open_page, server):
     page = viewer(open_page, server, query="?mode=single")
     for key, marked in (("o", 0), ("s", 1), ("c", 1), ("b", 1)):
@@ -330,6 +334,7 @@ def test_annotations_load_from_a_file_and_outlive_the_server(open_page, start, t
         again.stop()
 
 
+@pytest.mark.slow
 def test_two_windows_do_not_overwrite_each_other(open_page, start, tmp_path: Path):
     running = start(tmp_path)
     try:

@@ -50,15 +50,25 @@ class Association:
     """Rho minus the rho of each baseline, in the same bootstrap samples."""
 
 
-def spearman(one: Values, other: Values, given: Sequence[Values] = ()) -> float:
-    """Spearman's rho of two arrays of shape ``(N,)``; the partial one given others: Pearson's r of the ranks' residuals."""
-    design = np.column_stack([np.ones(len(one)), *(rankdata(values) for values in given)])
-    ranks = np.column_stack([rankdata(one), rankdata(other)])
-    rest = ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
-    norm = np.linalg.norm(rest, axis=0)
-    if (norm < 1e-9 * len(one)).any():
-        return float("nan")
-    return float(rest[:, 0] @ rest[:, 1] / norm.prod())
+def rank_correlations(columns: Values) -> Values:
+    """Spearman's rho of every pair of columns: ``(N, K)`` to ``(K, K)``; NaN for a constant column."""
+    ranks = rankdata(columns, axis=0)
+    ranks -= ranks.mean(axis=0)
+    norm = np.linalg.norm(ranks, axis=0)
+    norm[norm == 0] = np.nan
+    return np.asarray((ranks.T @ ranks) / np.outer(norm, norm))
+
+
+def spearman(one: Values, other: Values, given: Values | None = None) -> float:
+    """Spearman's rho of two arrays of shape ``(N,)``; the partial one given a third."""
+    rho = rank_correlations(np.column_stack([one, other] if given is None else [one, other, given]))
+    return float(rho[0, 1] if given is None else _partial(rho[0, 1], rho[0, 2], rho[1, 2]))
+
+
+def _partial(xy: Values, xz: Values, yz: Values) -> Values:
+    """Partial correlation of x and y given z; NaN where z explains one of them."""
+    rest = (1 - xz**2) * (1 - yz**2)
+    return np.where(rest > 1e-12, (xy - xz * yz) / np.sqrt(np.maximum(rest, 1e-12)), np.nan)
 
 
 def blocks_of(xy_um: Values, side_um: float = BLOCK_UM) -> NDArray[np.int64]:
@@ -86,21 +96,26 @@ def associations(
         hematoxylin: the one that partial correlations are given.
         seed: of the bootstrap.
     """
-    target = spots.log_cpm()
-    total = spots.total.astype(np.float64)
-    members = [np.flatnonzero(blocks == n) for blocks in [blocks_of(spots.xy * mpp)] for n in range(blocks.max() + 1)]
+    names = list(densities)
+    columns = np.column_stack([spots.log_cpm(), spots.total, *densities.values()])
+    blocks = blocks_of(spots.xy * mpp)
+    members = [np.flatnonzero(blocks == number) for number in range(blocks.max() + 1)]
     rng = np.random.default_rng(seed)
-    samples = [np.arange(len(target))]
-    for _ in range(RESAMPLES):
-        samples.append(np.concatenate([members[n] for n in rng.integers(0, len(members), len(members))]))
-    rho = {name: np.array([spearman(values[s], target[s]) for s in samples]) for name, values in densities.items()}
-    given = densities[hematoxylin]
+    samples = [np.arange(len(columns))]
+    samples += [
+        np.concatenate([members[n] for n in rng.integers(0, len(members), len(members))]) for _ in range(RESAMPLES)
+    ]
+    drawn = np.stack([rank_correlations(columns[sample]) for sample in samples])
+    rho, with_total = drawn[:, 2:, 0], drawn[:, 2:, 1]
+    given = names.index(hematoxylin)
+    by_total = _partial(rho, with_total, drawn[:, :1, 1])
+    by_he = _partial(rho, drawn[:, 2:, 2 + given], rho[:, given : given + 1])
     found = {}
-    for name, values in densities.items():
-        by_total = np.array([spearman(values[s], target[s], [total[s]]) for s in samples])
-        by_he = np.array([spearman(values[s], target[s], [given[s]]) for s in samples])
-        above = {other: _estimate(rho[name] - rho[other]) for other in baselines if other != name}
-        found[name] = Association(_estimate(rho[name]), _estimate(by_total), _estimate(by_he), above)
+    for number, name in enumerate(names):
+        above = {other: _estimate(rho[:, number] - rho[:, names.index(other)]) for other in baselines if other != name}
+        found[name] = Association(
+            _estimate(rho[:, number]), _estimate(by_total[:, number]), _estimate(by_he[:, number]), above
+        )
     return found
 
 
