@@ -13,14 +13,16 @@ def test_the_demo_ends_in_one_page_with_phantom_and_real_pairs(tmp_path: Path) -
     for folder in ("valA", "valB"):
         (tmp_path / "real" / "mist" / folder).mkdir(parents=True)
         pixels = rng.integers(150, 250, (96, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "real" / "mist" / folder / "S1_1.png")
+        for number in range(1, 3):
+            Image.fromarray(pixels).save(tmp_path / "real" / "mist" / folder / f"S{number}_1.png")
     (tmp_path / "real" / "no data set").mkdir()
     said: list[str] = []
-    page = run_demo(tmp_path / "out", real=tmp_path / "real", pairs=4, say=said.append)
+    page = run_demo(tmp_path / "out", real=tmp_path / "real", pairs=4, real_pairs=1, say=said.append)
     text = page.read_text(encoding="utf-8")
     assert page == tmp_path / "out" / "index.html"
     assert "research use only" in text
     assert "Phantom" in text
     assert "mist" in text
-    assert any("left out" in line for line in said)
+    assert "staining and measuring 1 test pairs: real mist" in said
     assert (tmp_path / "out" / "real-mist" / "images" / "S1_1.png").is_file()
+    assert not (tmp_path / "out" / "real-mist" / "images" / "S2_1.png").exists()

@@ -29,5 +29,5 @@ def test_a_study_in_a_database_is_open_to_its_readers(url: str, tmp_path: Path):
         assert "://" in one.options[2]
     finally:
         studies.close()
-    with pytest.raises(RestainError, match="holds the study"):
+    with pytest.raises(RestainError, match="hold the same study"):
         Studies([url, url])

@@ -174,7 +174,7 @@ def test_what_cannot_be_checked_is_refused(bundle: Path, phantom: Path, tmp_path
         ([], "Give either an image"),
         (["a.png", "--data", "b"], "Give either an image"),
         (["a.png", "--point", "3;4"], "not a point"),
-        (["--data", "b", "--point", "3,4"], "apply to an image"),
+        (["--data", "b", "--point", "3,4"], "need an image"),
         (["a.png"], "does not exist"),
     ],
 )

@@ -110,7 +110,7 @@ def test_command(
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 0
-    assert "of 3 real validation images read right" in capsys.readouterr().out
+    assert "on 3 real validation images" in capsys.readouterr().out
     assert json.loads((tmp_path / "r" / "her2_classifier.json").read_text(encoding="utf-8"))["data"].startswith(
         "toys. Real IHC images: 17 "
     )

@@ -7,7 +7,7 @@ that the WSI module enumerates (C.8.12.4); the JPEG stream states the subsamplin
 Unknown attributes are empty if DICOM allows it. Others are neutral: acquisition is the time of the computation,
 ``FocusMethod`` is ``AUTO``, illumination is bright field as in the H&E slide.
 
-wsidicom's writer (0.36) was tried. It takes finished tiles only by private classes, writes the present time into each file,
+wsidicom's writer (0.36) is not used, from reading its source. It takes finished tiles only by private classes, writes the present time into each file,
 so that a resumed job gives other files, and copies the file again beyond 4 GiB of frames.
 """
 

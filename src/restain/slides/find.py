@@ -83,8 +83,8 @@ def _is_dicom(file: Path) -> bool:
     try:
         if not file.is_file():
             return False
-        with open(file, "rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
 

@@ -81,10 +81,10 @@ OUTLINE = (0, 160, 80)
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Where a slide holds tissue: ``mask`` ``(h, w)`` bool at ``mpp``; ``glass`` ``(3,)`` RGB of the glass in [0, 255].
+    """Tissue of a slide: ``mask`` ``(h, w)`` bool at ``mpp``; ``glass`` ``(3,)`` RGB of the glass in [0, 255].
 
-    Its first pixel is at the slide's corner; beyond its border is glass. ``ink``, of the same shape: pen marks, which are
-    left out of the tissue whatever lies beneath them; None where none were looked for.
+    The first pixel is at the slide's corner; beyond the border is glass. ``ink``, of the same shape, marks pen marks,
+    which are not tissue; None if they were not searched.
     """
 
     mask: Mask
@@ -121,7 +121,7 @@ class TissueMask:
 
 
 def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None) -> TissueMask:
-    """The tissue of a whole slide, looked for at ``mpp``; ``progress(done, total)`` counts rows read.
+    """Tissue of a whole slide, found at ``mpp``; ``progress(done, total)`` counts rows read.
 
     Raises:
         RestainError: if the slide has no mpp or cannot be read.
@@ -132,7 +132,7 @@ def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, in
 def overview(
     slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Rgb, float]:
-    """The whole slide at ``mpp`` (or its own, where coarser), ``(h, w, 3)``, and that mpp; read in strips, to tell progress.
+    """The whole slide at ``mpp`` (or its own if coarser), ``(h, w, 3)``, and that mpp.
 
     Raises:
         RestainError: if the slide has no mpp or cannot be read.
@@ -150,7 +150,7 @@ def overview(
 
 
 def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
-    """The picture that the mask was made from, ``(H, W, 3)``, with the tissue's outermost pixels two px wide in green."""
+    """The picture of the mask, ``(H, W, 3)``, with the tissue outlined in green, two px wide."""
     inner = ndimage.binary_erosion(found.mask, iterations=2, border_value=1)
     drawn = rgb.copy()
     drawn[found.mask & ~inner] = OUTLINE
@@ -165,22 +165,22 @@ def write_tissue(
     override_mpp: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Find the tissue of the slide ``path`` and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
+    """Find the tissue of a slide and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
 
     Args:
         path: the slide.
-        out: the folder, made where needed.
-        mpp: micrometres per pixel of a slide that does not say.
-        override_mpp: take ``mpp`` also where the slide states another.
+        out: the folder, made if missing.
+        mpp: see :func:`restain.slides.open_slide`.
+        override_mpp: see :func:`restain.slides.open_slide`.
         progress: called with rows read and rows in all.
 
     Returns:
-        What was found, in one sentence.
+        The result in one sentence.
 
     Raises:
         RestainError: if the slide cannot be read, has no mpp, or a file cannot be written.
     """
-    # Work on arrays needs none of the libraries that read slides.
+    # Imported here, since masks of arrays need no slide libraries.
     from restain.slides.slide import open_slide
 
     with open_slide(path, mpp, override_mpp=override_mpp) as slide:
@@ -203,7 +203,7 @@ def write_tissue(
 
 
 def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
-    """The tissue in a picture of a slide. A picture that shows no glass is all tissue.
+    """Tissue in a picture of a slide. A picture without glass is all tissue.
 
     Args:
         rgb: ``(H, W, 3)`` ``uint8``, H&E (or IHC) on glass of any colour; best at 4 to 16 µm per pixel.
@@ -270,10 +270,7 @@ def shows_glass(rgb: Rgb, glass: Floats) -> bool:
 
 
 def glass_windows(rgb: Rgb, glass: ArrayLike, side: int) -> list[Rgb]:
-    """Windows of ``side`` px with nothing but glass: ``(H, W, 3)`` and the ``(3,)`` RGB of glass to ``(side, side, 3)`` each.
-
-    They lie on a grid from the picture's corner.
-    """
+    """Windows ``(side, side, 3)`` of glass alone, on a grid from the corner of a ``(H, W, 3)`` picture."""
     density = ndimage.gaussian_filter(optical_density(rgb, glass), (2, 2, 0))
     plain = (np.abs(density) < PLAIN_OD).all(axis=-1)
     return [

@@ -29,7 +29,7 @@ def level_sizes(size: Size) -> list[Size]:
 
 
 def kept_metadata(store: TileStore, metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a finished slide says of itself: ``metadata``, the notice, and the holes (see :func:`write_ome_tiff`)."""
+    """``metadata`` with the notice and the holes (see :func:`restain.slides.write_ome_tiff`)."""
     kept = {"notice": NOTICE, **metadata}
     if store.holes:
         kept["holes"] = json.dumps(
@@ -42,7 +42,7 @@ def kept_metadata(store: TileStore, metadata: Mapping[str, str]) -> dict[str, st
 
 
 class TileCount:
-    """Progress over the tiles of a pyramid: those of reduced levels are made and written, level 0 is only written."""
+    """Progress over the tiles of a pyramid; those of reduced levels count twice (made and written)."""
 
     def __init__(self, store: TileStore, progress: Progress | None):
         tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in level_sizes(store.size)]
@@ -55,12 +55,12 @@ class TileCount:
 
 
 def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> list[TileStore]:
-    """The levels of a slide, ``store`` first; reduced ones are made inside its folder, or taken from there.
+    """The levels of a slide, ``store`` first; reduced ones are made in its folder, or resumed there.
 
     Args:
-        store: level 0, with every tile put.
+        store: level 0, complete.
         stack: closes the reduced levels.
-        step: called after every tile of a reduced level.
+        step: called after each tile of a reduced level.
 
     Raises:
         RestainError: if the store is damaged or its folder cannot be written.
@@ -72,11 +72,10 @@ def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> lis
             half = halve(pattern)
             # Repeated where it becomes smaller than a tile.
             coarser.pattern = np.tile(half, (max(1, store.tile // half.shape[0]),) * 2 + (1,))
-        for row in range(coarser.grid[0]):
-            for column in range(coarser.grid[1]):
-                if not coarser.has(row, column):
-                    _reduce_tile(levels[-1], coarser, row, column)
-                step()
+        for row, column in coarser.cells():
+            if not coarser.has(row, column):
+                _reduce_tile(levels[-1], coarser, row, column)
+            step()
         levels.append(coarser)
     return levels
 

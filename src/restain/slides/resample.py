@@ -1,4 +1,4 @@
-"""Area resampling on a fixed global grid: a pixel's value depends on its position alone, never on who asked."""
+"""Area resampling on a fixed global grid: a pixel's value depends on its position alone."""
 
 from __future__ import annotations
 

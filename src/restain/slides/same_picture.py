@@ -1,4 +1,4 @@
-"""Whether one image is a smaller copy of another, from a few of their pixels."""
+"""Tests whether one image is a smaller copy of another, from samples of pixels."""
 
 from __future__ import annotations
 

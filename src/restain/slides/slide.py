@@ -268,7 +268,7 @@ def open_slide(
         raise RestainError(f"{path}: --mpp must be a positive number of micrometres per pixel, not {mpp}.")
     file, number = split_number(path)
     if image is not None and number not in (None, image):
-        raise RestainError(f"{path} names image {number}, but image {image} is asked for.")
+        raise RestainError(f"{path} names image {number}, but image {image} was chosen.")
     number = number if image is None else image
     source = upright(_source(file, number))
     try:

@@ -36,12 +36,10 @@ class SlideImage:
 class Source(ABC):
     """One open image: facts as fields, pixels by :meth:`read`. Subclasses read one kind of file each.
 
-    ``mpp`` is the width of a level-0 pixel in µm and ``mpp_y`` its height, None where that is the same or unknown.
-    ``images`` are the images of slide size that the file or folder holds, where these are several; ``refusals`` are
-    sentences that name why nothing but ``restain info`` may use it, for example that none of several images was chosen.
-    ``orientation`` is what the file states, as EXIF counts it; sources read pixels as they are stored. ``decoded_at_once``
-    are the px that have to be decoded together, at most, 0 where that is unknown; ``pictorial`` are files of a kind in which
-    plain pictures are kept.
+    ``mpp`` and ``mpp_y`` are width and height of a level-0 pixel in µm; ``mpp_y`` is None if equal or unknown.
+    ``images`` lists the images of slide size if there are several. ``refusals`` are reasons why only ``restain info``
+    may use it. ``orientation`` is the EXIF orientation; sources read pixels as stored. ``decoded_at_once`` is the largest
+    unit of decoding in px, 0 if unknown. ``pictorial`` marks formats of plain pictures.
     """
 
     path: Path
@@ -92,15 +90,15 @@ LEAST_SHARE = 0.5
 
 
 def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -> tuple[int, list[str]]:
-    """Which of several images of slide size is meant.
+    """Choose one of several images of slide size.
 
     Args:
-        path: of the file or folder, for the sentence.
-        images: the images, in the order in which ``restain info`` numbers them from 0.
-        number: the one that was asked for, if any.
+        path: the file or folder, for messages.
+        images: all images, in the order of their numbers.
+        number: the user's choice.
 
     Returns:
-        The image's index, and the refusal (no or one sentence) of a choice that nobody made.
+        The image's index, and a refusal if there are several and none was chosen.
 
     Raises:
         RestainError: if there is no image of that number.

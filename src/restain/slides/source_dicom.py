@@ -68,7 +68,7 @@ class DicomSource(Source):
         faults = _unread(path, files, {_file(reader) for reader in readers})
         series: list[_Series] = []
         try:
-            series += (_opened(path, of) for of in _by_series(path, readers))
+            series += (_open_series(path, of) for of in _by_series(path, readers))
             planes, small = _planes(series)
             images = tuple(_described(plane, planes) for plane in planes)
             number, refusals = choose_image(path, images, image)
@@ -225,8 +225,8 @@ def _unread(path: Path, files: Sequence[Path], read: set[Path]) -> list[str]:
     return found
 
 
-def _opened(path: Path, files: list[Path]) -> _Series:
-    """A series in wsidicom's hands, its frames decoded by what their codestreams say.
+def _open_series(path: Path, files: list[Path]) -> _Series:
+    """Open a series with wsidicom; frames are decoded by the colours that their codestreams state.
 
     Raises:
         RestainError: if the files make no pyramid.

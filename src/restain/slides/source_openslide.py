@@ -26,7 +26,7 @@ def detect(path: Path) -> str | None:
 
 
 class OpenSlideSource(Source):
-    """A slide in OpenSlide's hands; OpenSlide is safe from several threads."""
+    """A slide read by OpenSlide, which is thread-safe."""
 
     def __init__(self, path: Path, vendor: str) -> None:
         try:

@@ -1,6 +1,6 @@
 """Finished tiles of a slide on disk, in any order; a killed job resumes from them.
 
-SQLite and zarr were tried. A SQLite file that is cut anywhere loses all its tiles; here only the torn record is lost.
+Tiles lie in neither SQLite nor zarr. A SQLite file that is cut anywhere loses all its tiles; here only the torn record is lost.
 zarr keeps decoded arrays, not the bytes of a TIFF tile, and one file per tile.
 """
 

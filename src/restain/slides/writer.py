@@ -1,8 +1,7 @@
-"""The finished slide: a tiled, compressed, pyramidal OME-TIFF, streamed from a store of tiles in bounded memory.
+"""Writes a finished slide as tiled, compressed, pyramidal OME-TIFF in bounded memory.
 
-Readers disagree about where reduced levels belong: OME-TIFF (tifffile, Bio-Formats, QuPath) keeps them in the SubIFDs
-of the first directory, OpenSlide follows the main chain of directories only. A TIFF directory does not know how it
-was reached, so here the same directories are both: listed as SubIFDs and chained behind the first one.
+OME-TIFF (tifffile, Bio-Formats, QuPath) expects reduced levels in the SubIFDs of the first directory, OpenSlide in the
+main chain of directories. Here the same directories are both.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
 
 NAMESPACE = "restain/provenance"
-"""Of the OME map annotation that holds the metadata."""
+"""Namespace of the OME map annotation with the metadata."""
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
@@ -31,20 +30,19 @@ OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 def write_ome_tiff(
     store: TileStore, path: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
 ) -> None:
-    """Write the slide that ``store`` holds as a pyramidal BigTIFF that is OME-TIFF and that OpenSlide reads too.
+    """Write a finished slide as a pyramidal OME-TIFF (BigTIFF), which OpenSlide reads too.
 
-    Level 0 takes over the store's encoded tiles; a reduced level is the 2x2 mean of the one above, made in a store
-    inside the store's folder. Memory does not grow with the slide but for the table of tiles (some 30 bytes a tile).
-    May be killed and called again: what was made of the reduced levels is used. ``rgb`` is JPEG, or deflate where the
-    store is lossless; ``dab`` is ``uint16``, 1e-4 optical density per count, deflate (OpenSlide reads no 16-bit TIFF).
+    Level 0 takes the store's encoded tiles; each further level is the 2x2 mean of the one before. Memory is some 30
+    bytes per tile. A killed call resumes at the next one. ``rgb`` is JPEG, or deflate from a lossless store; ``dab`` is
+    ``uint16``, 1e-4 OD per count, deflate (OpenSlide reads no 16-bit TIFF).
 
     Args:
-        store: with every tile put; it is left as it is.
-        path: where; its folder must exist. An old file stays until the new one is whole.
-        mpp: micrometres per pixel of level 0, kept as TIFF resolution and as OME ``PhysicalSizeX/Y``.
-        metadata: kept as an OME map annotation, read back by :func:`read_metadata`. ``notice`` is added where it is
-            missing; ``holes`` (JSON: ``[x, y, width, height, reason]`` in level-0 px) where the store has holes.
-        progress: told ``(done, total)`` tiles.
+        store: complete; not changed.
+        path: replaced when the new file is complete; its folder must exist.
+        mpp: micrometres per pixel of level 0, stored as TIFF resolution and as OME ``PhysicalSizeX/Y``.
+        metadata: stored as an OME map annotation; see :func:`read_metadata`. ``notice`` is added if missing, ``holes``
+            (JSON: ``[x, y, width, height, reason]`` in px of level 0) if the store has holes.
+        progress: called with ``(done, total)`` tiles.
 
     Raises:
         RestainError: if tiles are missing, the store is damaged, or the file cannot be written.
@@ -57,7 +55,7 @@ def write_ome_tiff(
     step = TileCount(store, progress)
     with ExitStack() as stack:
         levels = pyramid(store, stack, step)
-        # Left by a process that was killed; the store's lock says that nobody is writing this file now.
+        # The store's lock excludes another writer of this file.
         remove_partial(path)
         with whole_file(path) as partial:
             _write(levels, partial, mpp, _description(store, path, mpp, kept_metadata(store, metadata)), step)
@@ -88,11 +86,10 @@ def chain_levels(path: Path) -> None:
 
 
 def _encoded(level: TileStore, step: TileCount) -> Iterator[bytes]:
-    for row in range(level.grid[0]):
-        for column in range(level.grid[1]):
-            # Before the yield: the last tile of a level is followed by no further call.
-            step()
-            yield level.encoded(row, column)
+    for cell in level.cells():
+        # Before the yield: no call follows the last tile.
+        step()
+        yield level.encoded(*cell)
 
 
 def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: TileCount) -> None:
