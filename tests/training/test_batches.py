@@ -1,4 +1,4 @@
-"""Which pairs are drawn, and how often."""
+"""Which pairs are drawn and how often, and what a crop holds."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restain.data import Pair
+from restain.her2 import Her2Level
+from restain.images import write_png
+from restain.losses import UNKNOWN_LEVEL
 from restain.recipe import AugmentRecipe
-from restain.training.batches import Crops
+from restain.training.batches import LEVEL_PX, Crops
 
 
 def crops(weights: list[float] | None, count: int, seed: int = 0) -> Crops:
@@ -49,3 +52,51 @@ def test_a_draw_depends_on_its_number_alone() -> None:
     source = crops([3, 1, 2], 3)
     once = drawn(source, 4)
     assert [source._drawn(k // 3, k % 3) for k in reversed(range(12))] == once[::-1]
+
+
+def written_pairs(folder: Path) -> list[Pair]:
+    """Two pairs of 96 px: a 0 of even colour and a 3+ of another."""
+    pairs = []
+    for number, level in enumerate((Her2Level.ZERO, Her2Level.THREE)):
+        paths = folder / f"he{number}.png", folder / f"ihc{number}.png"
+        for path, value in zip(paths, (80 + 100 * number, 220 - 100 * number), strict=True):
+            write_png(path, np.full((96, 96, 3), value, np.uint8), mpp=0.46)
+        pairs.append(Pair(f"{number}", "train", level, *paths))
+    return pairs
+
+
+PLAIN = AugmentRecipe(he_stain=0, he_hue=0, he_white=0)
+
+
+def test_a_mixed_crop_holds_two_levels_and_says_where(tmp_path: Path) -> None:
+    source = Crops(written_pairs(tmp_path), 64, PLAIN, 3, mix=1.0)
+    levels = set()
+    for k in range(12):
+        he, _, level, _, level_map = source[k]
+        assert level_map.shape == (64 // LEVEL_PX,) * 2
+        of_three = np.where(level_map == int(Her2Level.THREE), 180, 80)
+        shown = he[LEVEL_PX // 2 :: LEVEL_PX, LEVEL_PX // 2 :: LEVEL_PX, 0]
+        np.testing.assert_array_equal(shown, of_three)
+        if len(np.unique(level_map)) == 2:
+            assert level == UNKNOWN_LEVEL
+            levels.add("two")
+        else:
+            levels.add("one")
+    assert "two" in levels
+
+
+def test_crops_that_are_not_mixed_have_one_level_everywhere(tmp_path: Path) -> None:
+    for _, _, level, _, level_map in map(Crops(written_pairs(tmp_path), 64, PLAIN, 3).__getitem__, range(4)):
+        assert (level_map == level).all()
+
+
+def test_the_whole_picture_is_normalised_once_before_the_crop(tmp_path: Path) -> None:
+    seen = []
+
+    def darker(he: np.ndarray) -> np.ndarray:
+        seen.append(he.shape)
+        return he // 2
+
+    source = Crops(written_pairs(tmp_path), 64, PLAIN, 3, cache_mib=1, normalize=darker)
+    assert {int(source[k][0].max()) for k in range(6)} == {40, 90}
+    assert seen == [(96, 96, 3)] * 2
