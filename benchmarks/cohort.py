@@ -55,7 +55,7 @@ def shares_of(one: PatientReading) -> dict[Her2Level, float]:
 
 
 def off(shares: dict[Her2Level, float], truth: SlideTruth) -> float:
-    return 100 * max(abs(shares[level] - truth.level_shares.get(level, 0.0)) for level in Her2Level)
+    return 100 * max(abs(shares[level] - truth.plan.level_shares.get(level, 0.0)) for level in Her2Level)
 
 
 def by_field(fields: list[FieldReading]) -> dict[Her2Level, float]:

@@ -164,6 +164,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
         "explain": [["explain", he, *out], ["explain", "--data", pairs, *out]],
         "parquet": [["build", he, other, "--level", "0", "--mpp-he", 0.46, "--mpp-ihc", 0.46, "--parquet", *out]],
         "ray": [["stain", he, *out, "--ray", "auto"]],
+        "spots": [["evaluate-spots", he, "--spots", tmp_path / "spots.h5ad", "--mpp", 0.46, *out]],
         "zarr": [["stain", zarr, *out], ["info", zarr]],
     }
     done = restain(light, *(command for group in commands.values() for command in group))
@@ -173,7 +174,9 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
         assert code == 2, told
         assert re.search(rf"^error: .* needs the package [\w-]+: pip install 'restain\[{extra}\]'\.$", last), told
         assert "Traceback" not in told
-    assert set(commands) | {"all", "dev", "test", "backbone", "peers", "postgres", "stain-norm"} == set(EXTRAS)
+    assert set(commands) | {"all", "dev", "test", "notebook", "backbone", "peers", "postgres", "stain-norm"} == set(
+        EXTRAS
+    )
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def test_a_transform_of_other_slides_is_refused(pair: SlidePair, tmp_path: Path)
     ("arguments", "words"),
     [
         (["--level", "2+"], "Give an H&E and an IHC slide"),
-        (["{he}", "{ihc}"], "level is needed"),
+        (["{he}", "{ihc}"], "level of the slide is missing"),
         (["{he}", "{ihc}", "--level", "4"], "'4' is not a HER2 level"),
         (["{he}", "{ihc}", "--level", "2+", "--rule", "x=1"], "Unknown rule 'x'"),
         (["{he}", "{ihc}", "--level", "2+", "--overlap", "2000"], "overlap of 2000 px does not fit"),

@@ -657,7 +657,7 @@ def test_the_command_asks_for_the_password_twice_without_showing_it(tmp_path):
     os.close(there)
     shown = b""
     # The space comes when the terminal no longer shows what is typed.
-    for prompt in (b"Password: ", b"Again: "):
+    for prompt in (b"Password: ", b"Repeat: "):
         while prompt not in shown:
             shown += os.read(here, 1000)
         os.write(here, f"{PASSWORD}\n".encode())
@@ -737,7 +737,7 @@ def test_a_proxy_is_believed_only_when_it_is_said_to_be_there(serving):
     cookies = httpx.get(f"{address}account/sign-in", headers=forwarded).headers.get_list("set-cookie")
     assert not any("Secure" in one for one in cookies)
     assert httpx.get(f"{address}account/sign-in", headers={"Host": "stain.example"}).status_code == 200
-    assert "in clear" in serving.process.stderr.readline()
+    assert "unencrypted" in serving.process.stderr.readline()
 
 
 @pytest.mark.slow
