@@ -18,7 +18,7 @@ from restain.models.generator import Generator
 from restain.models.network import StainingNetwork
 from restain.models.strips import run_in_strips
 from restain.models.tensors import batch_of, planes_of, to_uint8
-from restain.optics import EOSIN, HEMATOXYLIN, mix, transmit
+from restain.optics import EOSIN, HEMATOXYLIN, mix, round_to_uint8, transmit
 from restain.prediction import Prediction
 
 Precision = Literal["fp32", "bf16"]
@@ -145,7 +145,7 @@ def he_colours(side: int) -> NDArray[np.uint8]:
     hematoxylin = np.clip(spots / spots.std() - 0.8, 0, 1)
     eosin = np.broadcast_to(np.linspace(0, 0.5, side), (side, side))
     light = transmit(mix(np.stack([hematoxylin, eosin], axis=-1), (HEMATOXYLIN, EOSIN)), 240)
-    return np.clip(np.rint(light + rng.normal(0, 2, light.shape)), 0, 255).astype(np.uint8)
+    return round_to_uint8(light + rng.normal(0, 2, light.shape))
 
 
 def predict_at_once(

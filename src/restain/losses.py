@@ -143,7 +143,7 @@ _PIECE_SAMPLES_PX = 2
 
 _BANDWIDTH = 0.5
 _CLOSENESS = 0.1
-"""Of Mechrez et al. (2018) and of Zhang et al. (2019)."""
+"""Constants of Mechrez et al. (2018) and Zhang et al. (2019)."""
 
 
 def contextual(virtual: Tensor, real: Tensor, piece: int, reach: float) -> Tensor:
@@ -269,7 +269,7 @@ def hsv(virtual: Tensor, real: Tensor) -> Tensor:
 
 
 def require_finite(step: int, terms: dict[str, Tensor]) -> None:
-    """The guard against a training that goes on after it has diverged.
+    """The guard against a training that continues after divergence.
 
     Raises:
         RestainError: naming the step and the first term that is not a finite number.

@@ -60,6 +60,11 @@ def transmit(od: ArrayLike, white: ArrayLike = 255.0) -> Floats:
     return np.clip(light, 0.0, 255.0).astype(np.float32)
 
 
+def round_to_uint8(light: ArrayLike) -> NDArray[np.uint8]:
+    """Intensities in [0, 255], rounded and cut off there, as 8 bit; any shape."""
+    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+
+
 def unmix(od: ArrayLike, stains: Sequence[ArrayLike]) -> Floats:
     """Stain densities by colour deconvolution (least squares, Ruifrok & Johnston 2001).
 

@@ -133,7 +133,7 @@ class LossRecipe(_Part):
 
     gan: NonNegativeFloat = 1.0
     objective: Objective = "cross-entropy"
-    """Of the real/virtual game: cross-entropy (Goodfellow 2014), LSGAN (Mao 2017), WGAN-GP (Gulrajani 2017)."""
+    """Adversarial objective: cross-entropy (Goodfellow 2014), LSGAN (Mao 2017), WGAN-GP (Gulrajani 2017)."""
     gradient_penalty: NonNegativeFloat = 10.0
     """Weight of WGAN-GP's penalty on the discriminator's slope, against ``gan``; only with ``wasserstein``."""
     level_discriminator: NonNegativeFloat = 1.0

@@ -164,11 +164,11 @@ def test_a_slide_is_evaluated_with_its_baselines(tmp_path: Path) -> None:
     found = evaluate_spots(
         tmp_path / "he.png", write_csv(tmp_path / "spots.csv"), tmp_path / "out", model=load(), spot_um=20, mpp=0.46
     )
-    assert found.associations["hematoxylin"].rho.value > 0.9
+    assert found.associations["hematoxylin"].rho.mean > 0.9
     assert {"virtual DAB", "hematoxylin, 24 µm", "optical density, 100 µm"} <= set(found.densities)
     written = json.loads((tmp_path / "out/spots.json").read_text())
-    assert written["associations"]["virtual DAB"]["rho"]["value"] == pytest.approx(
-        found.associations["virtual DAB"].rho.value
+    assert written["associations"]["virtual DAB"]["rho"]["mean"] == pytest.approx(
+        found.associations["virtual DAB"].rho.mean
     )
     assert len((tmp_path / "out/spots.csv").read_text().splitlines()) == N + 1
     page = found.page.read_text()

@@ -22,7 +22,7 @@ class Cost:
     """Costs of one recipe."""
 
     parameters: int
-    """Of the network that stains, the frozen classifier included."""
+    """Parameters of the network that stains, with the frozen classifier."""
     train_seconds: float
     """Computing time of training (:class:`restain.training.clock.Seconds`), both stages."""
     train_wall_seconds: float

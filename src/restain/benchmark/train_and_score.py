@@ -1,6 +1,6 @@
 """The benchmark: train all, then measure and score all, then write one table and one page.
 
-Everything that is finished lies in the recipe's own folder, so a killed benchmark goes on where it was: trainings from
+Finished work lies in the folder of each recipe. The same call therefore resumes an interrupted benchmark: trainings from
 their checkpoint, evaluations from the first that is missing.
 """
 
@@ -75,7 +75,7 @@ def benchmark(
         recipes: with different names; data, seed, crop and batch must be the same in all.
         data: folders of pairs.
         budget: what each may spend. Minutes are turned into steps by measuring a few, once.
-        out: the benchmark's folder; the same folder goes on after a kill.
+        out: the benchmark's folder; the same folder resumes.
         split: the split that is scored.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         command: the command line, for the page.

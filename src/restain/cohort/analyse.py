@@ -30,7 +30,7 @@ from restain.stain import Model, SlideFigures, slide_name, stain_slide
 Progress = Callable[[int, int], None]
 
 FORMAT = 2
-"""Of the kept scores; raised when the same slide would be scored differently."""
+"""Version of the kept scores; raised when the same slide would be scored differently."""
 
 _PICTURE = 768
 """Longest side of the pictures on the page in px."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -60,11 +61,11 @@ def area_shares(fields: Sequence[tuple[str, FieldReading]], seed: int = 0) -> Sh
     return Shares(dict(zip(Her2Level, found, strict=False)), dict(zip(Her2Zero, found[len(Her2Level) :], strict=True)))
 
 
-class _Pooled:
+class _Pooled(ABC):
     """What follows from the cells and areas of several fields."""
 
-    def readings(self) -> list[FieldReading]:
-        raise NotImplementedError
+    @abstractmethod
+    def readings(self) -> list[FieldReading]: ...
 
     @property
     def cells(self) -> Counts:
@@ -109,7 +110,7 @@ class SlideReading(_Pooled):
     notes: tuple[str, ...] = ()
     """Faults of the slide, as sentences."""
     size: Size | None = None
-    """Of the stained slide in px, for maps of its fields."""
+    """Size of the stained slide in px, for maps of its fields."""
 
     def readings(self) -> list[FieldReading]:
         return list(self.fields)

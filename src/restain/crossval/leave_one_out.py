@@ -51,7 +51,7 @@ def crossval(
 
     A pair's slide is what its layout or the recipe's ``data.same_slide`` says; a pair of an unknown slide counts as a
     slide of its own. Beside the page: ``crossval.json`` (figures, a row per pair and method), ``pictures/``, and a folder
-    per slide with its run and its evaluation. Called again after a kill, it goes on where it was.
+    per slide with its run and its evaluation. The same call resumes an interrupted run.
 
     Args:
         recipe: trained once per slide; its ``data.holdout`` is replaced by that slide.
@@ -71,7 +71,7 @@ def crossval(
     chosen = folds(pairs.pairs)
     if len({fold.folder for fold in chosen}) < len(chosen):
         raise RestainError("two slides have the same name but for characters that a folder cannot have; rename one.")
-    # Whatever would stop a later slide is told before the first one is trained without.
+    # A fault that would stop a later slide is raised before the first training.
     for fold in chosen:
         prepare(fold.recipe(recipe), data, accelerator=accelerator)
     make_folder(out)

@@ -21,7 +21,7 @@ from restain.registration import Transform
 
 STAINS = ("HE", "IHC")
 KEY = "restain build"
-"""Of the text in a patch's file that identifies its pixels, so that a finished one is not cut again."""
+"""Key of the text in a patch's file that identifies its pixels, so that a finished one is not cut again."""
 
 
 @dataclass(frozen=True, slots=True)

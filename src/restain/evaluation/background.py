@@ -8,7 +8,7 @@ the H&E image does not tell; relative to white, what is left is stain that shoul
 
 A real photograph is noisy and a virtual image is smooth, so even the right colour differs from it pixel by pixel.
 How much is estimated: ``noise`` is the real image's own difference from its smoothed self, and ``background_de_smooth``
-compares both images smoothed, so that noise and a colour cast can be told apart.
+compares both images smoothed, so that noise and a colour cast can be distinguished.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers that need no network of their own. A figure that one of them wins is no evidence of a model's worth.
 
-Nothing here may learn from the images that are scored, except the oracle, which is told the real image's own
+Nothing here may learn from the images that are scored, except the oracle, which uses the real image's own
 mean colour and is marked as such wherever it is shown.
 """
 
@@ -15,7 +15,16 @@ from scipy.ndimage import gaussian_filter
 
 from restain.data import Pair
 from restain.evaluation.scoring import Reference, read_reference, with_dab
-from restain.optics import DAB, HEMATOXYLIN, glass_white, hematoxylin_density, mix, optical_density, transmit
+from restain.optics import (
+    DAB,
+    HEMATOXYLIN,
+    glass_white,
+    hematoxylin_density,
+    mix,
+    optical_density,
+    round_to_uint8,
+    transmit,
+)
 from restain.prediction import Prediction
 
 FIT_IMAGES = 500
@@ -164,7 +173,7 @@ def he_densities(
 def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Prediction:
     """The fitted lines of the H&E's hematoxylin density, ``(H, W)`` OD, as an IHC image and its DAB map."""
     stains = np.stack([np.maximum(slope * density + offset, 0) for slope, offset in fit.hematoxylin_lines], axis=-1)
-    rgb = _to_uint8(transmit(mix(stains, (HEMATOXYLIN, DAB)), fit.white))
+    rgb = round_to_uint8(transmit(mix(stains, (HEMATOXYLIN, DAB)), fit.white))
     return Prediction(rgb, stains[..., 1].astype(np.float32))
 
 
@@ -172,12 +181,12 @@ def blurred(answer: Prediction, mpp: float) -> Prediction:
     """``answer``, image and DAB map, blurred by a Gaussian of ``BLUR_UM``."""
     sigma = BLUR_UM / mpp
     rgb = np.stack([gaussian_filter(answer.rgb[..., k].astype(np.float32), sigma) for k in range(3)], axis=-1)
-    return Prediction(_to_uint8(rgb), None if answer.dab is None else gaussian_filter(answer.dab, sigma))
+    return Prediction(round_to_uint8(rgb), None if answer.dab is None else gaussian_filter(answer.dab, sigma))
 
 
 def flat(colour: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """A picture of one colour: ``(3,)`` RGB in [0, 255], rounded, as ``(H, W, 3)``."""
-    return np.broadcast_to(_to_uint8(colour), (*shape[:2], 3)).copy()
+    return np.broadcast_to(round_to_uint8(colour), (*shape[:2], 3)).copy()
 
 
 def mean_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -187,8 +196,4 @@ def mean_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def apply_linear(he: NDArray[np.uint8], linear: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Map ``(H, W, 3)`` 8-bit RGB by a ``(4, 3)`` affine map, clipped to [0, 255] and rounded."""
-    return _to_uint8(he.astype(np.float32) @ linear[:3].astype(np.float32) + linear[3].astype(np.float32))
-
-
-def _to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return round_to_uint8(he.astype(np.float32) @ linear[:3].astype(np.float32) + linear[3].astype(np.float32))

@@ -1,7 +1,7 @@
 """Finished evaluations of the same pairs against one another: paired differences with intervals and corrected tests.
 
 Two methods that were scored on the same images are compared image by image, since images differ far more than methods
-do. Every difference is told as a *gain*: how much better a method is than the baseline, positive where it is better, in
+do. Every difference is stated as a *gain*: how much better a method is than the baseline, positive where it is better, in
 the figure's own unit (of the distance from zero where zero is best, of the logarithm where a ratio of one is best).
 """
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 
 SIGNIFICANT = 0.05
-"""A corrected p below this is told as a difference."""
+"""A difference is stated where the corrected p is below this."""
 
 FIGURES: Mapping[str, Metric] = {m.key: m for m in METRICS if m.better is not None} | {
     key: Metric(key, f"HER2 level right, by the {name}", "", 3, "amount", "higher")

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.transform import resize
 
-from restain.optics import optical_density, transmit
+from restain.optics import optical_density, round_to_uint8, transmit
 
 Rgb = NDArray[np.uint8]
 Rng = np.random.Generator
@@ -30,14 +30,10 @@ PENS = {"blue": (1.4, 1.0, 0.25), "green": (1.2, 0.45, 0.9), "black": (1.5, 1.5,
 """Optical density (R, G, B) of marker inks on glass; restain's own choice."""
 
 
-def _bytes(values: NDArray[np.floating]) -> Rgb:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
 def blurred(he: Rgb, mpp: float) -> Rgb:
     """Out of focus everywhere: a Gaussian of ``BLUR_UM`` over the light, ``(H, W, 3)`` to the same."""
     sigma = BLUR_UM / mpp
-    return _bytes(ndimage.gaussian_filter(he.astype(np.float32), (sigma, sigma, 0)))
+    return round_to_uint8(ndimage.gaussian_filter(he.astype(np.float32), (sigma, sigma, 0)))
 
 
 def half_blurred(he: Rgb, mpp: float, rng: Rng) -> Rgb:
@@ -46,7 +42,7 @@ def half_blurred(he: Rgb, mpp: float, rng: Rng) -> Rgb:
     side = int(rng.integers(4))
     along = np.linspace(-1, 1, height)[:, None] if side < 2 else np.linspace(-1, 1, width)[None, :]
     share = np.clip((along if side % 2 else -along) * 8 + 0.5, 0, 1)[..., None]
-    return _bytes(share * blurred(he, mpp) + (1 - share) * he)
+    return round_to_uint8(share * blurred(he, mpp) + (1 - share) * he)
 
 
 def pen_marked(he: Rgb, rng: Rng) -> Rgb:
@@ -61,7 +57,7 @@ def pen_marked(he: Rgb, rng: Rng) -> Rgb:
     half = rng.uniform(1 / 6, 1 / 3)
     cover = np.clip((half - distance) / 0.02, 0, 1)
     streaks = 1 + 0.1 * np.sin(across * 90) * np.cos(along * 3)
-    return _bytes(transmit(optical_density(he) + (cover * streaks)[..., None] * ink))
+    return round_to_uint8(transmit(optical_density(he) + (cover * streaks)[..., None] * ink))
 
 
 def glass_only(he: Rgb, rng: Rng) -> Rgb:
@@ -71,7 +67,7 @@ def glass_only(he: Rgb, rng: Rng) -> Rgb:
     slope = np.linspace(-1, 1, width)[None, :] * rng.uniform(-4, 4) + np.linspace(-1, 1, height)[:, None]
     light = white + slope[..., None] + rng.normal(0, 1.0, he.shape)
     dust = ndimage.gaussian_filter((rng.random((height, width)) > 0.9999).astype(np.float64), 2.0)
-    return _bytes(light * (1 - np.clip(dust * 10, 0, 0.5))[..., None])
+    return round_to_uint8(light * (1 - np.clip(dust * 10, 0, 0.5))[..., None])
 
 
 def jpeg(rgb: Rgb, quality: int) -> Rgb:
@@ -85,13 +81,15 @@ def magnified(he: Rgb) -> Rgb:
     """Twice the magnification that was said: the middle quarter, enlarged to the picture's size."""
     height, width = he.shape[:2]
     middle = he[height // 4 : height - height // 4, width // 4 : width - width // 4]
-    return _bytes(resize(middle, (height, width), order=3, preserve_range=True, mode="reflect"))
+    return round_to_uint8(resize(middle, (height, width), order=3, preserve_range=True, mode="reflect"))
 
 
 def reduced(he: Rgb) -> Rgb:
     """Half the magnification that was said: halved, and mirrored at the right and bottom to the picture's size."""
     height, width = he.shape[:2]
-    small = _bytes(resize(he, (-(-height // 2), -(-width // 2)), order=1, anti_aliasing=True, preserve_range=True))
+    small = round_to_uint8(
+        resize(he, (-(-height // 2), -(-width // 2)), order=1, anti_aliasing=True, preserve_range=True)
+    )
     return np.pad(small, ((0, height - small.shape[0]), (0, width - small.shape[1]), (0, 0)), mode="symmetric")
 
 
@@ -105,7 +103,7 @@ def scrambled(he: Rgb, rng: Rng) -> Rgb:
     noise = np.angle(np.fft.fft2(rng.normal(size=od.shape[:2])))
     spectrum = np.fft.fft2(od, axes=(0, 1)) * np.exp(1j * noise)[..., None]
     spectrum[0, 0] = od.sum(axis=(0, 1))
-    return _bytes(transmit(np.fft.ifft2(spectrum, axes=(0, 1)).real))
+    return round_to_uint8(transmit(np.fft.ifft2(spectrum, axes=(0, 1)).real))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ def compare_slides(
     The real slide is laid on the virtual one (:func:`restain.registration.register_slides`, or ``transform``) and read on its
     grid. Every field with tissue on both is scored as the evaluation scores an image (:class:`restain.evaluation.scoring.Scorer`).
     The virtual slide's DAB is its own map where ``NAME.dab.ome.tiff`` lies beside it, else deconvolved like the real
-    one's. Beside the page: ``slides.json``, ``fields.csv``, ``pictures/``, ``transform/``. Called again after a kill, it
-    goes on with the next field.
+    one's. Beside the page: ``slides.json``, ``fields.csv``, ``pictures/``, ``transform/``. The same call after an
+    interruption resumes with the next field.
 
     Args:
         virtual: what :func:`restain.stain.stain_slide` wrote, or another virtual slide.

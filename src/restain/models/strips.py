@@ -50,7 +50,7 @@ class Strip:
         return doubled(x[:, :, first:last])[:, :, self.above - 2 * first : self.below - 2 * first]
 
     def kept(self, y: Tensor) -> Tensor:
-        """Of a result for the rows that are seen, those of the strip itself."""
+        """The rows of the strip itself, of a result for all rows that were read."""
         return y[:, :, self.start - self.above : self.stop - self.above]
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from restain.models.heads import Stained
 
 
-def batch_of(rgb: NDArray[np.uint8] | NDArray[np.float32], device: torch.device | None = None) -> Tensor:
+def batch_of(rgb: NDArray[np.uint8] | NDArray[np.float32] | Tensor, device: torch.device | None = None) -> Tensor:
     """``(N, H, W, 3)`` or ``(H, W, 3)`` RGB in [0, 255] to ``(N, 3, H, W)`` in [0, 1], channels_last, on ``device``."""
-    images = torch.from_numpy(np.ascontiguousarray(rgb if rgb.ndim == 4 else rgb[None])).to(device)
+    images = (rgb if isinstance(rgb, Tensor) else torch.from_numpy(np.ascontiguousarray(rgb))).to(device)
+    images = images if images.ndim == 4 else images[None]
     return (images.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
 
 

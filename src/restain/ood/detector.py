@@ -253,7 +253,7 @@ def fit_ood_detector(
             progress(number + 1, len(chosen))
     groups = _groups([pairs[i] for i in chosen], seed)
     alone = len(chosen) == 1
-    # Of one image, one jittered view is held against the others; new images will be less alike than that.
+    # With one image, one jittered view is compared with the others; new images will be less alike than that.
     fold = list(range(views)) if alone else [groups[view.image] for view in found]
     held_out: list[float] = []
     for turn in range(max(fold) + 1):

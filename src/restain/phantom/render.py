@@ -99,7 +99,7 @@ def expose(densities: Floats, appearance: Appearance, *, rng: np.random.Generato
     light = optics.transmit(optics.mix(densities, appearance.vectors), white)
     if rng is not None:
         light = light + appearance.noise * rng.standard_normal(light.shape, dtype=np.float32)
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return optics.round_to_uint8(light)
 
 
 def as_seen(densities: Floats, appearance: Appearance, mpp: float) -> Floats:

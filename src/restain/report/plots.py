@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#b0561f", "#2a6fb0", "#3f8f4f", "#8a4fa3", "#7d7d7d")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (2, 2)))
-"""Of the first, second, ... line: colour and dashes both tell them apart."""
+"""Dashes of the first, second, ... line, which differ in print without colour."""
 
 VERDICTS = {"better": ("#2b7a3d", "▲"), "worse": ("#b3361e", "▼"), "no difference shown": ("#7d7d7d", "=")}
 """Colour and sign of a paired comparison's outcome."""
@@ -75,7 +75,7 @@ def line_plot(
     """
     if not any(math.isfinite(y) for line in lines for y in line.y):
         return Markup('<p class="soft">Nothing to draw: the figure is undefined on these images.</p>')
-    with _figure(4.6, 3.0) as (figure, axes):
+    with plot_panels(4.6, 3.0) as (figure, (axes,)):
         for line, colour, dash in zip(lines, COLOURS, DASHES, strict=False):
             marker = "o" if marks else ""
             axes.plot(line.x, line.y, color=colour, linestyle=dash, marker=marker, markersize=3.5, label=line.title)
@@ -88,12 +88,12 @@ def line_plot(
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(axis="y", color=_INK, alpha=0.12)
         figure.legend(loc="outside lower left", ncols=3, frameon=False, labelcolor=_INK)
-        return _svg(figure, f"{y_label} against {x_label}")
+        return inline_svg(figure, f"{y_label} against {x_label}")
 
 
 def forest_plot(gains: Sequence[Gain], label: str) -> Markup:
     """Gains with their intervals, a numbered row each, and the line of no difference, as inline SVG."""
-    with _figure(4.6, 0.75 + 0.24 * len(gains)) as (figure, axes):
+    with plot_panels(4.6, 0.75 + 0.24 * len(gains)) as (figure, (axes,)):
         for row, gain in enumerate(gains):
             colour = VERDICTS[gain.verdict][0]
             if math.isfinite(gain.low) and math.isfinite(gain.high):
@@ -104,7 +104,7 @@ def forest_plot(gains: Sequence[Gain], label: str) -> Markup:
         axes.set_ylim(len(gains) - 0.4, -0.6)
         axes.grid(axis="x", color=_INK, alpha=0.12)
         axes.set_xlabel("worse ◂   gain   ▸ better")
-        return _svg(figure, label)
+        return inline_svg(figure, label)
 
 
 def save_histogram(path: Path, counts: NDArray[np.float64], top: float, x_label: str, y_label: str) -> None:
@@ -121,7 +121,7 @@ def save_histogram(path: Path, counts: NDArray[np.float64], top: float, x_label:
     """
     from matplotlib.colors import ListedColormap
 
-    with _figure(3.6, 3.4, ink="#1c1e21") as (figure, axes):
+    with plot_panels(3.6, 3.4, ink="#1c1e21") as (figure, (axes,)):
         colours = ListedColormap(colour_scale("dab") / 255)
         axes.imshow(np.log1p(counts.T), origin="lower", extent=(0, top, 0, top), cmap=colours, vmin=0)
         axes.plot([0, top], [0, top], color="#2a6fb0", linestyle="--", linewidth=1)
@@ -131,8 +131,8 @@ def save_histogram(path: Path, counts: NDArray[np.float64], top: float, x_label:
 
 
 @contextmanager
-def _figure(width: float, height: float, ink: str = _INK) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of so many inches, under settings that end with the block."""
+def plot_panels(width: float, height: float, ink: str = _INK, count: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``width`` by ``height`` inches with ``count`` panels in a row, under settings that end with the block."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -143,10 +143,11 @@ def _figure(width: float, height: float, ink: str = _INK) -> Iterator[tuple[Figu
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots()
+        yield figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def _svg(figure: Figure, label: str) -> Markup:
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """A figure as inline SVG in the ink of its page; ``label`` is its text for screen readers."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Type": None})
     text = file.getvalue()

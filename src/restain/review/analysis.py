@@ -43,7 +43,7 @@ class Figure:
     method: str
     reason: str = ""
     p: float | None = None
-    """Of the test against guessing, for the discrimination only."""
+    """p of the test against guessing, for the discrimination only."""
 
 
 @dataclass(frozen=True)

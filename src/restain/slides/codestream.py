@@ -21,7 +21,7 @@ def colours_of(frame: bytes, syntax: str, label: str) -> str | None:
     if label.startswith("MONOCHROME") or syntax in JPEG_XL:
         return label
     if syntax in JPEG:
-        # A decoder that is told YBR goes by the markers and component names itself.
+        # A decoder for YBR follows the markers and component names itself.
         return "YBR_FULL_422" if label == "RGB" and jpeg_is_ybr(frame) else label
     if syntax in JPEG_2000 and jpeg_2000_is_transformed(frame):
         return label

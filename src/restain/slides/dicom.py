@@ -164,7 +164,7 @@ def _common(store: TileStore, mpp: float, kept: Mapping[str, str]) -> Dataset:
     ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", "no patient's data were written"
     ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = day
     ds.StudyTime = ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = clock
-    # Of one source, so that results of several models for one slide lie side by side in an archive.
+    # One study per source: an archive then shows the results of several models for one slide side by side.
     ds.StudyInstanceUID = _uid("study", source)
     ds.StudyDescription = ds.SeriesDescription = ds.ImageComments = NOTICE
     ds.Modality, ds.SeriesInstanceUID, ds.SeriesNumber = "SM", _uid("series", content), 1

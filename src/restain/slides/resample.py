@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.images import Rgb
+from restain.optics import round_to_uint8
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def axis_taps(start: int, count: int, scale: float, length: int) -> Taps:
 
     Output pixel ``j`` covers ``[j * scale, (j + 1) * scale)`` source pixels. With ``scale >= 1`` it is their mean by
     covered length (a plain box mean at whole factors); below, the linear interpolation at its centre. Beyond the
-    source's ``length`` the edge pixel goes on.
+    source's ``length`` the edge pixel is repeated.
     """
     whole = round(scale)
     if whole >= 1 and abs(scale - whole) < 1e-6 * scale:
@@ -49,7 +50,7 @@ def resample(source: Rgb, origin: tuple[int, int], rows: Taps, columns: Taps) ->
     """``source`` (its first pixel at ``origin`` = row, column of the level) as ``(len(rows), len(columns), 3)``."""
     across = _along(source.astype(np.float32), columns, origin[1], 1)
     both = _along(across, rows, origin[0], 0)
-    return np.clip(np.rint(both), 0, 255).astype(np.uint8)
+    return round_to_uint8(both)
 
 
 def _along(image: NDArray[np.float32], taps: Taps, origin: int, axis: int) -> NDArray[np.float32]:

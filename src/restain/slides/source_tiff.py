@@ -107,7 +107,7 @@ class TiffSource(Source):
         try:
             return same_picture(size_of(fine), partial(self._read, fine), size_of(coarse), partial(self._read, coarse))
         except RestainError:
-            # Damage is told when it is read; the directory says that this is a level.
+            # Damage is reported on reading; the directory says that this is a level.
             return True
 
     def _tile(self, page: Any, index: int) -> Rgb | None:

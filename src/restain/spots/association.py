@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from restain.spots.table import Spots
+from restain.statistics import RESAMPLES, Interval, percentile_interval
 
 BLOCK_UM = 1000.0
 """Side of a bootstrap block in µm: five spots of the arrays of Spatial Transcriptomics, ten of Visium's."""
-
-RESAMPLES = 2000
-"""Bootstrap samples behind an interval."""
 
 THINNINGS = 200
 """Random halvings of the counts behind the noise ceiling."""
@@ -28,25 +26,16 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure with the ends of its 95 % interval; NaN where it is undefined."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Association:
     """One density against the expression of the gene."""
 
-    rho: Estimate
+    rho: Interval
     """Spearman's rho with log CPM."""
-    given_total: Estimate
+    given_total: Interval
     """The partial rho given the spot's total counts, which follow the number of cells."""
-    given_hematoxylin: Estimate
+    given_hematoxylin: Interval
     """The partial rho given the hematoxylin density of the H&E, smoothed by 24 µm."""
-    above: Mapping[str, Estimate]
+    above: Mapping[str, Interval]
     """Rho minus the rho of each baseline, in the same bootstrap samples."""
 
 
@@ -112,20 +101,24 @@ def associations(
     by_he = _partial(rho, drawn[:, 2:, 2 + given], rho[:, given : given + 1])
     found = {}
     for number, name in enumerate(names):
-        above = {other: _estimate(rho[:, number] - rho[:, names.index(other)]) for other in baselines if other != name}
+        above = {
+            other: _estimate(rho[:, number] - rho[:, names.index(other)], len(columns))
+            for other in baselines
+            if other != name
+        }
         found[name] = Association(
-            _estimate(rho[:, number]), _estimate(by_total[:, number]), _estimate(by_he[:, number]), above
+            _estimate(rho[:, number], len(columns)),
+            _estimate(by_total[:, number], len(columns)),
+            _estimate(by_he[:, number], len(columns)),
+            above,
         )
     return found
 
 
-def _estimate(drawn: Values) -> Estimate:
-    """The first value, with the percentile interval of the others."""
-    rest = drawn[1:][np.isfinite(drawn[1:])]
-    if not np.isfinite(drawn[0]) or not len(rest):
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    low, high = np.percentile(rest, [2.5, 97.5])
-    return Estimate(float(drawn[0]), float(low), float(high))
+def _estimate(drawn: Values, n: int) -> Interval:
+    """The first value, with the percentile interval of the others; NaN where it is undefined."""
+    value = float(drawn[0])
+    return percentile_interval(value, drawn[1:], n) if np.isfinite(value) else Interval(value, n=n)
 
 
 def noise_ceiling(spots: Spots, seed: int = 0) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, whole_file, write_json
 from restain.slides import DensitySlide, open_slide
 from restain.spots.association import Association, associations, noise_ceiling
 from restain.spots.densities import HEMATOXYLIN_GIVEN, dab_map, he_maps, under_spots
 from restain.spots.page import write_page
 from restain.spots.table import Spots, read_spots
 from restain.stain import Model
+from restain.statistics import json_ready
 
 SPOT_UM = 100.0
 """Diameter of a spot where its source states none: that of the arrays of Spatial Transcriptomics."""
@@ -46,8 +46,8 @@ class SpotsEvaluation:
         for name, found in self.associations.items():
             rho, partial = found.rho, found.given_hematoxylin
             lines.append(
-                f"{name}: rho {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-                + (f", given hematoxylin {partial.value:.2f}" if name != HEMATOXYLIN_GIVEN else "")
+                f"{name}: rho {rho.mean:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
+                + (f", given hematoxylin {partial.mean:.2f}" if name != HEMATOXYLIN_GIVEN else "")
             )
         return "\n".join(lines)
 
@@ -145,10 +145,9 @@ def _write(result: SpotsEvaluation, out: Path, facts: dict[str, str]) -> None:
         "spots": len(spots.names),
         "noise_ceiling": result.ceiling,
         "facts": facts,
-        "associations": {name: asdict(found) for name, found in result.associations.items()},
+        "associations": result.associations,
     }
-    with whole_file(out / "spots.json") as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "spots.json", json_ready(content))
     with whole_file(out / "spots.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["spot", "x_px", "y_px", "total", spots.gene, "log_cpm", *result.densities])

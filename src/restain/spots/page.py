@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -13,12 +11,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from restain.report.page import write_page as write_report_page
-from restain.spots.association import BLOCK_UM, Association, Estimate
+from restain.report.plots import inline_svg, plot_panels
+from restain.spots.association import BLOCK_UM, Association
 from restain.spots.densities import HEMATOXYLIN_GIVEN
 from restain.spots.table import Spots
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from restain.statistics import Interval
 
 
 def write_page(
@@ -35,7 +32,7 @@ def write_page(
         RestainError: if it cannot be written.
     """
     first, rest = next(iter(found.items())), list(found.items())[1:]
-    best = max(rest, key=lambda item: item[1].rho.value)
+    best = max(rest, key=lambda item: item[1].rho.mean)
     write_report_page(
         path,
         "spots.html.j2",
@@ -55,7 +52,7 @@ def write_page(
     )
 
 
-def _row(name: str, found: Association, below_virtual: Estimate | None) -> tuple[str, ...]:
+def _row(name: str, found: Association, below_virtual: Interval | None) -> tuple[str, ...]:
     partial = "" if name == HEMATOXYLIN_GIVEN else _text(found.given_hematoxylin)
     return (
         name,
@@ -66,42 +63,29 @@ def _row(name: str, found: Association, below_virtual: Estimate | None) -> tuple
     )
 
 
-def _text(estimate: Estimate) -> str:
-    if not np.isfinite(estimate.value):
+def _text(estimate: Interval) -> str:
+    if not np.isfinite(estimate.mean):
         return "undefined"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.mean:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _maps(spots: Spots, densities: Mapping[str, NDArray[np.float64]]) -> Markup:
-    from matplotlib.figure import Figure
-
     shown = {
         f"{spots.gene}, log CPM": spots.log_cpm(),
         **{name: densities[name] for name in (*list(densities)[:1], HEMATOXYLIN_GIVEN)},
     }
-    figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
-    for number, (title, values) in enumerate(shown.items(), 1):
-        axes = figure.add_subplot(1, len(shown), number)
-        # Ranks, as Spearman's rho sees them: one bright spot does not darken all others.
-        axes.scatter(spots.xy[:, 0], spots.xy[:, 1], c=rankdata(values), cmap="viridis", s=26)
-        axes.set(title=title, aspect="equal", xticks=[], yticks=[])
-        axes.invert_yaxis()
-    return _svg(figure)
+    with plot_panels(4.2 * len(shown), 4.2, count=len(shown)) as (figure, panels):
+        for axes, (title, values) in zip(panels, shown.items(), strict=True):
+            # Ranks, as Spearman's rho sees them: one bright spot does not darken all others.
+            axes.scatter(spots.xy[:, 0], spots.xy[:, 1], c=rankdata(values), cmap="viridis", s=26)
+            axes.set(title=title, aspect="equal", xticks=[], yticks=[])
+            axes.invert_yaxis()
+        return inline_svg(figure, f"maps of {', '.join(shown)}")
 
 
 def _scatter(spots: Spots, densities: Mapping[str, NDArray[np.float64]], name: str) -> Markup:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
-    for number, shown in enumerate((name, HEMATOXYLIN_GIVEN), 1):
-        axes = figure.add_subplot(1, 2, number)
-        axes.scatter(densities[shown], spots.log_cpm(), s=12, alpha=0.7)
-        axes.set(xlabel=f"{shown} density (OD)", ylabel=f"{spots.gene}, log CPM")
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> Markup:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return Markup(text[text.index("<svg") :])
+    with plot_panels(8.4, 4.2, count=2) as (figure, panels):
+        for axes, shown in zip(panels, (name, HEMATOXYLIN_GIVEN), strict=True):
+            axes.scatter(densities[shown], spots.log_cpm(), s=12, alpha=0.7)
+            axes.set(xlabel=f"{shown} density (OD)", ylabel=f"{spots.gene}, log CPM")
+        return inline_svg(figure, f"{spots.gene} over density, spot by spot")

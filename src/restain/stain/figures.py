@@ -30,11 +30,11 @@ class Hole:
 
 @dataclass(frozen=True)
 class SlideFigures:
-    """Of a resumed job, times and megapixels are those of the last run."""
+    """Figures of a stained slide; times and megapixels of a resumed job are those of its last run."""
 
     provenance: Provenance
     size: Size
-    """Of the result in px."""
+    """Size of the result in px."""
     tissue_mm2: float
     glass: tuple[float, float, float]
     """RGB in [0, 255] of the H&E slide's glass."""

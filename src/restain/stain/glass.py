@@ -18,7 +18,7 @@ from scipy import fft, ndimage
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
-from restain.optics import optical_density
+from restain.optics import optical_density, round_to_uint8
 from restain.slides import Slide, TissueMask, glass_windows
 from restain.slides.mask import GREEN
 
@@ -55,7 +55,7 @@ EVERYTHING = slice(None), slice(None)
 
 @dataclass(frozen=True)
 class Noise:
-    """Of a slide's glass: ``std`` per channel in grey levels, ``correlation`` of horizontal and vertical neighbours in
+    """Noise of a slide's glass: ``std`` per channel in grey levels, ``correlation`` of horizontal and vertical neighbours in
     green, ``windows`` measured, and ``kernel`` ``(3, 3, 32, 32)``, which makes it from white noise of three channels.
     """
 
@@ -160,7 +160,7 @@ class Glass:
     ) -> None:
         self.white, self.noise = np.asarray(white, np.float32), noise
         self.he_glass = np.asarray(he_glass, np.float32)
-        # Of every intensity, since a logarithm of every pixel takes longer than all else here.
+        # A table of all intensities, since a logarithm of every pixel takes longer than all else here.
         self._density = optical_density(np.arange(256), he_glass[GREEN])
         self._sigma = SMOOTH_UM / mpp
         self.reach = math.ceil(4 * self._sigma)
@@ -178,7 +178,7 @@ class Glass:
         """``(PERIOD, PERIOD, 3)``: what a slide of glass alone repeats from its corner on; None for one exact colour."""
         if self._noise is None:
             return None
-        return np.rint((self.white + self._noise).clip(0, 255)).astype(np.uint8)
+        return round_to_uint8(self.white + self._noise)
 
     def add_noise(self, rgb: Floats, region: Region) -> Floats:
         """The noise of the place added where there is hardly any stain: ``(h, w, 3)`` in [0, 255], the same back."""
@@ -229,7 +229,7 @@ def _gain(noise: Floats, white: Floats, quality: int) -> float:
     low, high = 1.0, MOST_GAIN
     for _ in range(7):
         gain = (low + high) / 2
-        rgb = np.rint((white + gain * noise).clip(0, 255)).astype(np.uint8)
+        rgb = round_to_uint8(white + gain * noise)
         kept = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(rgb, level=quality, subsampling="444"))
         low, high = (low, gain) if float((kept @ luma).std()) > wanted else (gain, high)
     return (low + high) / 2

@@ -38,9 +38,9 @@ class StainOptions:
     strict: bool = False
     """Whether a tile that cannot be read ends the job; else it becomes a marked hole."""
     format: Format = "auto"
-    """Of the result's file; ``auto`` is PNG for pictures and OME-TIFF for slides."""
+    """Format of the result; ``auto`` is PNG for pictures and OME-TIFF for slides."""
     quality: int = 90
-    """Of the JPEG tiles of slides, 1 to 100. Pictures are kept lossless, but in DICOM."""
+    """Quality of the JPEG tiles of slides, 1 to 100. Pictures are kept lossless, but in DICOM."""
     white: tuple[float, float, float] | None = None
     """RGB above 0 and up to 255 of the unstained glass that is rendered; None for the model's own."""
     glass_noise: bool = True

@@ -60,7 +60,7 @@ class Provenance:
     everywhere: bool
     """Whether the whole image was stained, not only tissue."""
     quality: int | None
-    """Of JPEG; None for lossless pixels."""
+    """Quality of JPEG tiles; None for lossless pixels."""
     dab: bool
     """Whether the DAB density was written."""
     normalization: HENormalization | None = None

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restain.data import Pair, PairSet, augment_pair, open_pairs
 from restain.losses import UNKNOWN_LEVEL
-from restain.optics import glass_white
+from restain.models.tensors import batch_of
+from restain.optics import glass_white, round_to_uint8
 from restain.recipe import AugmentRecipe, Recipe
 
 Image = NDArray[np.uint8]
@@ -55,11 +56,9 @@ class Batch(NamedTuple):
         cls, he: Tensor, ihc: Tensor, level: Tensor, white: Tensor, level_map: Tensor, device: torch.device
     ) -> Batch:
         """From the loader's ``(N, c, c, 3)`` uint8 images; the conversion runs on the device."""
-
-        def image(x: Tensor) -> Tensor:
-            return x.to(device).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
-
-        return cls(image(he), image(ihc), level.to(device), white.to(device), level_map.to(device))
+        return cls(
+            batch_of(he, device), batch_of(ihc, device), level.to(device), white.to(device), level_map.to(device)
+        )
 
 
 LEVEL_PX = 16
@@ -135,7 +134,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
             beyond = _half_plane(self.crop, rng)
             he = np.where(beyond[..., None], he2, he)
             # One slide has one glass: transmittances relative to their own glass, on the first pair's.
-            ihc2 = np.rint((ihc2 * (white / white2)).clip(0, 255)).astype(np.uint8)
+            ihc2 = round_to_uint8(ihc2 * (white / white2))
             ihc = np.where(beyond[..., None], ihc2, ihc)
             cells = beyond[: side * LEVEL_PX, : side * LEVEL_PX]
             step = self.crop // side

@@ -14,7 +14,7 @@ class Seconds:
 
     wall: float = 0.0
     busy: float = 0.0
-    """Of computing: on a CPU the processor time of the process, divided by its threads, so that other jobs on the same
+    """Seconds of computing: on a CPU the processor time of the process, divided by its threads, so that other jobs on the same
     machine do not count; on another device the wall clock."""
 
 

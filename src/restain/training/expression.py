@@ -16,6 +16,7 @@ from restain import losses
 from restain.data import Pair
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
+from restain.models.tensors import batch_of
 from restain.recipe import Recipe
 from restain.training.batches import Batch
 from restain.training.stage import adam
@@ -72,7 +73,7 @@ class ExpressionStage:
         for pair in known:
             rgb = pair.load()[0]
             rgb = rgb if normalize is None else normalize(rgb)
-            he = torch.from_numpy(rgb).to(self.fabric.device).permute(2, 0, 1)[None].float() / 255
+            he = batch_of(rgb, self.fabric.device)
             with torch.no_grad():
                 right += int(self.bare(he).logits.argmax()) == pair.level
         self.bare.train()

@@ -17,7 +17,7 @@ from restain.web.database import ACCOUNTS, SESSIONS
 MAX_IDLE, MAX_AGE = timedelta(hours=12), timedelta(days=7)
 """A session ends so long after its last request, and after its beginning."""
 _RESOLUTION = timedelta(minutes=1)
-"""Of the last request, so that not every tile writes to the database."""
+"""Resolution of the time of the last request, so that not every tile writes to the database."""
 TOKEN_BYTES = 32
 
 

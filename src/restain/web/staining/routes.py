@@ -37,7 +37,7 @@ PER_PAGE = 12
 STAINABLE = (ImageKind.HE, ImageKind.PICTURE)
 MIN_MPP, MAX_MPP = 0.01, 100.0
 MIN_SIDE = 16
-"""Of a region, in px."""
+"""Least side of a region in px."""
 MAX_STEM = 200
 """Bytes of a name without its suffix; file systems allow 255 bytes with the suffixes of results."""
 _MAX_BODY = 1 << 16

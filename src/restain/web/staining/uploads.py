@@ -35,7 +35,7 @@ MAX_UPLOADS = 4
 MAX_NAME = 150
 """Bytes of a name; names of results are longer."""
 MAX_SIDE, MAX_PX = 1 << 20, 1 << 38
-"""Of level 0; no scanner makes more, but a header can state anything."""
+"""Limits of level 0 in px; no scanner exceeds them, but a header can state any size."""
 _CHUNK = 4 << 20
 _SPOT = 64
 
