@@ -47,7 +47,7 @@ def read_table(path: Path) -> list[Row]:
             faults.append(f"line {line} names {cells['slide']}, which line {before} names already")
         mpp = tables.mpp_of(cells["mpp"])
         if cells["mpp"] and mpp is None:
-            faults.append(f"line {line} has the mpp {cells['mpp']}; it must be a number above 0")
+            faults.append(f"line {line} has the mpp {cells['mpp']}, which is no number above 0")
         rows.append(Row(source, cells["patient"], cells["block"], line, mpp))
     if faults:
         raise RestainError(f"{path}: {'; '.join(faults)}.")
