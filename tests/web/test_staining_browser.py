@@ -95,7 +95,7 @@ def test_from_a_dropped_image_to_its_virtual_slide(page, staining, tmp_path: Pat
     Image.fromarray(tissue(900, 1200)).save(buffer, "PNG", compress_level=9)
     page.goto(f"{staining.url}/stain")
     drop(page, "notes.txt", b"no image")
-    assert "no ending that is taken" in page.locator("#refused").inner_text()
+    assert "file type not supported" in page.locator("#refused").inner_text()
     drop(page, "dropped.png", buffer.getvalue())
     page.wait_for_url("**/stain?image=*")
     page.wait_for_selector("body[data-ready]")
