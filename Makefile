@@ -12,10 +12,10 @@ demo: .venv/.demo
 	$(BIN)/restain demo --out demo --real $(REAL)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: .venv/.dev
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

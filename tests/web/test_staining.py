@@ -60,7 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "small.png").write_bytes(png(300, 400))
     # The same name twice: the result belongs to the one that was chosen.
     (root / "blocks" / "small.png").write_bytes(png(310, 400))
-    Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
+    Image.fromarray(tissue(1100, 2300)).save(root / "large.png", compress_level=1)
     with TileStore.open(root / "glass.part", {}, Size(800, 700), 256, "rgb") as store:
         for row, column in np.ndindex(store.grid):
             store.put_blank(row, column, (238, 238, 238))
