@@ -1,5 +1,5 @@
 # make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
-# make test: all tests; make test-quick: those not marked slow. All make the virtual environment .venv where needed.
+# make test: all tests; make test-quick: those that are neither slow nor need a browser. All make the virtual environment .venv where needed.
 
 PYTHON ?= python3
 REAL ?= ../shared/data
@@ -15,7 +15,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -80,6 +80,7 @@ def test_the_scan_is_the_slide_where_the_macro_comes_first(cases: Path, run: Run
         assert (slide.size.width, slide.size.height) == (1024, 1024)
 
 
+@pytest.mark.slow
 def test_one_of_several_images_is_chosen_by_its_number(cases: Path, run: Run, tmp_path: Path) -> None:
     path = cases / "several/three-fields.tif"
     assert "image #2" in run("info", path)[1]

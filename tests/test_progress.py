@@ -87,6 +87,7 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> N
     assert "1 of 2" not in text.getvalue()
 
 
+@pytest.mark.slow
 def test_a_command_without_a_terminal_tells_its_progress_on_standard_error(tmp_path: Path) -> None:
     code = (
         "import sys, restain.progress as p; p.FIRST = p.EVERY = 0.01; "

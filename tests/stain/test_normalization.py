@@ -49,6 +49,7 @@ def test_a_picture_is_stained_as_if_it_had_been_normalised_beforehand(
     assert Provenance.from_metadata(given.provenance.metadata()) == given.provenance
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off_and_other_bundles_do_without(
     bundle: Bundle, trained_so: Bundle, picture: np.ndarray
 ) -> None:
@@ -62,6 +63,7 @@ def test_it_can_be_switched_off_and_other_bundles_do_without(
     assert np.abs(on.rgb.astype(int) - off.rgb).max() > 0
 
 
+@pytest.mark.slow
 def test_a_region_of_interest_is_normalised_as_the_whole_image_is(trained_so: Bundle, picture: np.ndarray) -> None:
     region = Region(Point(100, 200), Size(150, 120))
     model = Model(trained_so, options=StainOptions(mpp=trained_so.card.mpp))
@@ -93,6 +95,7 @@ def test_a_slide_is_normalised_from_samples_of_its_tissue_without_its_ink(
         assert other.eosin == pytest.approx(whole.eosin, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_files_of_a_slide_say_how_it_was_normalised(
     trained_so: Bundle, write_slide: Callable[..., Path], picture: np.ndarray, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def write_weights(root: Path, weight: Callable[[int], object]) -> None:
         writer.writerows([name, weight(number)] for number, name in enumerate(names))
 
 
+@pytest.mark.slow
 def test_options_that_are_off_change_no_bit(data: Path, tmp_path: Path, plain: dict[str, bytes]) -> None:
     write_weights(data, lambda number: number)
     off = recipe(losses={"contextual_px": 16, "contextual_reach_um": 3.0}, data={"weighted": False})

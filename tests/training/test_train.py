@@ -56,6 +56,7 @@ def weights(bundle: Path) -> dict[str, object]:
     return {k: v.tolist() for k, v in safetensors.numpy.load_file(bundle / "weights.safetensors").items()}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_bundle_checkpoints_logs_and_pictures(data: Path, tmp_path: Path) -> None:
     bundle = train(recipe(), [data], tmp_path / "run", accelerator="cpu")
     loaded = load_bundle(bundle)
@@ -76,9 +77,9 @@ def test_a_run_leaves_bundle_checkpoints_logs_and_pictures(data: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["expression", "adversarial"])
 def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Path, stage: str) -> None:
-    chosen = recipe(steps=60 if stage == "adversarial" else 6, validate_every=10)
+    chosen = recipe(steps=40 if stage == "adversarial" else 6, validate_every=10)
     if stage == "expression":
-        chosen = chosen.model_copy(update={"expression": chosen.expression.model_copy(update={"steps": 200})})
+        chosen = chosen.model_copy(update={"expression": chosen.expression.model_copy(update={"steps": 100})})
     out = tmp_path / "killed"
     process = subprocess.Popen(
         command(tmp_path, data, out, chosen), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -88,12 +89,9 @@ def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Pa
     process.wait()
     saved = load_checkpoint(out / f"{stage}.ckpt")
     assert saved is not None
-    assert saved["step"] < (60 if stage == "adversarial" else 200), "killed too late to be a test"
+    assert saved["step"] < (40 if stage == "adversarial" else 100), "killed too late to be a test"
     for folder in (out, tmp_path / "straight"):
-        finished = subprocess.run(
-            command(tmp_path, data, folder, chosen), env=ENVIRONMENT, capture_output=True, text=True
-        )
-        assert finished.returncode == 0, finished.stderr
+        train(chosen, [data], folder, accelerator="cpu")
     assert weights(out / "bundle") == weights(tmp_path / "straight" / "bundle")
 
 
