@@ -68,7 +68,6 @@ BUMP_UM = 150.0
 GLASS = 246
 RIGHT_UM = 30.0
 """Largest median distance from the known transform of a right one: the pairs themselves are 5 to 40 px apart."""
-SHIPPED = (ACCEPTED_FROM, DOUBTFUL_FROM)
 KIDNEY = ("Rat-Kidney_HE", "Rat-Kidney_PanCytokeratin")
 
 
@@ -254,6 +253,7 @@ class Judged:
 
     kind: str
     half: int
+    patch: bool
     score: float
     right: bool
 
@@ -262,35 +262,40 @@ def judged(case: Case) -> Judged:
     one, two = slide_of(case.he, case.mpp), slide_of(case.ihc, case.mpp)
     first, second, found = align(one, two)
     if case.truth is None:
-        return Judged(case.kind, case.half, found.score, False)
+        return Judged(case.kind, case.half, found.patch, found.score, False)
     points = np.argwhere(first.tissue.mask)[::97, ::-1] + 0.5
     steps = [
         overview.slide.mpp / (slide.mpp if slide.has_mpp else 1.0) for overview, slide in ((first, one), (second, two))
     ]
     there = np.column_stack([points * steps[0], np.ones(len(points))]) @ case.truth[:2].T
     error = np.hypot(*(found.transform.forward(points) * steps[1] - there).T) * (case.mpp or KIDNEY_MPP)
-    return Judged(case.kind, case.half, found.score, bool(np.median(error) <= RIGHT_UM))
+    return Judged(case.kind, case.half, found.patch, found.score, bool(np.median(error) <= RIGHT_UM))
 
 
-def fitted(cases: list[Judged]) -> tuple[float, float]:
-    """Least scores of accepted and of doubtful pairs from one half of the pictures."""
-    wrong, true = ([one.score for one in cases if one.right is right] for right in (False, True))
-    accepted = 1.05 * float(np.percentile(wrong, 98))
-    return accepted, 0.9 * min(accepted, float(np.percentile(true, 5)))
+Limits = tuple[dict[bool, float], float]
+SHIPPED: Limits = (ACCEPTED_FROM, DOUBTFUL_FROM)
 
 
-def rates(cases: list[Judged], limits: tuple[float, float]) -> dict[str, Any]:
+def fitted(cases: list[Judged]) -> Limits:
+    """Least scores of accepted patches and other sections, and of doubtful pairs, from one half of the pictures."""
+    accepted = {
+        patch: 1.05 * float(np.percentile([one.score for one in cases if not one.right and one.patch is patch], 98))
+        for patch in {one.patch for one in cases}
+    }
+    true = [one.score for one in cases if one.right]
+    return accepted, 0.9 * min(*accepted.values(), float(np.percentile(true, 5)))
+
+
+def rates(cases: list[Judged], limits: Limits) -> dict[str, Any]:
     """Counts of verdicts with 95 % Wilson intervals of the two errors; a wrong transform of a true pair is wrong."""
     table: dict[str, Any] = {}
     for name, right in (("true", True), ("wrong", False)):
-        scores = np.array([one.score for one in cases if one.right is right])
-        accepted, refused = int((scores >= limits[0]).sum()), int((scores < limits[1]).sum())
-        error = wilson_interval(refused if right else accepted, len(scores))
-        table |= {f"{name}": len(scores), f"{name}_accepted": accepted, f"{name}_refused": refused}
-        table |= {
-            f"{name}_doubtful": len(scores) - accepted - refused,
-            f"{name}_error_interval": [error.low, error.high],
-        }
+        mine = [one for one in cases if one.right is right]
+        accepted = sum(one.score >= limits[0][one.patch] for one in mine)
+        refused = sum(one.score < limits[1] for one in mine)
+        error = wilson_interval(refused if right else accepted, len(mine))
+        table |= {name: len(mine), f"{name}_accepted": accepted, f"{name}_refused": refused}
+        table |= {f"{name}_doubtful": len(mine) - accepted - refused, f"{name}_error_interval": [error.low, error.high]}
     return table
 
 

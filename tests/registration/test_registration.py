@@ -201,15 +201,16 @@ def test_shared_tissue_stands_out_and_sections_in_place_need_no_search() -> None
 def test_the_verdict_follows_the_limits() -> None:
     still = Transform(np.eye(3), Size(9, 9), Size(9, 9), 1.0, 1.0)
     turned_over = replace(still, matrix=np.diag([-1.0, 1.0, 1.0]))
-    for value, verdict in ((0.99, Verdict.DOUBTFUL), (1.01, Verdict.ACCEPTED)):
-        assert judge(InitialAlignment(turned_over, value * ACCEPTED_FROM)) is verdict
-    assert judge(InitialAlignment(turned_over, 0.99 * DOUBTFUL_FROM)) is Verdict.REFUSED
-    assert judge(InitialAlignment(still, 0.99 * DOUBTFUL_FROM)) is not Verdict.REFUSED
+    for patch, least in ACCEPTED_FROM.items():
+        assert judge(InitialAlignment(turned_over, 1.01 * least, patch)) is Verdict.ACCEPTED
+        assert judge(InitialAlignment(turned_over, 0.99 * least, patch)) is Verdict.DOUBTFUL
+        assert judge(InitialAlignment(turned_over, 0.99 * DOUBTFUL_FROM, patch)) is Verdict.REFUSED
+        assert judge(InitialAlignment(still, 0.99 * DOUBTFUL_FROM, patch)) is Verdict.DOUBTFUL
 
 
 @pytest.mark.slow
 def test_a_doubtful_pair_is_written_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptance, "ACCEPTED_FROM", 1e6)
+    monkeypatch.setattr(acceptance, "ACCEPTED_FROM", dict.fromkeys((True, False), 1e6))
     he, ihc, out = tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out"
     for path, rgb in zip((he, ihc), sections(1), strict=True):
         Image.fromarray(rgb).save(path)

@@ -17,8 +17,11 @@ from restain.errors import RestainError
 from restain.registration.affine import InitialAlignment, mean_z
 from restain.registration.block_matching import BlockGrid, Section, Shifts, neighbourhood_median
 
-ACCEPTED_FROM, DOUBTFUL_FROM = 1.75, 1.5
-"""Least score of accepted and of doubtful pairs, see :attr:`~restain.registration.affine.InitialAlignment.score`."""
+ACCEPTED_FROM = {True: 1.85, False: 2.55}
+"""Least score of accepted patches, and of other accepted sections, whose outlines may fit by chance; see
+:attr:`~restain.registration.affine.InitialAlignment.score`."""
+DOUBTFUL_FROM = 1.6
+"""Least score of doubtful pairs."""
 LEAST_BLOCKS = 6
 """With fewer blocks inside the tissue, those at its border count as well."""
 INSIDE = 0.9
@@ -40,7 +43,7 @@ class PairRefusedError(RestainError):
 
 def judge(initial: InitialAlignment) -> Verdict:
     """The verdict on two sections whose best affine transform is ``initial``."""
-    if initial.score >= ACCEPTED_FROM:
+    if initial.score >= ACCEPTED_FROM[initial.patch]:
         return Verdict.ACCEPTED
     return Verdict.DOUBTFUL if initial.score >= DOUBTFUL_FROM else Verdict.REFUSED
 

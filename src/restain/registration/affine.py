@@ -36,8 +36,10 @@ FINALISTS = 3
 """Candidates that are refined at the overview's resolution."""
 THOROUGH = ((96, 10, 32), (96, 6, 32))
 """The same at the overview's own resolution. The finalist of highest prominence is taken."""
-CLEAR = 1.6
-"""Prominence from which sections that lie on each other as they are need no search."""
+PATCH_TISSUE = 0.8
+"""Least share of tissue in a patch."""
+CLEAR = {True: 1.6, False: 2.3}
+"""Prominence from which patches, and other sections, that lie on each other as they are need no search."""
 PROMISING = 1.2
 """Prominence below which unrotated sections are not refined."""
 UNROTATED_BONUS = 1.15
@@ -65,6 +67,8 @@ class InitialAlignment:
     transform: Transform
     prominence: float
     """See :class:`~restain.registration.correlation.Prominence`."""
+    patch: bool
+    """Whether tissue fills the fixed picture, so that no outline of different tissue can fit."""
 
     @property
     def score(self) -> float:
@@ -106,7 +110,7 @@ def find_affine(
         return Transform(matrix, fixed.slide.size, moving.slide.size, fixed.slide.mpp, moving.slide.mpp)
 
     unrotated = [_in_place(fixed, moving, start(np.diag([scale, scale, 1.0]))) for scale in scales]
-    if (clear := max(unrotated, key=lambda one: one.prominence)).prominence >= CLEAR:
+    if (clear := max(unrotated, key=lambda one: one.prominence)).prominence >= CLEAR[clear.patch]:
         return clear
     found = _distinct([one for scale in scales for one in orientations(fixed, moving, scale)])
     steps = len(found) + FINALISTS
@@ -120,25 +124,29 @@ def find_affine(
     finalists = []
     for number, (transform, _) in enumerate(sorted(ranked, key=lambda one: -one[1])[:FINALISTS], len(found) + 1):
         refined = _refine(fixed, moving, transform, 1.0, THOROUGH)
-        finalists.append(InitialAlignment(refined, prominence(fixed, moving, refined).value))
+        finalists.append(InitialAlignment(refined, prominence(fixed, moving, refined).value, is_patch(fixed)))
         if progress is not None:
             progress(number, steps)
     return max(finalists + unrotated, key=lambda one: one.score)
 
 
+def is_patch(section: Section) -> bool:
+    return float(section.tissue.mask.mean()) >= PATCH_TISSUE
+
+
 def _in_place(fixed: Section, moving: Section, transform: Transform) -> InitialAlignment:
     """``transform`` shifted to the largest correlation nearby, and refined if that raises the correlation."""
-    found = prominence(fixed, moving, transform)
+    found, patch = prominence(fixed, moving, transform), is_patch(fixed)
     step = np.eye(3)
     step[:2, 2] = found.shift
     shifted = replace(transform, matrix=transform.matrix @ step)
     if found.value < PROMISING:
-        return InitialAlignment(shifted, found.value)
+        return InitialAlignment(shifted, found.value, patch)
     refined = _refine(fixed, moving, _refine(fixed, moving, shifted, 2.0, QUICK), 1.0, THOROUGH)
     after = prominence(fixed, moving, refined)
     if after.correlation > found.correlation and np.hypot(*after.shift) < FIT_PX:
-        return InitialAlignment(refined, after.value)
-    return InitialAlignment(shifted, found.value)
+        return InitialAlignment(refined, after.value, patch)
+    return InitialAlignment(shifted, found.value, patch)
 
 
 def fit_affine(transform: Transform, shifts: Shifts, scale: float) -> Transform:

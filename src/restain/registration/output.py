@@ -14,7 +14,7 @@ from restain.errors import RestainError
 from restain.files import digest, file_state, read_kept, write_kept
 from restain.geometry import Point, Region
 from restain.images import Rgb, write_png
-from restain.registration.acceptance import ACCEPTED_FROM, Quality, Verdict
+from restain.registration.acceptance import Quality, Verdict
 from restain.registration.block_matching import Progress
 from restain.registration.features import StainStrength, tissue_density
 from restain.registration.register import FINEST_UM, Registration, register_slides
@@ -104,8 +104,8 @@ class Report:
         if self.verdict is Verdict.ACCEPTED:
             return None
         return (
-            f"{self.fixed} and {self.moving} are a doubtful pair: they may show different tissue (score {self.score:.2f}, "
-            f"{ACCEPTED_FROM:g} is accepted). Inspect overlay.png and checkerboard.png"
+            f"{self.fixed} and {self.moving} are a doubtful pair: they may show different tissue (score {self.score:.2f}). "
+            "Inspect overlay.png and checkerboard.png"
         )
 
 
