@@ -17,7 +17,7 @@ from restain.errors import RestainError
 from restain.registration.affine import InitialAlignment, mean_z
 from restain.registration.block_matching import BlockGrid, Section, Shifts, neighbourhood_median
 
-ACCEPTED_FROM = {True: 1.85, False: 2.55}
+ACCEPTED_FROM = {True: 2.25, False: 3.1}
 """Least score of accepted patches, and of other accepted sections, whose outlines may fit by chance; see
 :attr:`~restain.registration.affine.InitialAlignment.score`."""
 DOUBTFUL_FROM = 1.6
