@@ -75,7 +75,8 @@ def register_slides(
     """
     plain = not (fixed.has_mpp and moving.has_mpp)
     one, two = (fixed.taken_at(1.0), moving.taken_at(1.0)) if plain else (fixed, moving)
-    *overviews, initial = align(fixed, moving, part(progress, 0, 150))
+    fixed_overview, moving_overview, initial = align(fixed, moving, part(progress, 0, 150))
+    overviews = fixed_overview, moving_overview
     if (verdict := judge(initial)) is Verdict.REFUSED:
         raise PairRefusedError(
             f"{fixed.path} and {moving.path} do not show the same tissue: no orientation correlates by more than chance "
