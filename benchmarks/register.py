@@ -1,6 +1,6 @@
 """How far off is a registration? Phantom pairs with known deformation, and a rat kidney with landmarks, in one run.
 
-    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER] [--acceptance SEEDS]
+    python benchmarks/register.py [--quick] [--kidney FOLDER] [--bci FOLDER] [--mist FOLDER] [--calibrate [--jobs N]]
         [--hisalign-python PYTHON]
 
 A piece of phantom tissue on glass is stained as H&E and as IHC; the IHC section is turned, mirrored, shifted, scaled and
@@ -12,14 +12,12 @@ landmarks, which registration never sees) is left out where its folder is not gi
   ``affine_p95_um`` of the affine stage alone.
 - ``median_um``, ``p95_um``: the worst of the curve.
 - ``bci_information_before``, ``bci_information_after``: local mutual information in bits of each BCI pair, where their folder
-  is given; ``bci_agreement_true``, and ``bci_agreement_wrong`` of each H&E with the next pair's IHC; ``bci_refused_true`` and
-  ``bci_accepted_wrong`` count the errors. The same with ``mist_``.
+  is given, and ``bci_verdicts``. The same with ``mist_``.
 - ``kidney_median_px``, ``kidney_p95_px`` (and ``..._affine_...``, ``..._unregistered_...``).
-- With ``--acceptance``: ``acceptance`` says, for each kind of pair, how many true ones were refused and how many wrong ones accepted, each
-  ``[errors, pairs, low, high]`` with the 95 % Wilson interval of the rate, and all agreements. The kinds are phantom sections on glass (so many
-  seeds, each also with the next one's IHC), the same with the finer structure of the IHC from other tissue, as in neighbouring sections, phantom
-  patches, and, where their folders are given, tiles of the kidney and the patches of BCI and MIST, each with every other. The limits were set on
-  half of all seeds, tiles and patches; only the other half is used here (``--set`` for the first).
+- With ``--calibrate``, instead of all these: ``calibration``. Real pairs and tiles of the kidney are divided into two halves by slide. Each
+  is tried as it is, turned or mirrored, and, as wrong pairs, with another part of the same section and with another pair's IHC.
+  ``tried_on_0`` and ``tried_on_1`` have the limits fitted on the other half, and the verdicts with them; ``shipped`` has the limits that
+  restain uses, fitted on both; ``kinds`` has their verdicts by kind of case. With ``--quick``: without turned and mirrored pairs.
 - With ``--hisalign-python``, the Python of an environment that has hisalign: ``hisalign_median_um`` and ``hisalign_p95_um`` within the
   curve, and ``kidney_hisalign_...``: the same pairs and points, so the same errors. ``hisalign_failed`` says why there are none.
   Pairs marked ``mirrored`` are given to hisalign mirrored back, because it does not look for that.
@@ -31,12 +29,12 @@ import argparse
 import json
 import math
 import os
-import re
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +44,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.optics import optical_density
 from restain.phantom import make_pair
 from restain.registration import register_images, slide_of, warp_region
+from restain.registration.acceptance import ACCEPTED_FROM, DOUBTFUL_FROM, PairRefusedError
+from restain.registration.fitting import robust_affine
+from restain.registration.register import align
 from restain.slides import read_image, tissue_of
+from restain.statistics import wilson_interval
 
 Rgb = NDArray[np.uint8]
 Field = NDArray[np.float64]
@@ -65,7 +66,8 @@ KIDNEY_MPP = 4.6
 BUMP_UM = 150.0
 """Standard deviation of the bumps of the elastic field."""
 GLASS = 246
-ACCEPTANCE_SIDE, ACCEPTANCE_MPP = 384, 2.5
+RIGHT_UM = 30.0
+"""Largest median distance from the known transform of a right one: the pairs themselves are 5 to 40 px apart."""
 KIDNEY = ("Rat-Kidney_HE", "Rat-Kidney_PanCytokeratin")
 
 
@@ -171,134 +173,154 @@ def local_information(one: Rgb, other: Rgb) -> float:
 
 
 def patches(folders: tuple[Path, Path], name: str) -> dict[str, object]:
-    """Real pairs of patches, as they come and registered, and whether each is told from its H&E with the next one's IHC.
-
-    Refused pairs stay as they come.
-    """
-    names = sorted(path.name for path in folders[0].iterdir())
-    pictures = [(read_image(folders[0] / one), read_image(folders[1] / one)) for one in names]
-    before, after = [], []
-    agreements: dict[bool, list[float | None]] = {True: [], False: []}
-    refused = {True: 0, False: 0}
-    for number, (he, ihc) in enumerate(pictures):
+    """Real pairs of patches: local mutual information as they come and registered; refused pairs stay as they come."""
+    before, after, verdicts = [], [], []
+    for path in sorted(folders[0].iterdir()):
+        he, ihc = read_image(path), read_image(folders[1] / path.name)
         whole = Region(Point(0, 0), Size(he.shape[1], he.shape[0]))
         before.append(local_information(he, ihc))
-        after.append(before[-1])
-        for true, other in ((True, ihc), (False, pictures[(number + 1) % len(pictures)][1])):
-            try:
-                found = register_images(he, other, PATCH_MPP)
-            except RestainError as fault:
-                refused[true] += 1
-                agreements[true].append(said_agreement(fault))
-            else:
-                agreements[true].append(found.agreement)
-                if true:
-                    warped = warp_region(slide_of(ihc, PATCH_MPP), found.transform, whole, PATCH_MPP, outside=None)
-                    after[-1] = local_information(he, warped)
-            print(name, number, "true" if true else "wrong", agreements[true][-1], before[-1], after[-1], flush=True)
-    return {
-        f"{name}_information_before": before,
-        f"{name}_information_after": after,
-        f"{name}_agreement_true": agreements[True],
-        f"{name}_agreement_wrong": agreements[False],
-        f"{name}_refused_true": refused[True],
-        f"{name}_accepted_wrong": len(pictures) - refused[False],
-    }
+        try:
+            found = register_images(he, ihc, PATCH_MPP)
+        except PairRefusedError:
+            verdicts.append("refused")
+            after.append(before[-1])
+        else:
+            verdicts.append(found.verdict.value)
+            warped = warp_region(slide_of(ihc, PATCH_MPP), found.transform, whole, PATCH_MPP, outside=None)
+            after.append(local_information(he, warped))
+        print(name, path.name, verdicts[-1], before[-1], after[-1], flush=True)
+    results = {"information_before": before, "information_after": after, "verdicts": verdicts}
+    return {f"{name}_{key}": values for key, values in results.items()}
 
 
-def neighbour(ihc: Rgb, other: Rgb, shared_um: float, mpp: float) -> Rgb:
-    """A section whose structure is that of ``ihc`` down to ``shared_um`` and that of ``other`` below, where there is tissue."""
-    densities = [optical_density(rgb, GLASS) for rgb in (ihc, other)]
-    coarse = [ndimage.gaussian_filter(od, (shared_um / mpp, shared_um / mpp, 0)) for od in densities]
-    seen = ndimage.gaussian_filter((densities[0].sum(axis=-1) > 0.08).astype(float), 3)[..., None]
-    mixed = np.maximum(coarse[0] + (densities[1] - coarse[1]) * seen, 0)
-    return np.clip(np.rint(GLASS * 10**-mixed), 0, 255).astype(np.uint8)
+@dataclass(frozen=True)
+class Case:
+    """Two pictures of one half; ``truth`` ``(3, 3)`` takes px of the H&E to the IHC, None for different tissue."""
+
+    kind: str
+    half: int
+    he: Rgb
+    ihc: Rgb
+    mpp: float | None
+    truth: NDArray[np.float64] | None
 
 
-def acceptance_pairs(options: argparse.Namespace) -> Iterator[tuple[str, bool, Rgb, Rgb, float | None]]:
-    """Pairs of one half: kind, whether true, H&E, IHC, mpp."""
-    half = 0 if options.set else 1
-    seeds = [seed for seed in range(200, 200 + 2 * options.acceptance) if seed // 2 % 2 == half]
-    found: dict[str, list[tuple[Rgb, Rgb]]] = {"section": [], "neighbour": [], "phantom patch": []}
-    for seed in seeds:
-        rng = np.random.default_rng([seed, 7])
-        rms, bump = float(rng.choice([0, 10, 20, 40])), float(rng.choice([100, 150, 250]))
-        he, ihc, _, _ = pair(ACCEPTANCE_SIDE, ACCEPTANCE_MPP, rms, seed, bump)
-        other = make_pair(seed + 1000, 0, Her2Level.TWO, size=ACCEPTANCE_SIDE, mpp=ACCEPTANCE_MPP).ihc
-        found["section"].append((he, ihc))
-        found["neighbour"].append((he, neighbour(ihc, other, (10, 20)[seed // 4 % 2], ACCEPTANCE_MPP)))
-        patch = make_pair(seed, 1, Her2Level.TWO, size=512, mpp=2 * PATCH_MPP, misalign_um=5.0 * (seed // 2 % 3))
-        found["phantom patch"].append((patch.he, patch.ihc))
-    for kind, pictures in found.items():
-        mpp = 2 * PATCH_MPP if kind == "phantom patch" else ACCEPTANCE_MPP
-        for number, (he, ihc) in enumerate(pictures):
-            yield kind, True, he, ihc, mpp
-            if number > 0:
-                yield kind, False, he, pictures[number - 1][1], mpp
-    real: dict[str, list[tuple[Rgb, Rgb]]] = {"kidney tile": [], "real patch": []}
+def real_cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Real pairs: as they are, turned or mirrored; and wrong ones: other parts of one pair, and swapped pairs.
+
+    Pictures of one slide are in one half.
+    """
+    pairs: list[tuple[str, Rgb, Rgb, NDArray[np.float64], float | None]] = []
+    for he, ihc in patch_folders(options).values():
+        for name in sorted(path.name for path in he.iterdir()):
+            pairs.append((name.partition("_")[0], read_image(he / name), read_image(ihc / name), np.eye(3), PATCH_MPP))
+    slides = sorted({slide for slide, *_ in pairs})
     if options.kidney is not None:
         one, other = (read_image(options.kidney / f"{name}.jpg") for name in KIDNEY)
+        # The upper and the lower row of tiles are the halves.
         tiles = [(row, column) for row in range(2) for column in range(3)]
-        real["kidney tile"] = [(_tile(one, at), _tile(other, at)) for at in tiles if sum(at) % 2 == half]
-    numbered = [
-        (he / name, ihc / name)
-        for he, ihc in patch_folders(options).values()
-        for name in sorted(path.name for path in he.iterdir())
+        found, _ = robust_affine(*(landmarks(options.kidney / f"{name}.csv") for name in KIDNEY), np.ones(69), 2.0)
+        for row, column in tiles:
+            corners = [np.array([column * (rgb.shape[1] // 3), row * (rgb.shape[0] // 2)]) for rgb in (one, other)]
+            truth = found.copy()
+            truth[:2, 2] += found[:2, :2] @ corners[0] - corners[1]
+            pairs.append((f"tile {row}", _tile(one, (row, column)), _tile(other, (row, column)), truth, None))
+    halves: tuple[list[Any], list[Any]] = ([], [])
+    for one_pair in pairs:
+        half = int(one_pair[0][-1]) if one_pair[0].startswith("tile") else slides.index(one_pair[0]) % 2
+        halves[half].append(one_pair)
+    for half, members in enumerate(halves):
+        for number, (_, he, ihc, truth, mpp) in enumerate(members):
+            yield Case("as it is", half, he, ihc, mpp, truth)
+            height, width = ihc.shape[:2]
+            if options.quick:
+                pass
+            elif number % 2:
+                turn, kind = np.array([[-1.0, 0, width], [0, -1, height], [0, 0, 1]]), "turned"
+                yield Case(kind, half, he, np.ascontiguousarray(ihc[::-1, ::-1]), mpp, turn @ truth)
+            else:
+                turn, kind = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]), "mirrored"
+                yield Case(kind, half, he, np.ascontiguousarray(ihc[:, ::-1]), mpp, turn @ truth)
+            yield Case("shifted far", half, he[:, : width // 2].copy(), ihc[:, width // 2 :].copy(), mpp, None)
+            others = [other for _, _, other, _, its_mpp in members[number + 1 :] + members[:number] if its_mpp == mpp]
+            if others:
+                yield Case("swapped", half, he, others[0], mpp, None)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The score of a case, and whether its transform is right: within :data:`RIGHT_UM` of the truth in the median."""
+
+    kind: str
+    half: int
+    patch: bool
+    score: float
+    right: bool
+
+
+def judged(case: Case) -> Judged:
+    one, two = slide_of(case.he, case.mpp), slide_of(case.ihc, case.mpp)
+    first, second, found = align(one, two)
+    if case.truth is None:
+        return Judged(case.kind, case.half, found.patch, found.score, False)
+    points = np.argwhere(first.tissue.mask)[::97, ::-1] + 0.5
+    steps = [
+        overview.slide.mpp / (slide.mpp if slide.has_mpp else 1.0) for overview, slide in ((first, one), (second, two))
     ]
-    real["real patch"] = [(read_image(he), read_image(ihc)) for he, ihc in numbered[half::2]]
-    for kind, pictures in real.items():
-        mpp = None if kind == "kidney tile" else PATCH_MPP
-        for i, (he, _) in enumerate(pictures):
-            for j, (_, ihc) in enumerate(pictures):
-                yield kind, i == j, he, ihc, mpp
+    there = np.column_stack([points * steps[0], np.ones(len(points))]) @ case.truth[:2].T
+    error = np.hypot(*(found.transform.forward(points) * steps[1] - there).T) * (case.mpp or KIDNEY_MPP)
+    return Judged(case.kind, case.half, found.patch, found.score, bool(np.median(error) <= RIGHT_UM))
+
+
+Limits = tuple[dict[bool, float], float]
+SHIPPED: Limits = (ACCEPTED_FROM, DOUBTFUL_FROM)
+
+
+def fitted(cases: list[Judged]) -> Limits:
+    """Least scores of accepted patches and other sections, and of doubtful pairs, from one half of the pictures."""
+    accepted = {
+        patch: 1.05 * float(np.percentile([one.score for one in cases if not one.right and one.patch is patch], 98))
+        for patch in {one.patch for one in cases}
+    }
+    true = [one.score for one in cases if one.right]
+    return accepted, 0.9 * min(*accepted.values(), float(np.percentile(true, 5)))
+
+
+def rates(cases: list[Judged], limits: Limits) -> dict[str, Any]:
+    """Counts of verdicts with 95 % Wilson intervals of the two errors; a wrong transform of a true pair is wrong."""
+    table: dict[str, Any] = {}
+    for name, right in (("true", True), ("wrong", False)):
+        mine = [one for one in cases if one.right is right]
+        accepted = sum(one.score >= limits[0][one.patch] for one in mine)
+        refused = sum(one.score < limits[1] for one in mine)
+        error = wilson_interval(refused if right else accepted, len(mine))
+        table |= {name: len(mine), f"{name}_accepted": accepted, f"{name}_refused": refused}
+        table |= {f"{name}_doubtful": len(mine) - accepted - refused, f"{name}_error_interval": [error.low, error.high]}
+    return table
+
+
+def calibration(options: argparse.Namespace) -> dict[str, Any]:
+    """Limits fitted on one half of the pictures and tried on the other, both ways; and the shipped limits."""
+    cases = []
+    order = ("as it is", "swapped", "shifted far", "turned", "mirrored")
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for one in pool.map(judged, sorted(real_cases(options), key=lambda case: order.index(case.kind))):
+            cases.append(one)
+            print(one, flush=True)
+    results: dict[str, Any] = {"kinds": {}}
+    for half in (0, 1):
+        limits = fitted([one for one in cases if one.half != half])
+        results[f"tried_on_{half}"] = {"limits": limits, **rates([one for one in cases if one.half == half], limits)}
+    results["all"] = {"limits": fitted(cases)}
+    results["shipped"] = {"limits": SHIPPED, **rates(cases, SHIPPED)}
+    for kind in dict.fromkeys(one.kind for one in cases):
+        results["kinds"][kind] = rates([one for one in cases if one.kind == kind], SHIPPED)
+    return results
 
 
 def _tile(rgb: Rgb, at: tuple[int, int]) -> Rgb:
     height, width = rgb.shape[0] // 2, rgb.shape[1] // 3
     return rgb[at[0] * height : (at[0] + 1) * height, at[1] * width : (at[1] + 1) * width].copy()
-
-
-def wilson(errors: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a rate."""
-    if of == 0:
-        return 0.0, 1.0
-    z, rate = 1.96, errors / of
-    middle, half = rate + z * z / (2 * of), z * math.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
-    return max(0.0, (middle - half) / (1 + z * z / of)), min(1.0, (middle + half) / (1 + z * z / of))
-
-
-def acceptances(options: argparse.Namespace) -> dict[str, object]:
-    """Errors of the acceptance, kind by kind."""
-    agreements: dict[str, dict[bool, list[float | None]]] = {}
-    wrong: Counter[tuple[str, bool]] = Counter()
-    for kind, true, he, ihc, mpp in acceptance_pairs(options):
-        agreed, accepted = told(he, ihc, mpp)
-        agreements.setdefault(kind, {True: [], False: []})[true].append(agreed)
-        wrong[kind, true] += accepted is not true
-        print(kind, "true" if true else "wrong", agreed, "accepted" if accepted else "refused", flush=True)
-    return {
-        kind: {
-            "refused_true": [wrong[kind, True], len(found[True]), *wilson(wrong[kind, True], len(found[True]))],
-            "accepted_wrong": [wrong[kind, False], len(found[False]), *wilson(wrong[kind, False], len(found[False]))],
-            "agreement_true": found[True],
-            "agreement_wrong": found[False],
-        }
-        for kind, found in agreements.items()
-    }
-
-
-def told(he: Rgb, ihc: Rgb, mpp: float | None) -> tuple[float | None, bool]:
-    """The agreement of a pair (None where one shows no tissue), and whether it is registered."""
-    try:
-        return register_images(he, ihc, mpp).agreement, True
-    except RestainError as fault:
-        return said_agreement(fault), False
-
-
-def said_agreement(fault: RestainError) -> float | None:
-    """The agreement of a refused pair; None for a picture without tissue, which is refused with another sentence."""
-    said = re.search(r"agreement (-?[\d.]+)", str(fault))
-    return None if said is None else float(said[1])
 
 
 def patch_folders(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
@@ -320,13 +342,16 @@ def main() -> None:
     parser.add_argument("--bci", type=Path, help="folder with HE/test and IHC/test of BCI")
     parser.add_argument("--mist", type=Path, help="folder with valA and valB of MIST")
     parser.add_argument(
-        "--acceptance", type=int, default=0, help="seeds of phantom pairs by which the acceptance is judged"
+        "--calibrate",
+        action="store_true",
+        help="cross-fit the verdict's limits on the real pairs given, and nothing else",
     )
-    parser.add_argument(
-        "--set", action="store_true", help="judge the acceptance on the half that its limits were set on"
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes of the calibration")
     parser.add_argument("--hisalign-python", type=Path, help="Python of an environment that has hisalign")
     options = parser.parse_args()
+    if options.calibrate:
+        print(json.dumps({"calibration": calibration(options)}))
+        return
     side, mpp = (512, 2.0) if options.quick else (1536, 1.0)
     sizes = (0.0, 10.0) if options.quick else (0.0, 5.0, 10.0, 20.0, 40.0)
     curve: list[dict[str, Any]] = []
@@ -358,8 +383,6 @@ def main() -> None:
         result |= kidney(options.kidney, options.hisalign_python)
     for name, folders in patch_folders(options).items():
         result |= patches(folders, name)
-    if options.acceptance:
-        result["acceptance"] = acceptances(options)
     print(json.dumps(result))
 
 

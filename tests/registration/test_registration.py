@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,26 +14,36 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from typer.testing import CliRunner
 
+from restain.cli import app
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 from restain.phantom import make_pair
 from restain.registration import (
     Registration,
+    Transform,
+    Verdict,
+    acceptance,
     read_transform,
     register_images,
     slide_of,
     warp_region,
 )
+from restain.registration.acceptance import ACCEPTED_FROM, DOUBTFUL_FROM, judge
+from restain.registration.affine import InitialAlignment
 from restain.registration.block_matching import best_shifts, correlations
+from restain.registration.correlation import prominence
 from restain.registration.fitting import robust_affine, smooth_field
 from restain.registration.output import register_files
+from restain.registration.register import align
 from restain.slides import tissue_of
 
 SIDE, MPP = 256, 3.0
 TEAR, LOST, LOST_PX = 110.0, (180.0, 150.0), 16.0
 """In px of the H&E section: where the other one is torn, downwards from its border; middle and radius of the piece that it lost."""
+POINTS = np.array([[80.0, 100.0], [170.0, 150.0], [128.0, 128.0]])
 Rgb = NDArray[np.uint8]
 
 
@@ -155,8 +165,7 @@ def test_files_without_a_scale_in_and_a_finished_result_is_kept(tmp_path: Path) 
     assert content.pop("identity")
     assert content == asdict(report)
     transform = read_transform(tmp_path / "out")
-    points = np.array([[80.0, 100.0], [170.0, 150.0], [128.0, 128.0]])
-    np.testing.assert_allclose(transform.forward(points), points * 205 / 256, atol=1.5)
+    np.testing.assert_allclose(transform.forward(POINTS), POINTS * 205 / 256, atol=1.5)
     assert transform.fixed_mpp is None
     stamp = (tmp_path / "out" / "report.json").stat().st_mtime_ns
     assert register_files(*pair, elastic=False) == report
@@ -171,6 +180,56 @@ def test_sections_of_different_blocks_are_refused_and_nothing_is_written(tmp_pat
         register_files(tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out", mpps=(MPP, MPP), elastic=False)
     assert f"{tmp_path / 'he.png'} and {tmp_path / 'ihc.png'}" in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_shared_tissue_stands_out_and_sections_in_place_need_no_search() -> None:
+    he, ihc = sections(1)
+    seen: list[int] = []
+    one, two, found = align(slide_of(he, MPP), slide_of(ihc, MPP), lambda done, _: seen.append(done))
+    assert not seen
+    assert found.unrotated
+    assert judge(found) is Verdict.ACCEPTED
+    np.testing.assert_allclose(found.transform.forward(POINTS), POINTS, atol=1)
+    shifted = replace(found.transform, matrix=found.transform.matrix @ np.array([[1.0, 0, 6], [0, 1, -4], [0, 0, 1]]))
+    back = prominence(one, two, shifted)
+    assert back.shift == (-6, 4)
+    other = replace(two, slide=slide_of(sections(2)[1], MPP))
+    assert prominence(one, other, found.transform).value < 0.5 * back.value
+
+
+def test_the_verdict_follows_the_limits() -> None:
+    still = Transform(np.eye(3), Size(9, 9), Size(9, 9), 1.0, 1.0)
+    turned_over = replace(still, matrix=np.diag([-1.0, 1.0, 1.0]))
+    for patch, least in ACCEPTED_FROM.items():
+        assert judge(InitialAlignment(turned_over, 1.01 * least, patch)) is Verdict.ACCEPTED
+        assert judge(InitialAlignment(turned_over, 0.99 * least, patch)) is Verdict.DOUBTFUL
+        assert judge(InitialAlignment(turned_over, 0.99 * DOUBTFUL_FROM, patch)) is Verdict.REFUSED
+        assert judge(InitialAlignment(still, 0.99 * DOUBTFUL_FROM, patch)) is Verdict.DOUBTFUL
+
+
+@pytest.mark.slow
+def test_a_doubtful_pair_is_written_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptance, "ACCEPTED_FROM", dict.fromkeys((True, False), 1e6))
+    he, ihc, out = tmp_path / "he.png", tmp_path / "ihc.png", tmp_path / "out"
+    for path, rgb in zip((he, ihc), sections(1), strict=True):
+        Image.fromarray(rgb).save(path)
+    mpps = ["--fixed-mpp", str(MPP), "--moving-mpp", str(MPP)]
+    for _ in range(2):
+        said = CliRunner().invoke(app, ["register", str(he), str(ihc), "-o", str(out), "--affine", *mpps])
+        assert said.exit_code == 0
+        assert "warning: he.png and ihc.png are a doubtful pair" in " ".join(said.stderr.split())
+    assert json.loads((out / "report.json").read_text())["verdict"] == "doubtful"
+    assert (out / "overlay.png").is_file()
+    pair = ["build", str(he), str(ihc), "--level", "2+", "--mpp-he", str(MPP), "--mpp-ihc", str(MPP)]
+    pair += ["--mpp", str(MPP), "--size", "64", "-o", str(tmp_path / "data"), "--rule", "fold=off"]
+    said = CliRunner().invoke(app, pair)
+    assert said.exit_code == 2
+    assert "--accept doubtful uses the pair" in " ".join(said.stderr.split())
+    assert "doubtful" in (tmp_path / "data" / "summary.csv").read_text()
+    said = CliRunner().invoke(app, [*pair, "--accept", "doubtful"])
+    assert said.exit_code == 0
+    assert (tmp_path / "data" / "manifest.csv").read_text().count("he.png") > 0
 
 
 def test_a_slide_without_tissue_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,11 @@ from restain.errors import RestainError
 
 if TYPE_CHECKING:
     from restain.dataset_builder import Built, Settings
+
+
+class Accept(StrEnum):
+    ACCEPTED = "accepted"
+    DOUBTFUL = "doubtful"
 
 
 @command("restain build he.svs ihc.svs --level 2+ -o data/mine")
@@ -52,6 +58,9 @@ def build(
     test_share: Annotated[float, Option(help="Share of slides in the test split; whole patients.")] = 0.2,
     val_share: Annotated[float, Option(help="Share of slides in the validation split; whole patients.")] = 0.1,
     seed: opt.Seed = 0,
+    accept: Annotated[
+        Accept, Option(help="Lowest verdict of the registration to use: accepted, or doubtful pairs as well.")
+    ] = Accept.ACCEPTED,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what each rule rejects; write no pairs.")] = False,
     parquet: Annotated[bool, Option("--parquet", help="Also write manifest.parquet; needs extra 'parquet'.")] = False,
 ) -> None:
@@ -61,6 +70,7 @@ def build(
     """
     from restain.dataset_builder import Grid, Settings, SlidePair, build_dataset, parse_rules, read_table
     from restain.her2 import Her2Level
+    from restain.registration import Verdict
 
     if csv is not None:
         if he is not None or level is not None or transform is not None:
@@ -77,13 +87,13 @@ def build(
             )
         ]  # fmt: skip
     pairs = [replace(pair, override_mpp=override_mpp) for pair in pairs]
-    settings = Settings(Grid(mpp, size, overlap), parse_rules(rule or ()), test_share, val_share, seed)
+    settings = Settings(Grid(mpp, size, overlap), parse_rules(rule or ()), test_share, val_share, seed, Verdict(accept))
     with progress_bar("building") as progress:
         built = build_dataset(
             pairs, out, settings, dry_run=dry_run, parquet=parquet, command=command_line(), progress=progress, warn=say
         )
     _show_result(built, settings, dry_run=dry_run)
-    if built.failed:
+    if built.failed or not any(one.kept for one in built.outcomes):
         raise typer.Exit(2)
 
 
@@ -101,5 +111,6 @@ def _show_result(built: Built, settings: Settings, *, dry_run: bool) -> None:
     out_console.print(slides)
     kept = sum(one.kept for one in built.outcomes)
     show(f"{kept} pairs {'would be cut' if dry_run else f'in {built.out}'}; contact sheet: {built.page}")
-    for one in built.failed:
-        show_fault(str(one.fault))
+    for one in built.outcomes:
+        if one.fault:
+            show_fault(one.fault, "error" if one.outcome == "failed" else "warning")

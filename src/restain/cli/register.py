@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from restain.cli import options as opt
-from restain.cli.console import panel, progress_bar, show
+from restain.cli.console import panel, progress_bar, show, show_fault
 
 command = panel("Slide pairs")
 
@@ -32,7 +32,8 @@ def register(
 ) -> None:
     """Register two sections of one tissue block; write the transform, overlays for visual control, and a report.
 
-    Sections of different blocks are rejected. If an mpp is missing, lengths are in px.
+    The verdict is accepted, doubtful (written, with a warning: inspect the overlays) or refused (exit code 2).
+    If an mpp is missing, lengths are in px.
     """
     from restain.registration.output import register_files
 
@@ -48,14 +49,14 @@ def register(
             progress=progress,
         )
     error = report.estimated_error
-    orientation = f"rotation {report.orientation['degrees']:.1f}°"
-    if report.orientation["mirrored"]:
-        orientation += ", mirrored"
+    orientation = f"rotation {report.degrees:.1f}°" + (", mirrored" if report.mirrored else "")
     show(
-        f"{fixed} and {moving} show the same tissue (agreement {report.agreement:.1f}); {orientation}; estimated error: "
-        f"median {error['median']:.1f}, 95th percentile {error['p95']:.1f} {report.unit}; "
-        f"folded share {report.folding['folded_share']:.2%}. Results: {out}"
+        f"{fixed} and {moving}: {report.verdict} (score {report.score:.1f}); {orientation}; estimated error: "
+        f"median {error.median:.1f}, 95th percentile {error.extreme:.1f} {report.unit}; "
+        f"folded share {report.folding.folded_share:.2%}. Results: {out}"
     )
+    if report.doubt is not None:
+        show_fault(f"{report.doubt} in {out}.", "warning")
 
 
 @command("restain map annotations.geojson --transform registration -o on-ihc.geojson", name="map")

@@ -25,10 +25,11 @@ from restain.dataset_builder.rules import (
 )
 from restain.dataset_builder.split import split_patients
 from restain.dataset_builder.table import SlidePair, check_pairs
-from restain.dataset_builder.windows import Grid, MeasuredPair, measure_pair
+from restain.dataset_builder.windows import DoubtfulPairError, Grid, MeasuredPair, measure_pair
 from restain.errors import RestainError
 from restain.files import locked_folder, make_folder, write_json
 from restain.progress import part
+from restain.registration import Verdict
 from restain.stain import slide_name
 
 Progress = Callable[[int, int], None]
@@ -41,7 +42,7 @@ _COMMON = (
 MANIFEST_COLUMNS = ("name", *_COMMON, "weight")
 REJECTED_COLUMNS = ("reason", *_COMMON)
 SUMMARY_COLUMNS = (
-    *("he", "ihc", "patient", "block", "level", "split", "outcome", "agreement", "windows", "glass", *TITLES, "kept"),
+    *("he", "ihc", "patient", "block", "level", "split", "outcome", "verdict", "windows", "glass", *TITLES, "kept"),
     *("seconds", "fault"),
 )
 
@@ -55,17 +56,22 @@ class Settings:
     test_share: float = 0.2
     val_share: float = 0.1
     seed: int = 0
+    accept: Verdict = Verdict.ACCEPTED
+    """``DOUBTFUL`` uses doubtful slide pairs as well."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one slide pair: number of windows, on glass, rejected by each rule, and kept as pairs."""
+    """Result of one slide pair: number of windows, on glass, rejected by each rule, and kept as pairs.
+
+    A ``doubtful`` pair was left out because of the registration's verdict.
+    """
 
     pair: SlidePair
     split: Split
-    outcome: Literal["built", "failed"]
+    outcome: Literal["built", "doubtful", "failed"]
     seconds: float
-    agreement: float | None = None
+    verdict: Verdict | None = None
     windows: int = 0
     glass: int = 0
     removed: Mapping[str, int] = field(default_factory=dict)
@@ -76,7 +82,7 @@ class Outcome:
         """As a line of ``summary.csv``."""
         pair = self.pair
         return {
-            **{name: getattr(self, name) for name in ("split", "outcome", "agreement", "windows", "glass", "kept")},
+            **{name: getattr(self, name) for name in ("split", "outcome", "verdict", "windows", "glass", "kept")},
             **{name: str(getattr(pair, name)) for name in ("he", "ihc", "patient", "block")},
             **{name: self.removed.get(name, 0) for name in TITLES},
             **{"level": pair.level.text, "seconds": round(self.seconds, 1), "fault": self.fault},
@@ -128,7 +134,7 @@ def build_dataset(
         warn: called with messages on the split and on failed slide pairs.
 
     Returns:
-        The result. A slide pair that cannot be read, does not match or leaves no patch is ``failed`` and does not stop others.
+        The result. A slide pair that cannot be read, is refused or leaves no patch is ``failed`` and does not stop others.
 
     Raises:
         RestainError: if the settings or the pairs as a set are at fault, another process builds into ``out``, or a file of the
@@ -188,6 +194,7 @@ class _Job:
     patches: list[Patch] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
+    doubtful: set[int] = field(default_factory=set)
 
     def part(self, step: int) -> Progress:
         """Progress of one of two steps per pair."""
@@ -203,8 +210,12 @@ class _Job:
             start = time.perf_counter()
             found = None
             try:
-                found = measure_pair(pair, name, self.out, settings.grid, settings.thresholds, self.part(number))
+                found = measure_pair(
+                    pair, name, self.out, settings.grid, settings.thresholds, settings.accept, self.part(number)
+                )
             except RestainError as fault:
+                if isinstance(fault, DoubtfulPairError):
+                    self.doubtful.add(number)
                 self.fail(number, str(fault))
             self.measured.append(found)
             self.seconds.append(time.perf_counter() - start)
@@ -269,6 +280,8 @@ class _Job:
     def outcome(self, number: int, found: MeasuredPair | None) -> Outcome:
         pair, split, seconds = self.pairs[number], self.splits[number], self.seconds[number]
         if found is None:
+            if number in self.doubtful:
+                return Outcome(pair, split, "doubtful", seconds, Verdict.DOUBTFUL, fault=self.faults[number])
             return Outcome(pair, split, "failed", seconds, fault=self.faults[number])
         reasons = Counter(one.reason or "" for one in self.patches if one.slide == number)
         kept = reasons.pop("", 0)
@@ -280,7 +293,7 @@ class _Job:
             split,
             "built" if kept else "failed",
             seconds,
-            found.agreement,
+            found.verdict,
             found.windows,
             found.windows - len(found.candidates),
             dict(reasons),

@@ -40,8 +40,8 @@ class SlideMasks:
     """A slide, and masks ``(h, w)`` of its overview at ``section.tissue.mpp``."""
 
     section: Section
-    pen: TissueMask
-    fold: TissueMask
+    pen: Mask
+    fold: Mask
 
     @property
     def tissue(self) -> TissueMask:
@@ -64,7 +64,7 @@ def find_masks(
     plane = density.sum(axis=-1) if stain == "he" else density[..., 0]
     fold = find_folds(plane, tissue.mask & ~pen, mpp, *FOLD_DENSER[stain])
     section = Section(slide, tissue, measure_stain(picture, tissue.mask))
-    return SlideMasks(section, TissueMask(pen, mpp, tissue.glass), TissueMask(fold, mpp, tissue.glass))
+    return SlideMasks(section, pen, fold)
 
 
 def find_folds(density: Floats, tissue: Mask, mpp: float, strong: float, weak: float) -> Mask:

@@ -88,11 +88,15 @@ class MaskShares:
 def mask_shares(he: SlideMasks, ihc: SlideMasks, transform: Transform, region: Region, mpp: float) -> MaskShares:
     """The shares of a patch in both slides' masks; ``region`` in px of the H&E at ``mpp``."""
     points = Box.of(region, mpp, he.section.slide.mpp).grid(he.tissue.mpp)
-    tissue, pen, fold = _at_points(he, points)
-    other_tissue, other_pen, other_fold = _at_points(ihc, transform.forward(points))
+    there = transform.forward(points)
+    tissue, other_tissue = he.section.on_tissue(points), ihc.section.on_tissue(there)
+    pen, fold = (
+        he.section.on_tissue(points, one) | ihc.section.on_tissue(there, other)
+        for one, other in ((he.pen, ihc.pen), (he.fold, ihc.fold))
+    )
     either, both = np.count_nonzero(tissue | other_tissue), np.count_nonzero(tissue & other_tissue)
     shared = both / either if either else 0.0
-    return MaskShares(float(tissue.mean()), shared, float((pen | other_pen).mean()), float((fold | other_fold).mean()))
+    return MaskShares(float(tissue.mean()), shared, float(pen.mean()), float(fold.mean()))
 
 
 def measure_patch(he: SlideMasks, ihc: SlideMasks, transform: Transform, region: Region, mpp: float) -> PatchQuality:
@@ -154,12 +158,3 @@ def _information(he: SlideMasks, ihc: SlideMasks, one: Rgb, other: Rgb) -> float
     if min(a.std(), b.std()) < 1e-3:
         return 0.0
     return float(normalized_mutual_information(a, b, bins=BINS) - 1)
-
-
-def _at_points(masks: SlideMasks, points: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
-    """Tissue, pen and fold at points (px of level 0); False beyond the masks."""
-    columns, rows = np.floor(points * (masks.section.slide.mpp / masks.tissue.mpp)).astype(int).T
-    height, width = masks.tissue.mask.shape
-    inside = (rows >= 0) & (columns >= 0) & (rows < height) & (columns < width)
-    row, column = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
-    return [inside & one.mask[row, column] for one in (masks.tissue, masks.pen, masks.fold)]

@@ -18,7 +18,7 @@ from restain.errors import RestainError
 from restain.files import digest, journal, read_journal
 from restain.geometry import Point, Region, Size
 from restain.progress import part
-from restain.registration import Transform, read_transform, write_transform
+from restain.registration import Transform, Verdict, read_transform, write_transform
 from restain.registration.output import register_files, slide_state
 from restain.registration.transform_file import TRANSFORM_FILE
 from restain.slides import Slide, open_slide
@@ -29,6 +29,10 @@ FORMAT = 1
 """Version of the kept measurements; raised when the same patch would be measured differently."""
 LEAST_WINDOW = 0.05
 """Windows with less tissue than this share are glass, and no candidates."""
+
+
+class DoubtfulPairError(RestainError):
+    """A doubtful pair is left out of the data set."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """A registered slide pair and its windows. ``agreement`` is the registration's, None with an external transform."""
+    """A registered slide pair and its windows. ``verdict`` is the registration's, None with an external transform."""
 
     pair: SlidePair
     name: str
@@ -67,13 +71,19 @@ class MeasuredPair:
     """Hash of all that decides a patch's pixels but its place: slides, transform, grid."""
     glass: tuple[float, float, float]
     """RGB of the IHC slide's."""
-    agreement: float | None
+    verdict: Verdict | None
     windows: int
     candidates: tuple[Candidate, ...]
 
 
 def measure_pair(
-    pair: SlidePair, name: str, out: Path, grid: Grid, thresholds: Thresholds, progress: Progress | None = None
+    pair: SlidePair,
+    name: str,
+    out: Path,
+    grid: Grid,
+    thresholds: Thresholds,
+    accept: Verdict = Verdict.ACCEPTED,
+    progress: Progress | None = None,
 ) -> MeasuredPair:
     """Register a pair and measure all windows that the early rules accept.
 
@@ -87,15 +97,17 @@ def measure_pair(
         out: the data set's folder.
         grid: of the patches.
         thresholds: see :data:`restain.dataset_builder.rules.RULES`.
+        accept: ``DOUBTFUL`` uses doubtful pairs as well.
         progress: called with thousandths done and 1000.
 
     Raises:
+        DoubtfulPairError: if the registration is doubtful and only accepted ones are wanted; its result is written.
         RestainError: if a slide cannot be read or has no mpp, the two do not show the same tissue, or a file cannot be written.
     """
     with ExitStack() as stack:
         he, ihc = (stack.enter_context(slide) for slide in open_pair(pair))
         folder = out / "registration" / name
-        transform, agreement = _register(pair, he, ihc, folder, part(progress, 0, 400))
+        transform, verdict = _register(pair, he, ihc, folder, accept, part(progress, 0, 400))
         identity = {
             "format": FORMAT,
             "restain": __version__,
@@ -108,7 +120,7 @@ def measure_pair(
             windows.measure(part(progress, 400, 1000))
     part(progress, 0, 1000)(1, 1)
     pixels, candidates = digest([identity, windows.glass]), tuple(windows.candidates)
-    return MeasuredPair(pair, name, transform, pixels, windows.glass, agreement, windows.total, candidates)
+    return MeasuredPair(pair, name, transform, pixels, windows.glass, verdict, windows.total, candidates)
 
 
 def open_pair(pair: SlidePair) -> Iterator[Slide]:
@@ -129,12 +141,14 @@ def open_pair(pair: SlidePair) -> Iterator[Slide]:
 
 
 def _register(
-    pair: SlidePair, he: Slide, ihc: Slide, folder: Path, progress: Progress
-) -> tuple[Transform, float | None]:
+    pair: SlidePair, he: Slide, ihc: Slide, folder: Path, accept: Verdict, progress: Progress
+) -> tuple[Transform, Verdict | None]:
     if pair.transform is None:
         mpps = he.mpp, ihc.mpp
         report = register_files(pair.he, pair.ihc, folder, mpps=mpps, override_mpp=pair.override_mpp, progress=progress)
-        return read_transform(folder), report.agreement
+        if report.doubt is not None and accept is Verdict.ACCEPTED:
+            raise DoubtfulPairError(f"{report.doubt} in {folder}; --accept doubtful uses the pair.")
+        return read_transform(folder), report.verdict
     external = read_transform(pair.transform)
     for slide, size in ((he, external.fixed_size), (ihc, external.moving_size)):
         if size is not None and size != slide.size:

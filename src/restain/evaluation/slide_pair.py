@@ -24,7 +24,7 @@ from restain.files import journal, make_folder, read_journal, whole_file, write_
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
 from restain.prediction import Prediction
-from restain.registration import Transform, read_transform, register_slides, warp_region, write_transform
+from restain.registration import Transform, Verdict, read_transform, register_slides, warp_region, write_transform
 from restain.report import burn_notice, colour_scale, css_gradient, write_page
 from restain.report.slide_map import Square, slide_map
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
@@ -208,9 +208,14 @@ def _registered(virtual: Slide, real: Slide, folder: Path, given: Path | None, p
         kept = read_transform(folder)
         if (kept.fixed_size, kept.moving_size) == (virtual.size, real.size):
             return kept
-    found = register_slides(virtual, real, progress=progress).transform
-    write_transform(folder, found, (virtual.path.name, real.path.name))
-    return found
+    found = register_slides(virtual, real, progress=progress)
+    if found.verdict is not Verdict.ACCEPTED:
+        raise RestainError(
+            f"{virtual.path} and {real.path} are a doubtful pair: they may show different tissue. Register them with 'restain "
+            "register', inspect the result, and pass it with --transform."
+        )
+    write_transform(folder, found.transform, (virtual.path.name, real.path.name))
+    return found.transform
 
 
 def _measured(pair: _Pair, regions: list[Region], kept: Path, progress: Progress) -> Iterator[Field]:

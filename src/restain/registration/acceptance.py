@@ -1,30 +1,51 @@
-"""Whether two slides show the same tissue, and the error of the registration at each block.
+"""The verdict on a registration, and its error at each block.
 
-Block matching always finds something. In a true pair, the place that the transform gives a block has a high z-score among
-all places that were tried nearby. In a wrong pair it is one place like any other, whatever the outlines of the tissue, as
-long as only blocks inside the tissue are counted.
+Registration always finds a transform. The prominence of that transform tells whether the sections show the same tissue. It is
+compared with the limits below, for which docs/register.md names the pairs on which they were set and tested.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restain.registration.affine import InitialAlignment, is_patch, mean_z
+from restain.errors import RestainError
+from restain.registration.affine import InitialAlignment, mean_z
 from restain.registration.block_matching import BlockGrid, Section, Shifts, neighbourhood_median
 
-LEAST_AGREEMENT = 0.8
-"""Pairs whose agreement is below this are refused. docs/register.md names the pairs on which it was set and tested."""
-LEAST_AGREEMENT_UNROTATED = 0.5
-"""The same for unrotated patches: they were matched before, and the best of all orientations and shifts needs more evidence than
-the expected one."""
+ACCEPTED_FROM = {True: 2.25, False: 3.1}
+"""Least score of accepted patches, and of other accepted sections, whose outlines may fit by chance; see
+:attr:`~restain.registration.affine.InitialAlignment.score`."""
+DOUBTFUL_FROM = 1.6
+"""Least score of doubtful pairs."""
 LEAST_BLOCKS = 6
 """With fewer blocks inside the tissue, those at its border count as well."""
 INSIDE = 0.9
 """Least share of tissue in a block that is inside."""
+
+
+class Verdict(StrEnum):
+    """What registration says about a pair."""
+
+    ACCEPTED = "accepted"
+    DOUBTFUL = "doubtful"
+    """The sections may show different tissue: the result is to be judged by eye."""
+    REFUSED = "refused"
+
+
+class PairRefusedError(RestainError):
+    """Two sections do not show the same tissue."""
+
+
+def judge(initial: InitialAlignment) -> Verdict:
+    """The verdict on two sections whose best affine transform is ``initial``."""
+    if initial.score >= ACCEPTED_FROM[initial.patch]:
+        return Verdict.ACCEPTED
+    return Verdict.DOUBTFUL if initial.score >= DOUBTFUL_FROM else Verdict.REFUSED
 
 
 @dataclass(frozen=True)
@@ -57,15 +78,8 @@ def agreement(fixed: Section, shifts: Shifts, grid: BlockGrid) -> float:
     return float(shifts.z_score[inside].mean())
 
 
-def least_agreement(fixed: Section, alignment: InitialAlignment) -> float:
-    """The agreement below which a pair is refused."""
-    return LEAST_AGREEMENT_UNROTATED if is_patch(fixed) and alignment.unrotated else LEAST_AGREEMENT
-
-
 def _inside(fixed: Section, shifts: Shifts, grid: BlockGrid) -> NDArray[np.bool_]:
     side = max(1, round(grid.block * grid.mpp / fixed.tissue.mpp))
     # A patch's border is no border of the tissue.
     share = ndimage.uniform_filter(fixed.tissue.mask.astype(np.float32), side, mode="nearest")
-    x, y = (shifts.points * fixed.slide.mpp / fixed.tissue.mpp).astype(int).T
-    height, width = share.shape
-    return share[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] >= INSIDE
+    return fixed.on_tissue(shifts.points, share >= INSIDE)

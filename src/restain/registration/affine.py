@@ -8,15 +8,14 @@ with the highest mean z-score of its blocks is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from restain.geometry import Point, Region
 from restain.registration.block_matching import BlockGrid, Progress, Section, Shifts, match_blocks
+from restain.registration.correlation import Correlator, prominence
 from restain.registration.features import Floats, feature_channels, tissue_density
 from restain.registration.fitting import robust_affine
 from restain.registration.transform import Matrix, Transform
@@ -27,26 +26,24 @@ ANGLE_STEP = 5.0
 """Step of the rotations in degrees: less than the structures seen at that size need."""
 CANDIDATES = 8
 """Orientations that are refined."""
-LEAST_OVERLAP = 0.25
-"""Least share of the smaller section's area that overlaps the other."""
 DISTANCE_SHARE = 0.15
 """Candidates of neighbouring rotations whose shifts differ by less than this share are the same."""
 
 QUICK = ((64, 16, 24), (64, 8, 24))
 QUICK_SCORE = (48, 10, 24)
 """Block, reach and stride in px, at half the overview's resolution, by which all candidates are refined and scored."""
-PATCH_SCORE = (96, 16, 24)
-"""The last in patches: small blocks of serial sections may share too little to separate the right candidate from a chance one.
-Sections on glass are not scored so, since large blocks see outlines, which different tissue may share."""
-PATCH_TISSUE = 0.8
-"""Least share of tissue in a patch."""
 FINALISTS = 3
 """Candidates that are refined at the overview's resolution."""
 THOROUGH = ((96, 10, 32), (96, 6, 32))
-THOROUGH_SCORE = (64, 12, 32)
-"""The same at the overview's own resolution; the score of finalists of patches is the sum of both."""
-UNROTATED_BONUS = 0.5
-"""Added to the score of unrotated patches: of the many orientations that are tried, some fit by chance."""
+"""The same at the overview's own resolution. The finalist of highest prominence is taken."""
+PATCH_TISSUE = 0.8
+"""Least share of tissue in a patch."""
+CLEAR = {True: 1.6, False: 2.3}
+"""Prominence from which patches, and other sections, that lie on each other as they are need no search."""
+PROMISING = 1.2
+"""Prominence below which unrotated sections are not refined."""
+UNROTATED_BONUS = 1.15
+"""Factor of the prominence of unrotated sections: of the many orientations that are tried, some fit by chance."""
 UNROTATED_SHARE = 0.1
 """Sections whose corners move by less than this share of the longer side are unrotated."""
 FIT_PX = 2.0
@@ -65,60 +62,91 @@ class Candidate:
 
 @dataclass(frozen=True)
 class InitialAlignment:
-    """The affine transform between the overviews, its rotation in degrees, and whether it mirrors."""
+    """The affine transform between the overviews."""
 
     transform: Transform
-    angle: float
-    mirrored: bool
-    unrotated: bool
-    """Whether the sections lie on each other about as they are."""
+    prominence: float
+    """See :class:`~restain.registration.correlation.Prominence`."""
+    patch: bool
+    """Whether tissue fills the fixed picture, so that no outline of different tissue can fit."""
+
+    @property
+    def score(self) -> float:
+        """The prominence, times :data:`UNROTATED_BONUS` for sections that lie on each other as they are."""
+        return self.prominence * (UNROTATED_BONUS if self.unrotated else 1.0)
+
+    @property
+    def angle(self) -> float:
+        """Rotation in degrees."""
+        matrix = self.transform.matrix
+        return math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
+
+    @property
+    def mirrored(self) -> bool:
+        return bool(np.linalg.det(self.transform.matrix[:2, :2]) < 0)
+
+    @property
+    def unrotated(self) -> bool:
+        """Whether the sections lie on each other about as they are."""
+        assert self.transform.fixed_size is not None
+        width, height = self.transform.fixed_size.width, self.transform.fixed_size.height
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+        scale = math.sqrt(abs(np.linalg.det(self.transform.matrix[:2, :2])))
+        moved = np.hypot(*(corners * scale - self.transform.forward(corners)).T).max()
+        return bool(not self.mirrored and moved < UNROTATED_SHARE * max(width, height) * scale)
 
 
 def find_affine(
     fixed: Section, moving: Section, scales: tuple[float, ...], progress: Progress | None = None
 ) -> InitialAlignment:
-    """The best affine transform between two overviews, whose slides have an mpp.
+    """The affine transform of highest prominence between two overviews, whose slides have an mpp.
 
+    Sections that lie on each other as they are, such as patches that were matched before, need no search over rotations.
     ``scales`` are the tried sizes of the moving section relative to the fixed one, in px of the overviews; ``progress``
     counts refined candidates.
     """
+
+    def start(matrix: Matrix) -> Transform:
+        return Transform(matrix, fixed.slide.size, moving.slide.size, fixed.slide.mpp, moving.slide.mpp)
+
+    unrotated = [_in_place(fixed, moving, start(np.diag([scale, scale, 1.0]))) for scale in scales]
+    if (clear := max(unrotated, key=lambda one: one.prominence)).prominence >= CLEAR[clear.patch]:
+        return clear
     found = _distinct([one for scale in scales for one in orientations(fixed, moving, scale)])
-    # Patches that were matched before are in place, and may show too little for a search over all rotations.
-    unrotated = [Candidate(np.diag([scale, scale, 1.0]), 0.0, 0.0, False) for scale in scales]
-    patch = is_patch(fixed)
-    steps = len(found) + len(unrotated) + 2 * FINALISTS
+    steps = len(found) + FINALISTS
     ranked = []
-    for number, candidate in enumerate(found + unrotated, 1):
-        start = Transform(candidate.matrix, fixed.slide.size, moving.slide.size, fixed.slide.mpp, moving.slide.mpp)
-        refined = _refine(fixed, moving, start, 2.0, QUICK, PATCH_SCORE if patch else QUICK_SCORE)
-        ranked.append((*refined, number > len(found), candidate))
+    for number, candidate in enumerate(found, 1):
+        transform = _refine(fixed, moving, start(candidate.matrix), 2.0, QUICK)
+        shifts = match_blocks(fixed, moving, transform, BlockGrid(2 * fixed.slide.mpp, *QUICK_SCORE))
+        ranked.append((transform, mean_z(shifts)))
         if progress is not None:
             progress(number, steps)
-    ranked.sort(key=lambda one: -one[1])
-    if patch and not any(one[2] for one in ranked[:FINALISTS]):
-        ranked[FINALISTS - 1] = next(one for one in ranked if one[2])
     finalists = []
-    for number, (start, _, is_unrotated, candidate) in enumerate(ranked[:FINALISTS]):
-        transform, score = _refine(fixed, moving, start, 1.0, THOROUGH, THOROUGH_SCORE)
-        if patch:
-            grid = BlockGrid(2 * fixed.slide.mpp, *PATCH_SCORE)
-            score += mean_z(match_blocks(fixed, moving, transform, grid)) + is_unrotated * UNROTATED_BONUS
-        finalists.append((transform, score, candidate))
+    for number, (transform, _) in enumerate(sorted(ranked, key=lambda one: -one[1])[:FINALISTS], len(found) + 1):
+        refined = _refine(fixed, moving, transform, 1.0, THOROUGH)
+        finalists.append(InitialAlignment(refined, prominence(fixed, moving, refined).value, is_patch(fixed)))
         if progress is not None:
-            progress(steps - 2 * (FINALISTS - number - 1), steps)
-    transform, _, best = max(finalists, key=lambda one: one[1])
-    width, height = fixed.slide.size.width, fixed.slide.size.height
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
-    moved = transform.forward(corners)
-    distance = min(np.hypot(*(corners * scale - moved).T).max() / scale for scale in scales)
-    angle = math.degrees(math.atan2(transform.matrix[1, 0], transform.matrix[0, 0]))
-    in_place = not best.mirrored and distance < UNROTATED_SHARE * max(width, height)
-    return InitialAlignment(transform, angle, best.mirrored, bool(in_place))
+            progress(number, steps)
+    return max(finalists + unrotated, key=lambda one: one.score)
 
 
 def is_patch(section: Section) -> bool:
-    """Whether tissue fills the picture, so that it has no outline on which different tissue could be aligned."""
     return float(section.tissue.mask.mean()) >= PATCH_TISSUE
+
+
+def _in_place(fixed: Section, moving: Section, transform: Transform) -> InitialAlignment:
+    """``transform`` shifted to the largest correlation nearby, and refined if that raises the correlation."""
+    found, patch = prominence(fixed, moving, transform), is_patch(fixed)
+    step = np.eye(3)
+    step[:2, 2] = found.shift
+    shifted = replace(transform, matrix=transform.matrix @ step)
+    if found.value < PROMISING:
+        return InitialAlignment(shifted, found.value, patch)
+    refined = _refine(fixed, moving, _refine(fixed, moving, shifted, 2.0, QUICK), 1.0, THOROUGH)
+    after = prominence(fixed, moving, refined)
+    if after.correlation > found.correlation and np.hypot(*after.shift) < FIT_PX:
+        return InitialAlignment(refined, after.value, patch)
+    return InitialAlignment(shifted, found.value, patch)
 
 
 def fit_affine(transform: Transform, shifts: Shifts, scale: float) -> Transform:
@@ -140,19 +168,13 @@ def mean_z(shifts: Shifts) -> float:
 
 
 def _refine(
-    fixed: Section,
-    moving: Section,
-    transform: Transform,
-    coarser: float,
-    grids: tuple[tuple[int, int, int], ...],
-    score_grid: tuple[int, int, int],
-) -> tuple[Transform, float]:
-    """``transform`` between the overviews refined by block matching, and its score, the mean z-score of the blocks."""
-    mpp = fixed.slide.mpp * coarser
+    fixed: Section, moving: Section, transform: Transform, coarser: float, grids: tuple[tuple[int, int, int], ...]
+) -> Transform:
+    """``transform`` between the overviews refined by block matching, ``coarser`` times as coarse as they are."""
     for grid in grids:
-        shifts = match_blocks(fixed, moving, transform, BlockGrid(mpp, *grid))
+        shifts = match_blocks(fixed, moving, transform, BlockGrid(fixed.slide.mpp * coarser, *grid))
         transform = fit_affine(transform, shifts, FIT_PX * coarser)
-    return transform, mean_z(match_blocks(fixed, moving, transform, BlockGrid(mpp, *score_grid)))
+    return transform
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -178,12 +200,17 @@ def orientations(fixed: Section, moving: Section, scale: float) -> list[Candidat
     sizes = fixed.slide.size, moving.slide.size
     step = max(1.0, max(side for size in sizes for side in (size.width, size.height)) / SEARCH_PX)
     a, b = _planes(fixed, step), _planes(moving, step)
-    correlator = _Correlator(a, _rotated_side(b, scale))
+    side = _rotated_side(b, scale)
+    correlator = Correlator(a, np.ones(a.shape[1:], np.float32), max(a.shape[1:]) + side)
     found = []
     for mirrored in (False, True):
         for angle in np.arange(0.0, 360.0, ANGLE_STEP):
             rotated, valid, back = _rotated(b, angle, mirrored, scale)
-            for correlation, dx, dy in correlator.best(rotated, valid):
+            density, structure = correlator.surfaces(rotated, valid)
+            for surface in (density, structure, (density + structure) / 2):
+                row, column = np.unravel_index(int(surface.argmax()), surface.shape)
+                dy, dx = (int(v) if v <= side else int(v) - correlator.side for v in (row, column))
+                correlation = float(surface[row, column])
                 shift = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
                 matrix = np.diag([step, step, 1]) @ back @ shift @ np.diag([1 / step, 1 / step, 1])
                 found.append(Candidate(matrix, correlation, float(angle), mirrored))
@@ -224,42 +251,3 @@ def _rotated(planes: Floats, angle: float, mirrored: bool, scale: float) -> tupl
 
     valid = resampled(np.ones((height, width), np.float32), 0)
     return np.stack([resampled(plane, 1) for plane in planes]) * valid, valid, back
-
-
-class _Correlator:
-    """Masked normalised cross-correlation with one picture at all shifts (Padfield, *IEEE TIP* 21:2706, 2012)."""
-
-    def __init__(self, planes: Floats, rotated_side: int) -> None:
-        _, height, width = planes.shape
-        self._rotated_side = rotated_side
-        self._side = int(fft.next_fast_len(max(height, width) + rotated_side, real=True))
-        self._area = height * width
-        self._one = [np.conj(self._fft(plane)) for plane in planes]
-        self._square = [np.conj(self._fft(plane * plane)) for plane in planes]
-        self._valid = np.conj(self._fft(np.ones((height, width), np.float32)))
-
-    def _fft(self, plane: Floats) -> NDArray[np.complex64]:
-        return np.asarray(fft.rfft2(plane, (self._side, self._side)))
-
-    def _back(self, product: NDArray[np.complex64]) -> Floats:
-        return np.asarray(fft.irfft2(product, (self._side, self._side)))
-
-    def best(self, rotated: Floats, valid: Floats) -> Iterator[tuple[float, float, float]]:
-        """The best shift by density, by structure, and by both: correlation and (x, y) from the picture to ``rotated``."""
-        mask = self._fft(valid)
-        overlap = np.maximum(self._back(mask * self._valid), 1e-3)
-        enough = overlap > LEAST_OVERLAP * min(self._area, float(valid.sum()))
-        surfaces = []
-        for plane, one, square in zip(rotated, self._one, self._square, strict=True):
-            spectrum = self._fft(plane)
-            own_mean, other_mean = self._back(mask * one) / overlap, self._back(spectrum * self._valid) / overlap
-            own = self._back(mask * square) / overlap - own_mean**2
-            other = self._back(self._fft(plane * plane) * self._valid) / overlap - other_mean**2
-            product = self._back(spectrum * one) / overlap - own_mean * other_mean
-            surface = product / np.sqrt((np.maximum(own, 0) + 0.05) * (np.maximum(other, 0) + 0.05))
-            # A small overlap reaches any correlation by chance.
-            surfaces.append(np.where(enough, surface * np.sqrt(overlap / self._area), -1.0))
-        for surface in (surfaces[0], surfaces[1], (surfaces[0] + surfaces[1]) / 2):
-            row, column = np.unravel_index(int(surface.argmax()), surface.shape)
-            dy, dx = (int(v) if v <= self._rotated_side else int(v) - self._side for v in (row, column))
-            yield float(surface[row, column]), float(dx), float(dy)

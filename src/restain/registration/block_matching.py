@@ -17,7 +17,7 @@ from restain.registration.features import MARGIN_PX, SMOOTHING_PX, Floats, Stain
 from restain.registration.transform import Points, Transform
 from restain.registration.warp import read_mirrored, warp_region
 from restain.slides import Slide
-from restain.slides.mask import TissueMask
+from restain.slides.mask import Mask, TissueMask
 
 Progress = Callable[[int, int], None]
 
@@ -39,6 +39,14 @@ class Section:
     slide: Slide
     tissue: TissueMask
     stain: StainStrength
+
+    def on_tissue(self, points: Points, mask: Mask | None = None) -> NDArray[np.bool_]:
+        """``(n,)``: whether points, ``(n, 2)`` in px of level 0, are on the tissue (or another ``mask`` on its grid)."""
+        mask = self.tissue.mask if mask is None else mask
+        columns, rows = np.floor(points * (self.slide.mpp / self.tissue.mpp)).astype(int).T
+        height, width = mask.shape
+        inside = (rows >= 0) & (columns >= 0) & (rows < height) & (columns < width)
+        return np.asarray(inside & mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)])
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from restain.errors import RestainError
 from restain.files import digest, file_state, read_kept, write_kept
 from restain.geometry import Point, Region
 from restain.images import Rgb, write_png
-from restain.registration.acceptance import Quality
+from restain.registration.acceptance import Quality, Verdict
 from restain.registration.block_matching import Progress
 from restain.registration.features import StainStrength, tissue_density
 from restain.registration.register import FINEST_UM, Registration, register_slides
+from restain.registration.transform import Folding
 from restain.registration.transform_file import read_transform, write_transform
 from restain.registration.warp import warp_region
 from restain.slides import Slide, open_slide
@@ -35,6 +36,32 @@ WORST_UM = 20.0
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Median and an extreme percentile of lengths or correlations; None without blocks."""
+
+    median: float | None
+    extreme: float | None
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating], percentage: float) -> Spread:
+        if not len(values):
+            return cls(None, None)
+        return cls(float(np.median(values)), float(np.percentile(values, percentage)))
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One elastic pass: its blocks, and whether its shifts were used."""
+
+    mpp: float
+    block_px: int
+    smoothing_px: float
+    blocks: int
+    z_score: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of ``report.json``: what :class:`Registration` found, lengths in ``unit``."""
 
@@ -42,20 +69,44 @@ class Report:
     fixed: str
     moving: str
     unit: str
+    verdict: Verdict
+    score: float
+    """By which the verdict was given."""
     agreement: float
-    orientation: dict[str, Any]
-    """``degrees`` and ``mirrored``."""
+    degrees: float
+    mirrored: bool
     affine: list[list[float]]
-    folding: dict[str, float]
-    """Fields of :class:`Folding`."""
-    displacement: dict[str, float]
-    """``median`` and ``largest``."""
+    folding: Folding
+    displacement: Spread
+    """Median and maximum."""
     blocks: int
-    estimated_error: dict[str, float | None]
-    """``median`` and ``p95``; None without blocks."""
-    local_correlation: dict[str, float | None]
-    """``median`` and ``p5``."""
-    passes: list[dict[str, Any]]
+    estimated_error: Spread
+    """Median and 95th percentile."""
+    local_correlation: Spread
+    """Median and 5th percentile."""
+    passes: list[PassReport]
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Report:
+        """The inverse of :func:`dataclasses.asdict`.
+
+        Raises:
+            TypeError, KeyError, ValueError: if ``content`` lacks something.
+        """
+        parts = {name: Spread(**content[name]) for name in ("displacement", "estimated_error", "local_correlation")}
+        passes = [PassReport(**one) for one in content["passes"]]
+        folding, verdict = Folding(**content["folding"]), Verdict(content["verdict"])
+        return cls(**content | parts | {"folding": folding, "verdict": verdict, "passes": passes})
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence on what to do with a doubtful pair; None for an accepted one."""
+        if self.verdict is Verdict.ACCEPTED:
+            return None
+        return (
+            f"{self.fixed} and {self.moving} are a doubtful pair: they may show different tissue (score {self.score:.2f}). "
+            "Inspect overlay.png and checkerboard.png"
+        )
 
 
 def register_files(
@@ -71,6 +122,7 @@ def register_files(
 ) -> Report:
     """Register the slide or picture ``moving`` to ``fixed`` (see :func:`register_slides`).
 
+    The result of a doubtful pair is written like that of an accepted one, and marked in the report.
     ``out`` gets ``transform.json`` and ``displacement.npy``, ``checkerboard.png``, ``overlay.png``, ``error-map.png`` and,
     last, ``report.json``. A result of the same files and parameters is kept.
 
@@ -112,7 +164,6 @@ def slide_state(slide: Slide) -> list[Any]:
 
 def _report(found: Registration, fixed: str, moving: str) -> Report:
     transform, quality = found.transform, found.quality
-    error, correlation = quality.error[np.isfinite(quality.error)], quality.correlation
     lengths = np.zeros(1)
     if transform.lattice is not None:
         lengths = np.hypot(*np.moveaxis(transform.lattice.nodes, -1, 0)) * (transform.fixed_mpp or 1.0)
@@ -121,30 +172,24 @@ def _report(found: Registration, fixed: str, moving: str) -> Report:
         fixed=fixed,
         moving=moving,
         unit="px of the fixed picture" if transform.fixed_mpp is None else "µm",
+        verdict=found.verdict,
+        score=found.initial.score,
         agreement=found.agreement,
-        orientation={"degrees": found.initial.angle, "mirrored": found.initial.mirrored},
+        degrees=found.initial.angle,
+        mirrored=found.initial.mirrored,
         affine=found.affine.matrix.tolist(),
-        folding=asdict(transform.folding()),
-        displacement={"median": float(np.median(lengths)), "largest": float(lengths.max())},
+        folding=transform.folding(),
+        displacement=Spread.of(lengths.ravel(), 100),
         blocks=len(quality.places),
-        estimated_error={"median": _percentile(error, 50), "p95": _percentile(error, 95)},
-        local_correlation={"median": _percentile(correlation, 50), "p5": _percentile(correlation, 5)},
+        estimated_error=Spread.of(quality.error[np.isfinite(quality.error)], 95),
+        local_correlation=Spread.of(quality.correlation, 5),
         passes=[
-            {
-                "mpp": one.grid.mpp,
-                "block_px": one.grid.block,
-                "smoothing_px": one.grid.smoothing,
-                "blocks": len(one.shifts.points),
-                "z_score": one.z_score,
-                "accepted": one.accepted,
-            }
+            PassReport(
+                one.grid.mpp, one.grid.block, one.grid.smoothing, len(one.shifts.points), one.z_score, one.accepted
+            )
             for one in found.passes
         ],
     )
-
-
-def _percentile(values: NDArray[np.float64], percentage: float) -> float | None:
-    return float(np.percentile(values, percentage)) if len(values) else None
 
 
 def _finished(out: Path, identity: str) -> Report | None:
@@ -152,8 +197,8 @@ def _finished(out: Path, identity: str) -> Report | None:
         return None
     try:
         read_transform(out)
-        return Report(**content)
-    except (RestainError, TypeError):
+        return Report.read(content)
+    except (RestainError, TypeError, KeyError, ValueError):
         return None
 
 

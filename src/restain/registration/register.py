@@ -12,7 +12,7 @@ from restain.errors import RestainError
 from restain.images import Rgb
 from restain.optics import glass_white
 from restain.progress import part
-from restain.registration.acceptance import Quality, agreement, least_agreement
+from restain.registration.acceptance import DOUBTFUL_FROM, PairRefusedError, Quality, Verdict, agreement, judge
 from restain.registration.affine import InitialAlignment, find_affine, fit_affine
 from restain.registration.block_matching import PRIOR, BlockGrid, Progress, Section, Shifts, match_blocks
 from restain.registration.elastic import Pass, plan_passes, refine_elastic
@@ -42,8 +42,10 @@ class Registration:
     affine: Transform
     initial: InitialAlignment
     passes: list[Pass]
+    verdict: Verdict
+    """Accepted or doubtful; refused pairs are errors."""
     agreement: float
-    """Mean z-score of the blocks inside the tissue (see ``acceptance``)."""
+    """Mean z-score of the blocks inside the tissue under the transform."""
     quality: Quality
     stains: tuple[StainStrength, StainStrength]
 
@@ -69,12 +71,17 @@ def register_slides(
         progress: called with thousandths done and 1000.
 
     Raises:
-        RestainError: if a slide shows no tissue or cannot be decoded, or if the two do not show the same tissue.
+        RestainError: if a slide shows no tissue or cannot be decoded; :class:`PairRefusedError` if the two do not show the same tissue.
     """
     plain = not (fixed.has_mpp and moving.has_mpp)
     one, two = (fixed.taken_at(1.0), moving.taken_at(1.0)) if plain else (fixed, moving)
-    overviews = _overview(one, plain), _overview(two, plain)
-    initial = find_affine(*overviews, _scales(*overviews, plain), part(progress, 0, 150))
+    fixed_overview, moving_overview, initial = align(fixed, moving, part(progress, 0, 150))
+    overviews = fixed_overview, moving_overview
+    if (verdict := judge(initial)) is Verdict.REFUSED:
+        raise PairRefusedError(
+            f"{fixed.path} and {moving.path} do not show the same tissue: no orientation correlates by more than chance "
+            f"(score {initial.score:.2f}, at least {DOUBTFUL_FROM:g} is needed)."
+        )
     first, second = replace(overviews[0], slide=one), replace(overviews[1], slide=two)
     # From here on between the slides' level 0.
     steps = [overview.slide.mpp / slide.mpp for overview, slide in zip(overviews, (one, two), strict=True)]
@@ -92,17 +99,23 @@ def register_slides(
     )
     transform = transform if elastic else affine
     grid, shifts = _final_match(first, second, transform, passes, weights)
-    agreed, least = agreement(first, shifts, grid), least_agreement(first, initial)
-    if agreed < least:
-        raise RestainError(
-            f"{fixed.path} and {moving.path} do not show the same tissue: nothing inside it matches (agreement "
-            f"{agreed:.2f}, at least {least:g} is needed)."
-        )
     part(progress, 950, 1000)(1, 1)
     quality = Quality.of(shifts, one.mpp, grid.stride * grid.mpp / one.mpp)
     if plain:
         transform, affine = (replace(t, fixed_mpp=None, moving_mpp=None) for t in (transform, affine))
-    return Registration(transform, affine, initial, passes, agreed, quality, (first.stain, second.stain))
+    agreed = agreement(first, shifts, grid)
+    return Registration(transform, affine, initial, passes, verdict, agreed, quality, (first.stain, second.stain))
+
+
+def align(fixed: Slide, moving: Slide, progress: Progress | None = None) -> tuple[Section, Section, InitialAlignment]:
+    """The overviews of two slides, and the affine transform between them by which the pair is judged.
+
+    Raises:
+        RestainError: if a slide shows no tissue or cannot be decoded.
+    """
+    plain = not (fixed.has_mpp and moving.has_mpp)
+    one, two = (_overview(slide.taken_at(1.0) if plain else slide, plain) for slide in (fixed, moving))
+    return one, two, find_affine(one, two, _scales(one, two, plain), progress)
 
 
 def register_images(
