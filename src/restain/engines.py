@@ -50,8 +50,7 @@ class Engine:
         compiled: whether ``torch.compile`` compiles it for each shape at its first call, which takes a minute.
         threads: of PyTorch, in the thread that calls; None leaves them as they are.
 
-    Raises:
-        EngineError: if it is to be compiled on a CPU and this machine has no C++ compiler.
+    Raises EngineError if it is to be compiled on a CPU and this machine has no C++ compiler.
     """
 
     def __init__(
@@ -104,14 +103,11 @@ def choose_engine(
     """Make a generator ready to run.
 
     Args:
-        generator: see :class:`Engine`.
         device: where it runs.
         name: an engine's name. ``auto`` is ``eager-bf16`` where the device multiplies bfloat16 and the result on a small
             image is, on average, within ``TOLERANCE`` of that of ``eager-fp32``; else ``eager-fp32``.
-        threads: see :class:`Engine`.
 
-    Raises:
-        RestainError: if there is no engine of that name, or this machine cannot have it.
+    Raises RestainError if there is no engine of that name, or this machine cannot have it.
     """
     if name not in NAMES:
         raise EngineError(f"Unknown engine {name!r}; choose from {', '.join(NAMES)}.")

@@ -29,8 +29,7 @@ def needs(extra: str, what: str, error: type[RestainError] = RestainError) -> It
         what: subject of the sentence: the command, option or file that needs the extra.
         error: type of the exception.
 
-    Raises:
-        RestainError: if a package is missing.
+    Raises RestainError if a package is missing.
     """
     try:
         yield

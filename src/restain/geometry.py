@@ -84,8 +84,7 @@ def same_mpp(one: float, other: float) -> bool:
 def um_to_px(um: float, mpp: float) -> int:
     """A length in whole pixels (rounded, at least one).
 
-    Raises:
-        ValueError: if ``mpp`` is not a positive, finite number.
+    Raises ValueError if ``mpp`` is not a positive, finite number.
     """
     if not (math.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp must be a positive number of micrometres per pixel, not {mpp}")
@@ -95,10 +94,8 @@ def um_to_px(um: float, mpp: float) -> int:
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First pixels of tiles that cover ``[0, length)``, each ``min(tile, length)`` long.
 
-    Neighbours share at least ``overlap`` pixels; the last tile is moved back so that it ends at ``length``.
-
-    Raises:
-        ValueError: if ``overlap`` is negative or not smaller than ``tile``.
+    Neighbours share at least ``overlap`` pixels; the last tile is moved back so that it ends at ``length``. Raises
+    ValueError if ``overlap`` is negative or not smaller than ``tile``.
     """
     if not 0 <= overlap < tile:
         raise ValueError(f"an overlap of {overlap} px does not fit tiles of {tile} px")

@@ -35,11 +35,7 @@ class Her2Level(IntEnum):
 
     @classmethod
     def parse(cls, text: str) -> Her2Level:
-        """Read a level from its text form.
-
-        Raises:
-            RestainError: if ``text`` is none of ``0``, ``1+``, ``2+``, ``3+``.
-        """
+        """Read a level from its text form. Raises RestainError if ``text`` is none of ``0``, ``1+``, ``2+``, ``3+``."""
         for level in cls:
             if level.text == text:
                 return level
@@ -91,8 +87,7 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
         completeness: stained share of each tumour cell's perimeter, in [0, 1].
         dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
 
-    Raises:
-        ValueError: if the two do not have the same shape.
+    Raises ValueError if the two do not have the same shape.
     """
     import numpy as np  # here, so that `import restain` does not load it
 

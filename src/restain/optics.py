@@ -28,11 +28,7 @@ DAB: tuple[float, float, float] = (0.268, 0.570, 0.776)
 
 
 def unit(vector: ArrayLike) -> Floats:
-    """Scale absorption vectors (last axis RGB) to unit length.
-
-    Raises:
-        ValueError: if a vector is zero.
-    """
+    """Scale absorption vectors (last axis RGB) to unit length. Raises ValueError if a vector is zero."""
     v = np.asarray(vector, dtype=np.float32)
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     if np.any(norm == 0):
@@ -76,8 +72,7 @@ def unmix(od: ArrayLike, stains: Sequence[ArrayLike]) -> Floats:
     Returns:
         ``(..., len(stains))`` densities in OD units; noise can make them slightly negative.
 
-    Raises:
-        ValueError: if the vectors are linearly dependent or more than three.
+    Raises ValueError if the vectors are linearly dependent or more than three.
     """
     matrix = unit(np.stack([np.asarray(s, dtype=np.float32) for s in stains]))
     if matrix.shape[0] > 3 or np.linalg.matrix_rank(matrix, tol=1e-3) < matrix.shape[0]:

@@ -106,10 +106,8 @@ def write_results(
         recipes: as they were trained.
         costs: by recipe.
         budget: in words.
-        command: the command line.
 
-    Raises:
-        RestainError: if a picture cannot be read, or a file cannot be written.
+    Raises RestainError if a picture cannot be read, or a file cannot be written.
     """
     names = list(evaluations)
     verdicts = _verdicts(evaluations, out, command)

@@ -78,14 +78,9 @@ def benchmark(
         out: the benchmark's folder; the same folder resumes.
         split: the split that is scored.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        command: the command line, for the page.
-        bar: opens a progress bar of that name, as the callback that jobs take.
-        say: called with a line at each finished part.
 
-    Raises:
-        RestainError: if the recipes do not share what they must, the folder holds a benchmark of others, the data has
-            faults, or a training fails.
-        Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
+    Raises RestainError if the recipes do not share what they must, the folder holds a benchmark of others, the data has
+    faults, or a training fails; Interrupted on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
     _require_shared(recipes)
     for recipe in recipes:

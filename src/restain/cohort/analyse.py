@@ -56,19 +56,16 @@ def run_cohort(
     the others; the page names it.
 
     Args:
-        table: see :func:`restain.cohort.read_table`.
         out: output folder; created if it does not exist.
         model: without a stain head, DAB is unmixed from the colours of its output.
         classifier: HER2 classifier for a second score of each field.
         mpp: micrometres per pixel of slides that state no scale.
         override_mpp: use ``mpp``, or that of the table, even if a slide states another.
         side_um: side of a field in µm.
-        command: the command line, for the page.
-        progress: called with work done and in all, in thousandths of a slide.
         warn: called with sentences on slides.
 
-    Raises:
-        RestainError: if the table is invalid, two slides of a patient share a name, every slide fails, or writing fails.
+    Raises RestainError if the table is invalid, two slides of a patient share a name, every slide fails, or writing
+    fails.
     """
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]

@@ -168,8 +168,7 @@ def fields(size: Size, mpp: float, side_um: float = FIELD_UM) -> Iterator[Region
         mpp: micrometres per pixel.
         side_um: side of a field; each border is rounded to whole px by itself, so that errors do not add up.
 
-    Raises:
-        ValueError: if ``mpp`` is not a positive number or a field is smaller than a px.
+    Raises ValueError if ``mpp`` is not a positive number or a field is smaller than a px.
     """
     um_to_px(1.0, mpp)
     if not side_um >= mpp:
@@ -209,14 +208,11 @@ def read_fields(
         ood: detector of H&E unlike the training images.
         classifier: HER2 classifier for a second score.
         side_um: side of a field.
-        progress: called with the number of fields done and of all.
 
     Returns:
         The fields with at least ``LEAST_TISSUE``, row by row.
 
-    Raises:
-        RestainError: if pixels cannot be read.
-        ValueError: if ``dab`` is of another size.
+    Raises RestainError if pixels cannot be read; ValueError if ``dab`` is of another size.
     """
     if dab is not None and dab.size != ihc.size:
         raise ValueError(f"the DAB map is of {dab.size}, the slide of {ihc.size}")

@@ -58,13 +58,9 @@ def crossval(
         data: folders of pairs; all their splits take part.
         out: folder of the results.
         accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        command: the command line, for the page.
-        bar: opens a progress bar of that name, as the callback that jobs take.
-        say: called with a line when a slide is done.
 
-    Raises:
-        RestainError: if there are fewer than two slides, or the data, a training or a file has a fault.
-        Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
+    Raises RestainError if there are fewer than two slides, or the data, a training or a file has a fault; Interrupted
+    on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
     pairs = open_pairs(data, val_share=0, same_slide=recipe.data.same_slide, swap=recipe.data.swap)
     by_name = {pair.name: pair for pair in pairs.pairs}

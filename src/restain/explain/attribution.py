@@ -68,8 +68,7 @@ class CallCounter:
 def baseline_of(he: NDArray[np.uint8], kind: Baseline, mpp: float) -> Floats:
     """The baseline of an H&E image: ``(H, W, 3)`` uint8 to float32 in [0, 255].
 
-    Raises:
-        RestainError: if ``kind`` is unknown.
+    Raises RestainError if ``kind`` is unknown.
     """
     if kind == "glass":
         return np.broadcast_to(optics.glass_white(he), he.shape).astype(np.float32)

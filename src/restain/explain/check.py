@@ -126,12 +126,9 @@ def check_phantom(
         images: number of images, the first by name.
         baseline: image without evidence, for the maps and for the curves.
         seed: seed of the places, the random map and ties.
-        command: the command line, for the report.
-        progress: called with images done and in all, in hundredths of an image.
 
-    Raises:
-        RestainError: if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if the
-            split is empty or unknown; or if ``out`` cannot be written.
+    Raises RestainError if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if
+    the split is empty or unknown; or if ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     channels_last(bundle.generator).eval()

@@ -136,12 +136,9 @@ def explain_image(
         override_mpp: use ``mpp`` also where the file states another.
         baseline: image without evidence, see :mod:`restain.explain.attribution`.
         window: side of both windows in px at the model's mpp; None for 256 (level) and 192 (DAB).
-        command: the command line, for the report.
-        progress: called with network calls done and in all.
 
-    Raises:
-        RestainError: if the image or the bundle cannot be read, a point lies outside the image, the model has no
-            classifier for ``level``, the image is too small, or ``out`` cannot be written.
+    Raises RestainError if the image or the bundle cannot be read, a point lies outside the image, the model has no
+    classifier for ``level``, the image is too small, or ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)

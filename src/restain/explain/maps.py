@@ -138,8 +138,7 @@ def explain_dab(
 ) -> DabMaps:
     """Attribution of the mean DAB of the disc around ``point`` in the window ``he`` ``(H, W, 3)``, and its attention.
 
-    Raises:
-        RestainError: if the point lies outside the window.
+    Raises RestainError if the point lies outside the window.
     """
     disc = targets.disc_mask((he.shape[0], he.shape[1]), point, mpp)
     with torch.inference_mode():

@@ -71,9 +71,8 @@ class PictureFacts:
 def picture_facts(path: Path) -> PictureFacts:
     """The facts of a PNG, JPEG or WebP file, without decoding its pixels.
 
-    Raises:
-        RestainError: if the file cannot be read, is none of these formats, or is not one 8-bit RGB image (grey-scale,
-            palette, CMYK, 16-bit, with transparency, or animated).
+    Raises RestainError if the file cannot be read, is none of these formats, or is not one 8-bit RGB image (grey-scale,
+    palette, CMYK, 16-bit, with transparency, or animated).
     """
     with picture_header(path) as picture:
         check_mode(path, _pillow_form(path, picture))
@@ -95,8 +94,7 @@ def picture_facts(path: Path) -> PictureFacts:
 def decode_picture(path: Path) -> Rgb:
     """The pixels of a PNG, JPEG or WebP file of 8-bit RGB as they are stored, ``(H, W, 3)`` ``uint8``.
 
-    Raises:
-        RestainError: as :func:`picture_facts`; if the file is truncated or damaged.
+    Raises RestainError as :func:`picture_facts`; if the file is truncated or damaged.
     """
     kind, data = _known(path), _bytes(path)
     _check_whole(path, kind, data)
@@ -114,8 +112,7 @@ def decode_picture(path: Path) -> Rgb:
 def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
     """A PNG, JPEG or WebP file in Pillow's hands, its pixels not decoded, whatever its size.
 
-    Raises:
-        RestainError: if the file cannot be read or is none of these formats.
+    Raises RestainError if the file cannot be read or is none of these formats.
     """
     kind = _known(path)
     with _decoding(path), open(path, "rb") as file:
@@ -131,8 +128,7 @@ def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
         text: metadata, for example where the image comes from.
         mpp: micrometres per pixel, kept as the picture's resolution.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     info = PngInfo()
     for key, value in (text or {}).items():
@@ -145,12 +141,10 @@ def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
 def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
     """Write ``(H, W, 3)`` ``uint8`` RGB as the name's suffix says: .png, .jpg, .jpeg, .tif or .tiff.
 
-    PNG carries ``text`` as chunks, JPEG (quality 95, no chroma subsampling) as a JSON comment, TIFF (tiled,
-    deflate) as a JSON image description. ``mpp`` (micrometres per pixel) becomes the resolution of a PNG or
-    TIFF; JPEG's header cannot hold a microscope's resolution.
-
-    Raises:
-        RestainError: if the suffix is another one or the file cannot be written.
+    PNG carries ``text`` as chunks, JPEG (quality 95, no chroma subsampling) as a JSON comment, TIFF (tiled, deflate) as
+    a JSON image description. ``mpp`` (micrometres per pixel) becomes the resolution of a PNG or TIFF; JPEG's header
+    cannot hold a microscope's resolution. Raises RestainError if the suffix is another one or the file cannot be
+    written.
     """
     suffix = path.suffix.lower()
     comment = {"comment": json.dumps(dict(text))} if text else {}
@@ -211,8 +205,7 @@ def _bytes(path: Path, count: int = -1) -> bytes:
 def file_head(path: Path) -> bytes:
     """The first 132 bytes of a file, by which its kind is known.
 
-    Raises:
-        RestainError: if the file does not exist, is empty or cannot be read.
+    Raises RestainError if the file does not exist, is empty or cannot be read.
     """
     head = _bytes(path, 132)
     if not head:

@@ -230,11 +230,8 @@ def fit_ood_detector(
         augment: the recipe's stain jitter.
         seed: of the jitter and of samples.
         normalize: applied to each H&E picture; None where the network is given pictures as they are.
-        progress: called with images read and in all.
 
-    Raises:
-        ValueError: if there are no pairs.
-        RestainError: if an image cannot be read.
+    Raises ValueError if there are no pairs; RestainError if an image cannot be read.
     """
     if not pairs:
         raise ValueError("an OOD detector is fitted on at least one training pair")
@@ -285,8 +282,7 @@ def _digest(tensors: dict[str, NDArray[np.float32]], facts: dict[str, object]) -
 def save_ood_detector(path: Path, ood: OodDetector, bundle_hash: str) -> None:
     """Write an OOD detector as safetensors with the hash of the bundle that it belongs to.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     tensors = {key: np.ascontiguousarray(getattr(ood, key), dtype=np.float32) for key in _TENSORS}
     facts: dict[str, object] = {
@@ -305,8 +301,7 @@ def save_ood_detector(path: Path, ood: OodDetector, bundle_hash: str) -> None:
 def load_ood_detector(path: Path, bundle_hash: str) -> OodDetector:
     """Read an OOD detector back.
 
-    Raises:
-        RestainError: if it is damaged, of another bundle, or looks at other features than this restain.
+    Raises RestainError if it is damaged, of another bundle, or looks at other features than this restain.
     """
     try:
         with safe_open(path, framework="numpy") as file:

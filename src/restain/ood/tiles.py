@@ -49,8 +49,7 @@ class TileScores:
         grid: rows and columns of tiles.
         ood: the model's.
 
-    Raises:
-        RestainError: if the file cannot be read or written.
+    Raises RestainError if the file cannot be read or written.
     """
 
     def __init__(self, path: Path, grid: tuple[int, int], ood: OodDetector) -> None:
@@ -72,8 +71,7 @@ class TileScores:
     def score(self, row: int, column: int, he: Rgb, tissue: NDArray[np.float32]) -> None:
         """Judge a tile: ``(h, w, 3)`` H&E at the model's mpp, and ``(h, w)`` how much of each pixel is tissue.
 
-        Raises:
-            RestainError: if the line cannot be written.
+        Raises RestainError if the line cannot be written.
         """
         if not np.isnan(self.scores[row, column]) or (piece := fullest(tissue)) is None:
             return

@@ -131,12 +131,10 @@ def write_phantom(
         from_he: H&E images, or folders of them, to keep as the H&E side; their cells decide the level.
         from_he_mpp: mpp of those images that state none; None for ``mpp``.
         scanned_at: mpp at which pairs are rendered and compressed before they are averaged to ``mpp``.
-        progress: called with (pairs done, pairs in all) after each pair.
         workers: number of processes; the pixels do not depend on it.
 
-    Raises:
-        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or an image
-            cannot be read or used.
+    Raises RestainError if a parameter is out of range, ``out`` cannot be written or holds something else, or an image
+    cannot be read or used.
     """
     images = find_images(from_he)
     he_mpp = mpp if from_he_mpp is None else from_he_mpp

@@ -127,8 +127,7 @@ def pair_from_image(
         name: name of the image for the record and for errors.
         image_mpp: micrometres per pixel of the image; None for ``mpp``.
 
-    Raises:
-        RestainError: if the image is too small, or has too little tissue.
+    Raises RestainError if the image is too small, or has too little tissue.
     """
     rng = np.random.default_rng([seed, index, 0])
     he, corner = draw_crop(image, name, rng, size=size, scale=(image_mpp or mpp) / mpp)

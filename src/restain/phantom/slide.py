@@ -85,10 +85,8 @@ def write_phantom_slide(
         dab: whether to write the DAB density.
         islands: number of pieces of tissue; None chooses it by area.
         tissue_share: share of the slide that is tissue; islands that do not fit shrink.
-        progress: called with ``(done, total)``, in tiles and grown textures.
 
-    Raises:
-        RestainError: if the parameters are out of range, ``out`` holds something else, or cannot be written.
+    Raises RestainError if the parameters are out of range, ``out`` holds something else, or cannot be written.
     """
     mixture = {Her2Level.TWO: 1.0} if mixture is None else dict(mixture)
     pair = SlidePair(size, mpp, seed, mixture, deformation, islands, tissue_share)

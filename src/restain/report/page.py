@@ -53,8 +53,7 @@ def render_page(
 def write_page(path: Path, template: str, package: str = "restain.report", **view: Any) -> Path:
     """Write :func:`render_page` to ``path``, whose folder exists, and return it.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     write_text(path, render_page(template, package, **view))
     return path

@@ -116,8 +116,7 @@ def save_histogram(path: Path, counts: NDArray[np.float64], top: float, x_label:
         top: end of both axes.
         x_label, y_label: of the axes.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     from matplotlib.colors import ListedColormap
 

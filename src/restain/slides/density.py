@@ -24,9 +24,7 @@ class DensitySlide:
     """The pyramid that :func:`restain.slides.write_ome_tiff` makes of a ``dab`` store; a context manager.
 
     ``levels`` are the sizes in px, finest first; ``mpp`` is of level 0. May be read from several threads at once.
-
-    Raises:
-        RestainError: if the file is not there, truncated, damaged, or no such pyramid.
+    Raises RestainError if the file is not there, truncated, damaged, or no such pyramid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,8 +65,7 @@ class DensitySlide:
     def read(self, region: Region, level: int = 0) -> Density:
         """A region, in px of ``level``, as ``(h, w)`` ``float32`` optical density; 0 beyond the border.
 
-        Raises:
-            RestainError: if a tile cannot be decoded.
+        Raises RestainError if a tile cannot be decoded.
         """
         page, of = self._pages[level], self.levels[level]
         out = np.zeros((region.size.height, region.size.width), np.uint16)

@@ -64,12 +64,9 @@ def write_dicom(
         mpp: micrometres per pixel of level 0.
         metadata: stored in a private block, with ``notice`` and ``holes`` as in :func:`restain.slides.write_ome_tiff`.
             ``created`` (ISO 8601) dates the series; default: now.
-        progress: called with ``(done, total)`` tiles.
 
-    Raises:
-        RestainError: if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
-            files, or the system refuses to write.
-        ValueError: if ``mpp`` is not positive, or the store is lossless.
+    Raises RestainError if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
+    files, or the system refuses to write; ValueError if ``mpp`` is not positive, or the store is lossless.
     """
     if not mpp > 0:
         raise ValueError(f"mpp must be positive, not {mpp}")
@@ -94,8 +91,7 @@ def write_dicom(
 def read_dicom_metadata(folder: Path) -> dict[str, str]:
     """The metadata that :func:`write_dicom` put into a series; empty for a series of another program.
 
-    Raises:
-        RestainError: if a file cannot be read as DICOM.
+    Raises RestainError if a file cannot be read as DICOM.
     """
     for path in sorted(folder.glob("*.dcm")):
         try:

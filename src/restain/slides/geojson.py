@@ -56,8 +56,7 @@ def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
         size: of the mask in its own px.
         scale: px of level 0 per px of the mask (mask mpp / slide mpp).
 
-    Raises:
-        ValueError: if ``scale`` is not a positive number.
+    Raises ValueError if ``scale`` is not a positive number.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"the scale must be a positive number, not {scale}")
@@ -79,10 +78,8 @@ def write_geojson(
 ) -> None:
     """Write polygons as a FeatureCollection of annotations of QuPath's class ``name``.
 
-    Coordinates are rounded to 0.01 px. The same polygons give the same file.
-
-    Raises:
-        RestainError: if the file cannot be written.
+    Coordinates are rounded to 0.01 px. The same polygons give the same file. Raises RestainError if the file cannot be
+    written.
     """
     features = []
     for polygon in map(orient, polygons):
@@ -105,9 +102,7 @@ def read_geojson(path: Path) -> list[Polygon]:
     """Read the polygons of a GeoJSON file, in px of level 0; outlines that cross themselves are split into valid ones.
 
     Takes a FeatureCollection, a Feature, a Polygon or MultiPolygon, and a list of features (QuPath's older form).
-
-    Raises:
-        RestainError: if the file cannot be read, is not GeoJSON, or holds anything but polygons.
+    Raises RestainError if the file cannot be read, is not GeoJSON, or holds anything but polygons.
     """
     try:
         content = json.loads(path.read_bytes())

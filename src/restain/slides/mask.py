@@ -123,8 +123,7 @@ class TissueMask:
 def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None) -> TissueMask:
     """Tissue of a whole slide, found at ``mpp``; ``progress(done, total)`` counts rows read.
 
-    Raises:
-        RestainError: if the slide has no mpp or cannot be read.
+    Raises RestainError if the slide has no mpp or cannot be read.
     """
     return tissue_of(*overview(slide, mpp, progress))
 
@@ -134,8 +133,7 @@ def overview(
 ) -> tuple[Rgb, float]:
     """The whole slide at ``mpp`` (or its own if coarser), ``(h, w, 3)``, and that mpp.
 
-    Raises:
-        RestainError: if the slide has no mpp or cannot be read.
+    Raises RestainError if the slide has no mpp or cannot be read.
     """
     mpp = max(mpp, slide.mpp)
     size = slide.size_at(mpp)
@@ -170,15 +168,11 @@ def write_tissue(
     Args:
         path: the slide.
         out: the folder, made if missing.
-        mpp: see :func:`restain.slides.open_slide`.
-        override_mpp: see :func:`restain.slides.open_slide`.
-        progress: called with rows read and rows in all.
 
     Returns:
         The result in one sentence.
 
-    Raises:
-        RestainError: if the slide cannot be read, has no mpp, or a file cannot be written.
+    Raises RestainError if the slide cannot be read, has no mpp, or a file cannot be written.
     """
     # Imported here, since masks of arrays need no slide libraries.
     from restain.slides.slide import open_slide
@@ -209,8 +203,7 @@ def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
         rgb: ``(H, W, 3)`` ``uint8``, H&E (or IHC) on glass of any colour; best at 4 to 16 µm per pixel.
         mpp: micrometres per pixel.
 
-    Raises:
-        ValueError: if ``mpp`` is not a positive, finite number.
+    Raises ValueError if ``mpp`` is not a positive, finite number.
     """
     um_to_px(1.0, mpp)
     glass, spread = measure_glass(rgb)

@@ -62,8 +62,7 @@ def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> lis
         stack: closes the reduced levels.
         step: called after each tile of a reduced level.
 
-    Raises:
-        RestainError: if the store is damaged or its folder cannot be written.
+    Raises RestainError if the store is damaged or its folder cannot be written.
     """
     levels = [store]
     for number, size in enumerate(level_sizes(store.size)[1:], start=1):

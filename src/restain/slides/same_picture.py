@@ -24,12 +24,10 @@ _SMALL, _SHARE = 4.0, 0.5
 def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -> bool:
     """Whether ``coarse`` shows what ``fine`` shows.
 
-    Small cells of both are averaged and compared: some over the whole image, and those in which a ``coarse`` of at most a
-    megapixel has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more,
-    differ much less than if they are moved against one another; to another picture it makes no difference.
-
-    Raises:
-        RestainError: if pixels cannot be decoded.
+    Small cells of both are averaged and compared: some over the whole image, and those in which a ``coarse`` of at most
+    a megapixel has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more, differ
+    much less than if they are moved against one another; to another picture it makes no difference. Raises RestainError
+    if pixels cannot be decoded.
     """
     step = levels_of([fine, coarse])[1].downsample
     side = max(8, min(_CELL, int(1024 / step)))

@@ -62,22 +62,16 @@ class Source(ABC):
     def read(self, level: int, region: Region) -> Rgb:
         """Pixels ``(h, w, 3)`` ``uint8`` of a region that lies inside ``level``; the same for any enclosing region.
 
-        Raises:
-            RestainError: if the pixels cannot be decoded.
+        Raises RestainError if the pixels cannot be decoded.
         """
 
     def load(self) -> None:  # noqa: B027 most kinds are read piece by piece
-        """Decode now what can only be decoded whole.
-
-        Raises:
-            RestainError: if it cannot be decoded.
-        """
+        """Decode now what can only be decoded whole. Raises RestainError if it cannot be decoded."""
 
     def read_associated(self, name: str) -> Rgb:
         """Pixels ``(H, W, 3)`` ``uint8`` of an associated image.
 
-        Raises:
-            RestainError: if there is none of that name, or its pixels cannot be read.
+        Raises RestainError if there is none of that name, or its pixels cannot be read.
         """
         raise RestainError(f"{self.path}: the associated image '{name}' cannot be read.")
 
@@ -100,8 +94,7 @@ def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -
     Returns:
         The image's index, and a refusal if there are several and none was chosen.
 
-    Raises:
-        RestainError: if there is no image of that number.
+    Raises RestainError if there is no image of that number.
     """
     if number is not None:
         if not 0 <= number < len(images):

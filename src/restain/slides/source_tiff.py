@@ -139,8 +139,7 @@ def broken_chain(path: Path) -> list[str]:
 def lost_tiles(path: Path, pages: Sequence[Any], end: int, *, strict: bool) -> list[str]:
     """The fault of a TIFF of ``end`` bytes whose tiles or strips lie beyond it.
 
-    Raises:
-        ValueError: if ``strict`` and a page has more offsets than byte counts, or the other way round.
+    Raises ValueError if ``strict`` and a page has more offsets than byte counts, or the other way round.
     """
     ends = [at + count for page in pages for at, count in zip(page.dataoffsets, page.databytecounts, strict=strict)]
     lost = sum(one > end for one in ends)

@@ -128,8 +128,7 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
 def _planes(path: Path, name: str, group: Any, scales: dict[str, Any]) -> Iterator[_Plane]:
     """The planes of a multiscale image: one, or one for each focal plane and time point.
 
-    Raises:
-        RestainError: if it is not whole, or has no axes y and x.
+    Raises RestainError if it is not whole, or has no axes y and x.
     """
     try:
         axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in scales.get("axes", "tczyx")]

@@ -54,11 +54,7 @@ class TileGrid:
         return min(self.tile, rest[0]), min(self.tile, rest[1])
 
     def index(self, row: int, column: int) -> int:
-        """Number of a tile, row by row.
-
-        Raises:
-            IndexError: if the grid has no such tile.
-        """
+        """Number of a tile, row by row. Raises IndexError if the grid has no such tile."""
         if not (0 <= row < self.grid[0] and 0 <= column < self.grid[1]):
             raise IndexError(f"no tile {row}, {column} in a grid of {self.grid[0]}x{self.grid[1]}")
         return row * self.grid[1] + column
@@ -106,9 +102,8 @@ class TileStore(TileGrid):
             kind: ``"rgb"`` or ``"dab"``.
             quality: JPEG quality, 1 to 100; None for lossless tiles. Not used by ``dab``.
 
-        Raises:
-            RestainError: if the folder cannot be written or another process has the store open.
-            ValueError: if ``tile`` is not a positive multiple of 16.
+        Raises RestainError if the folder cannot be written or another process has the store open; ValueError if
+        ``tile`` is not a positive multiple of 16.
         """
         if tile <= 0 or tile % 16:
             raise ValueError(f"the side of a tile must be a positive multiple of 16, not {tile}")
@@ -155,9 +150,8 @@ class TileStore(TileGrid):
             image: ``uint8`` ``(h, w, 3)`` for ``rgb``; ``float`` ``(h, w)`` optical density for ``dab``. Size of the
                 whole tile or of its :meth:`extent`.
 
-        Raises:
-            RestainError: if the system refuses to write; earlier tiles are kept.
-            ValueError: if shape or type are wrong.
+        Raises RestainError if the system refuses to write; earlier tiles are kept; ValueError if shape or type are
+        wrong.
         """
         height, width = self.extent(row, column)
         if image.shape[:2] not in {(height, width), (self.tile, self.tile)}:
@@ -167,16 +161,14 @@ class TileStore(TileGrid):
     def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
         """Store a tile of glass in a few bytes: ``colour`` for ``rgb``, no density for ``dab``.
 
-        Raises:
-            RestainError: if the system refuses to write.
+        Raises RestainError if the system refuses to write.
         """
         self._append(row, column, BLANK, bytes(colour) if self.kind == "rgb" else b"")
 
     def put_hole(self, row: int, column: int, reason: str) -> None:
         """Store that a tile could not be made. Its pixels are a black cross on grey (``dab``: no density).
 
-        Raises:
-            RestainError: if the system refuses to write.
+        Raises RestainError if the system refuses to write.
         """
         self._append(row, column, HOLE, reason.encode())
 
@@ -191,8 +183,7 @@ class TileStore(TileGrid):
     def read(self, row: int, column: int) -> Pixels:
         """Pixels of a tile, cut to :meth:`extent`: ``uint8`` RGB or ``float32`` density.
 
-        Raises:
-            RestainError: if the tile is missing or damaged.
+        Raises RestainError if the tile is missing or damaged.
         """
         height, width = self.extent(row, column)
         data = self.encoded(row, column)
@@ -205,11 +196,7 @@ class TileStore(TileGrid):
         return counts[:height, :width].astype(np.float32) * np.float32(OD_PER_COUNT)
 
     def read_region(self, region: Region) -> Pixels:
-        """Pixels of a region inside the slide.
-
-        Raises:
-            RestainError: if one of its tiles is missing or damaged.
-        """
+        """Pixels of a region inside the slide. Raises RestainError if one of its tiles is missing or damaged."""
         shape = (region.size.height, region.size.width)
         out = np.empty((*shape, 3), np.uint8) if self.kind == "rgb" else np.empty(shape, np.float32)
         for row in range(region.origin.y // self.tile, (region.bottom - 1) // self.tile + 1):
@@ -220,8 +207,7 @@ class TileStore(TileGrid):
     def encoded(self, row: int, column: int) -> bytes:
         """A tile as the bytes of a TIFF tile, at its full side (the border repeated beyond the slide).
 
-        Raises:
-            RestainError: if the tile is missing or damaged.
+        Raises RestainError if the tile is missing or damaged.
         """
         index = self.index(row, column)
         payload, content = self._payload(index), self._records.content[index]
@@ -244,8 +230,7 @@ class TileStore(TileGrid):
     def level(self, number: int, size: Size) -> TileStore:
         """A store inside this folder for the tiles of a reduced level; begun anew if this store has changed since.
 
-        Raises:
-            RestainError: as :meth:`open`.
+        Raises RestainError as :meth:`open`.
         """
         with self._writing():
             (self.folder / _LEVELS).mkdir(exist_ok=True)
@@ -257,11 +242,7 @@ class TileStore(TileGrid):
         self._file.close()
 
     def discard(self) -> None:
-        """Close the store and remove its folder.
-
-        Raises:
-            RestainError: if the system refuses.
-        """
+        """Close the store and remove its folder. Raises RestainError if the system refuses."""
         self.close()
         with self._writing():
             shutil.rmtree(self.folder)

@@ -42,11 +42,9 @@ def write_ome_tiff(
         mpp: micrometres per pixel of level 0, stored as TIFF resolution and as OME ``PhysicalSizeX/Y``.
         metadata: stored as an OME map annotation; see :func:`read_metadata`. ``notice`` is added if missing, ``holes``
             (JSON: ``[x, y, width, height, reason]`` in px of level 0) if the store has holes.
-        progress: called with ``(done, total)`` tiles.
 
-    Raises:
-        RestainError: if tiles are missing, the store is damaged, or the file cannot be written.
-        ValueError: if ``mpp`` is not positive.
+    Raises RestainError if tiles are missing, the store is damaged, or the file cannot be written; ValueError if ``mpp``
+    is not positive.
     """
     if not mpp > 0:
         raise ValueError(f"mpp must be positive, not {mpp}")
@@ -66,10 +64,8 @@ def chain_levels(path: Path) -> None:
     """Link the SubIFDs of the first directory of a little-endian BigTIFF into its main chain, in place.
 
     The offset that ends a directory (8 bytes in BigTIFF) is set: the first directory's to the first SubIFD, each
-    SubIFD's to the next one, the last one's to 0.
-
-    Raises:
-        ValueError: if the file is not such a TIFF or its first directory is not the only one in the main chain.
+    SubIFD's to the next one, the last one's to 0. Raises ValueError if the file is not such a TIFF or its first
+    directory is not the only one in the main chain.
     """
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first

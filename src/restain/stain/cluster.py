@@ -74,12 +74,10 @@ def stain_on_cluster(
     """:func:`restain.stain.stain_many` on a Ray cluster.
 
     Args:
-        sources: see :func:`restain.stain.find_sources`.
         out: on storage that all machines share; made where needed.
         bundle: the model; loaded again on every worker.
         options: how.
         cluster: where.
-        progress: called with sources done and in all.
         warn: called with what workers warned of.
 
     Raises:

@@ -52,11 +52,7 @@ class InputImage:
     rgb: Rgb | None = None
 
     def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
-        """SHA-256 of the file, or of shape and pixels of an array.
-
-        Raises:
-            RestainError: if the file cannot be read.
-        """
+        """SHA-256 of the file, or of shape and pixels of an array. Raises RestainError if the file cannot be read."""
         if self.rgb is None:
             return digest(self.slide.path, progress)
         return hashlib.sha256(str(self.rgb.shape).encode() + self.rgb.tobytes()).hexdigest()
@@ -66,11 +62,9 @@ class InputImage:
 def open_input(image: Image, mpp: float, options: StainOptions) -> Iterator[InputImage]:
     """Open an image; an open slide stays open.
 
-    A picture or array without an mpp, of its own or in the options, is taken as being at ``mpp``, the model's.
-
-    Raises:
-        RestainError: if it cannot be read, is no 8-bit RGB image and cannot be made one exactly, states another mpp than
-            the options, or is a slide without an mpp.
+    A picture or array without an mpp, of its own or in the options, is taken as being at ``mpp``, the model's. Raises
+    RestainError if it cannot be read, is no 8-bit RGB image and cannot be made one exactly, states another mpp than the
+    options, or is a slide without an mpp.
     """
     if isinstance(image, str | Path):
         path = Path(image)
@@ -107,8 +101,7 @@ def as_rgb(image: Any) -> Rgb:
     Grey gets three equal channels, an alpha channel that is opaque everywhere is dropped, and floats in [0, 1] are scaled
     to 255 and rounded.
 
-    Raises:
-        RestainError: if the image is something else: 16 bit, floats outside [0, 1], transparent, channels first.
+    Raises RestainError if the image is something else: 16 bit, floats outside [0, 1], transparent, channels first.
 
     Example:
         >>> as_rgb(np.full((1, 1), 0.2)).tolist()

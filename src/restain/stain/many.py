@@ -84,12 +84,9 @@ def stain_many(
     """Stain sources into ``out``, with a summary in ``out/summary.csv`` that is updated after each source.
 
     Args:
-        sources: see :func:`restain.stain.sources.find_sources`, whose results have names of their own.
         out: made where needed.
         model: what stains.
         options: None for the model's.
-        progress: called with work done and in all, in thousandths of a source.
-        warn: see :func:`restain.stain.stain_slide`.
 
     Raises:
         RestainError: for options that the model cannot serve, or if the summary cannot be written. Other faults are outcomes.

@@ -46,8 +46,7 @@ class Model:
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None for CUDA where there is one, else the CPU.
         options: the defaults of all calls.
 
-    Raises:
-        RestainError: if there is no such device, or the bundle cannot do what the options ask.
+    Raises RestainError if there is no such device, or the bundle cannot do what the options ask.
     """
 
     def __init__(self, bundle: Bundle, *, device: str | None = None, options: StainOptions | None = None) -> None:
@@ -143,8 +142,8 @@ class Model:
             warn: called with warnings, each a sentence; None for :func:`warnings.warn`.
             **options: of :class:`~restain.stain.options.StainOptions`, in place of the model's.
 
-        Raises:
-            RestainError: if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option is wrong.
+        Raises RestainError if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option
+        is wrong.
 
         Example:
             >>> model = load()
@@ -191,12 +190,9 @@ class Model:
             out: made where needed.
             mpp: micrometres per pixel of slides that do not state it.
             region: stain only this, x, y, width and height in level-0 px; outlines of any shape are the option ``roi``.
-            progress: see :meth:`stain`.
-            warn: see :meth:`stain`.
             **options: see :meth:`stain`.
 
-        Raises:
-            RestainError: see :func:`restain.stain.stain_slide`.
+        Raises RestainError as :func:`restain.stain.stain_slide`.
 
         Example:
             >>> import tempfile
@@ -245,11 +241,8 @@ def load(model: str | Path | None = None, *, device: str | None = None, options:
     Args:
         model: a bundle's folder; ``default`` or None for the shipped one, which knows only synthetic tissue; or the name of
             a folder in ``bundles`` of the working folder.
-        device: see :class:`Model`.
-        options: see :class:`Model`.
 
-    Raises:
-        RestainError: if there is no such bundle or device, or the bundle is damaged.
+    Raises RestainError if there is no such bundle or device, or the bundle is damaged.
 
     Example:
         >>> load().mpp

@@ -35,10 +35,8 @@ def slide_normalization(
         slide: the H&E image, with an mpp.
         tissue: of the whole image.
         bundle: its card says whether the network expects normalised images.
-        options: see :attr:`~restain.stain.options.StainOptions.normalization`.
 
-    Raises:
-        RestainError: if pixels cannot be decoded.
+    Raises RestainError if pixels cannot be decoded.
     """
     if bundle.card.normalization is None or not options.normalization:
         return None

@@ -49,9 +49,8 @@ def plan_staining(
 ) -> StainPlan:
     """Find the tissue of an image. A picture without any is stained as glass, with a warning.
 
-    Raises:
-        NoTissueError: if a slide has none in the region of interest.
-        RestainError: if the region of interest lies outside the image, or the image cannot be read.
+    Raises NoTissueError if a slide has none in the region of interest; RestainError if the region of interest lies
+    outside the image, or the image cannot be read.
     """
     slide, size = image.slide, image.slide.size_at(model.mpp)
     _check_roi(image, options)
@@ -94,8 +93,7 @@ def provenance_of(
 ) -> Provenance:
     """The provenance of the result.
 
-    Raises:
-        RestainError: if the source cannot be read, or states no mpp and is no picture.
+    Raises RestainError if the source cannot be read, or states no mpp and is no picture.
     """
     card, slide = model.bundle.card, image.slide
     roi = "whole image"

@@ -91,9 +91,7 @@ class Provenance:
     def from_metadata(text: Mapping[str, str]) -> Provenance:
         """What :meth:`metadata` wrote.
 
-        Raises:
-            KeyError: if something is missing, as in files of other programs.
-            ValueError: if a number is none.
+        Raises KeyError if something is missing, as in files of other programs; ValueError if a number is none.
         """
         white = None
         if text["white"] != OWN_WHITE:
@@ -134,10 +132,8 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
 
     Args:
         source: the file, or the folder of a DICOM series or OME-Zarr.
-        progress: called with bytes read and bytes in all.
 
-    Raises:
-        RestainError: if something cannot be read.
+    Raises RestainError if something cannot be read.
     """
     source, _ = split_number(source)
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
@@ -160,8 +156,7 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
 def image_metadata(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
     """Provenance of an evaluation's image as metadata; ``made_by`` names what made it from ``source``.
 
-    Raises:
-        RestainError: if the source cannot be read.
+    Raises RestainError if the source cannot be read.
     """
     return {
         "notice": NOTICE,

@@ -50,8 +50,7 @@ class StainResult:
     def save(self, path: str | Path) -> None:
         """Write the image with its provenance, as PNG, TIFF or JPEG by the suffix. The DAB density is not written.
 
-        Raises:
-            RestainError: if the suffix is another one or the file cannot be written.
+        Raises RestainError if the suffix is another one or the file cannot be written.
         """
         path = Path(path)
         make_folder(path.parent)
@@ -60,9 +59,7 @@ class StainResult:
     def save_dab(self, path: str | Path) -> None:
         """Write the DAB density as ``uint16`` TIFF, 1e-4 OD per count.
 
-        Raises:
-            RestainError: if the file cannot be written.
-            ValueError: if there is none.
+        Raises RestainError if the file cannot be written; ValueError if there is none.
         """
         if self.dab is None:
             raise ValueError("the model has no stain output, so there is no DAB density")
@@ -103,8 +100,7 @@ def stain_in_memory(
 ) -> StainResult:
     """Stain an image in memory, with the DAB density if the model has one.
 
-    Raises:
-        RestainError: as :func:`restain.stain.plan.plan_staining`, or at a place that cannot be read.
+    Raises RestainError as :func:`restain.stain.plan.plan_staining`, or at a place that cannot be read.
     """
     parts = ProgressParts(progress)
     for fault in image.slide.faults:

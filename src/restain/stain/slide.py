@@ -61,12 +61,10 @@ def stain_slide(
         out: made where needed.
         model: what stains.
         options: None for the model's.
-        progress: called with work done and in all.
         warn: called with sentences that name the source: mpp assumed, out of distribution, damaged, with holes.
 
-    Raises:
-        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for options that
-            the model cannot serve; if the result cannot be written, or another process writes it.
+    Raises RestainError if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for
+    options that the model cannot serve; if the result cannot be written, or another process writes it.
     """
     options = options or model.options
     warn = warn or (lambda sentence: None)

@@ -102,11 +102,7 @@ class HeTiles:
         self._lock = threading.Lock()
 
     def tile(self, tile: Tile) -> Rgb:
-        """The pixels of a tile.
-
-        Raises:
-            RestainError: if they cannot be read.
-        """
+        """The pixels of a tile. Raises RestainError if they cannot be read."""
         with self._lock:
             future = self._tiles.pop(tile, None)
             mine = future is None
@@ -124,8 +120,7 @@ class HeTiles:
     def region(self, region: Region) -> Rgb:
         """The pixels of any region, with the colour of glass where there are none.
 
-        Raises:
-            RestainError: if ``strict`` and a tile cannot be read.
+        Raises RestainError if ``strict`` and a tile cannot be read.
         """
         out = np.empty((region.size.height, region.size.width, 3), np.uint8)
         out[:] = self._glass

@@ -102,7 +102,6 @@ class WindowStainer:
     Args:
         slide: the H&E image.
         model: what stains it.
-        options: see :class:`~restain.stain.options.StainOptions`; here ``engine``, ``white`` and ``strict``.
         area: what is stained.
         glass: fills what is not stained.
         stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
@@ -138,8 +137,7 @@ class WindowStainer:
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Fill the stores; ``progress`` is called with tiles there and tiles in all.
 
-        Raises:
-            RestainError: if the system refuses to write, or ``strict`` and a tile cannot be read.
+        Raises RestainError if the system refuses to write, or ``strict`` and a tile cannot be read.
         """
         rows, columns = self.stores[0].grid
         unfinished = {tile for tile in np.ndindex(rows, columns) if not self._settle(*tile)}
