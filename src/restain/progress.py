@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task
+
+Progress = Callable[[int, int], None]
+"""Called with work done and work in all."""
+Warn = Callable[[str], None]
+"""Called with a sentence that names its source."""
+OpenBar = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a progress bar of that name, as the callback that jobs take."""
 
 FIRST = 3.0
 """Seconds before the first line; a shorter job prints none."""
@@ -37,15 +39,18 @@ class Bar:
     def __init__(
         self, what: str, console: Console, *, done: int = 0, total: int | None = None, keep: bool = False
     ) -> None:
+        # Here, so that jobs which only report their progress do not load it.
+        from rich import progress as rich
+
         self.console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+        self._progress = rich.Progress(
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("left"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=not keep,
             disable=not is_live(console),
@@ -107,9 +112,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def part(
-    progress: Callable[[int, int], None] | None, start: int, end: int, total: int = 1000
-) -> Callable[[int, int], None]:
+def part(progress: Progress | None, start: int, end: int, total: int = 1000) -> Progress:
     """Progress of a part of a job: from ``start`` to ``end`` of the job's ``total`` steps; ``progress`` may be None."""
 
     def tell(done: int, steps: int) -> None:
@@ -117,3 +120,8 @@ def part(
             progress(start + (end - start) * done // max(steps, 1), total)
 
     return tell
+
+
+def item(progress: Progress | None, number: int, items: int, steps: int = 1000) -> Progress:
+    """Progress of item ``number`` of ``items``, each of ``steps`` steps of the job."""
+    return part(progress, steps * number, steps * (number + 1), steps * items)

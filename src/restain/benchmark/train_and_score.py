@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,11 @@ from restain.errors import RestainError
 from restain.evaluation import evaluate, load_evaluation
 from restain.evaluation.held_out import scored_pairs
 from restain.files import make_folder, whole_file, write_json
+from restain.progress import OpenBar, Warn
 from restain.recipe import Recipe, parse_recipe
 from restain.training import train
 from restain.training.pace import steps_within
 from restain.training.prepare import prepare
-
-Say = Callable[[str], None]
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,8 @@ def benchmark(
     split: str = "test",
     accelerator: str = "auto",
     command: str = "",
-    bar: Bar = lambda what: nullcontext(lambda done, total: None),
-    say: Say = lambda line: None,
+    bar: OpenBar = lambda what: nullcontext(lambda done, total: None),
+    say: Warn = lambda line: None,
 ) -> Path:
     """Train every recipe under the same budget and score it; returns the page ``out/benchmark.html``.
 
@@ -147,7 +145,7 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
                 raise RestainError(f"{recipe.name}: {key} is not that of {first.name}; what is compared must share it.")
 
 
-def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: Bar) -> Recipe:
+def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: OpenBar) -> Recipe:
     """The recipe with the budget's steps in it: of an earlier call where there was one, so that a resumed run is the same."""
     asked = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
     path = entry.folder / "plan.json"

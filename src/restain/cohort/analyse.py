@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,12 @@ from restain.errors import RestainError
 from restain.evaluation.her2_classifier import Her2Classifier
 from restain.files import make_folder, read_kept, write_json, write_kept, write_text
 from restain.optics import dab_density
+from restain.progress import Progress, Warn, item, part
 from restain.report import colour_map, save_picture
 from restain.report.pictures import DAB_TOP
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
 from restain.stain import Model, SlideFigures, slide_name, stain_slide
-
-Progress = Callable[[int, int], None]
 
 FORMAT = 2
 """Version of the kept scores; raised when the same slide would be scored differently."""
@@ -47,7 +46,7 @@ def run_cohort(
     side_um: float = FIELD_UM,
     command: str = "",
     progress: Progress | None = None,
-    warn: Callable[[str], None] = lambda sentence: None,
+    warn: Warn = lambda sentence: None,
 ) -> Path:
     """Stain and score the slides of a cohort; returns the page ``out/cohort.html``.
 
@@ -74,7 +73,7 @@ def run_cohort(
     done: list[SlideReading] = []
     failed: list[tuple[str, str]] = []
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
-        report = _part(progress, number, len(rows))
+        report = item(progress, number, len(rows))
         make_folder(folder)
         make_folder(out / "pictures" / folder.name)
         try:
@@ -113,15 +112,13 @@ class _Job:
     classifier: Her2Classifier | None
     side_um: float
     override_mpp: bool
-    warn: Callable[[str], None]
+    warn: Warn
 
 
 def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Progress) -> SlideReading:
     model, classifier, side_um = job.model, job.classifier, job.side_um
     options = replace(model.options, mpp=mpp, override_mpp=job.override_mpp, dab=model.has_dab, format="ome-tiff")
-    stained = stain_slide(
-        row.slide, folder, model, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
-    )
+    stained = stain_slide(row.slide, folder, model, options, progress=part(report, 0, 800), warn=job.warn)
     figures = stained.figures
     assert figures is not None
     assert stained.tissue is not None
@@ -149,7 +146,7 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
                     ood=model.bundle.ood,
                     classifier=classifier,
                     side_um=side_um,
-                    progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
+                    progress=part(report, 800, 990),
                 )
                 write_kept(kept, key, {"fields": [reading.as_dict() for reading in found]})
             links = _pictures(pictures, slide_name(row.slide), he, ihc, density, tissue.glass)
@@ -226,14 +223,6 @@ def _check_names(table: Path, rows: Sequence[Row]) -> None:
 def _safe(patient: str) -> str:
     """A folder name that is unique to the patient."""
     return quote(patient, safe=" ").replace(".", "%2E")
-
-
-def _part(progress: Progress | None, number: int, slides: int) -> Progress:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(1000 * number + 1000 * done // max(total, 1), 1000 * slides)
-
-    return report
 
 
 def _result(

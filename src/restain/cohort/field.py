@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from restain.geometry import Point, Region, Size, um_to_px
 from restain.her2 import CELL_SHARE, FAINT_OD, Her2Level, Her2Zero, level_of_counts, zero_of_counts
 from restain.ood.detector import OodDetector
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unmix
+from restain.progress import Progress
 from restain.slides import DensitySlide, Slide, TissueMask
 
 FIELD_UM = 1000.0
@@ -195,7 +196,7 @@ def read_fields(
     ood: OodDetector | None = None,
     classifier: Her2Classifier | None = None,
     side_um: float = FIELD_UM,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[FieldReading]:
     """Score a stained slide field by field at its own mpp, with one field in memory.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from restain.evaluation.baselines import DESCRIPTIONS as BASELINES
 from restain.evaluation.metrics import BY_KEY
 from restain.files import make_folder, write_json
 from restain.optics import glass_white
+from restain.progress import OpenBar, Warn
 from restain.recipe import Recipe
 from restain.report import save_pictures, write_page
 from restain.slides import read_image
@@ -30,7 +31,6 @@ from restain.statistics import Interval, json_ready, mean_interval
 from restain.training import train
 from restain.training.prepare import prepare
 
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Row = dict[str, Any]
 
 FIGURES = ("dab_r16", "background_de", "background_db", "psnr", "ssim")
@@ -44,8 +44,8 @@ def crossval(
     *,
     accelerator: str = "auto",
     command: str = "",
-    bar: Bar = lambda what: nullcontext(lambda done, total: None),
-    say: Callable[[str], None] = lambda line: None,
+    bar: OpenBar = lambda what: nullcontext(lambda done, total: None),
+    say: Warn = lambda line: None,
 ) -> Path:
     """Leave every slide out once; returns the page ``out/crossval.html``.
 
@@ -104,7 +104,7 @@ def _fold(
     folder: Path,
     accelerator: str,
     command: str,
-    bar: Bar,
+    bar: OpenBar,
 ) -> list[Row]:
     bundle = train(recipe, data, folder / "run", accelerator=accelerator)
     evaluation = folder / "evaluation"

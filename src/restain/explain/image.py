@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
+from restain.progress import Progress
 from restain.slides import open_slide
 from restain.slides.find import stem_of
 from restain.slides.slide import LARGEST_PICTURE
@@ -119,7 +120,7 @@ def explain_image(
     baseline: Baseline = "glass",
     window: int | None = None,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> page.ExplainReport:
     """Explain one image; writes ``explain.html``, ``explain.json`` and the overlays as PNG into ``out``.
 

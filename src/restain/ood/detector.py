@@ -32,6 +32,7 @@ from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Region
 from restain.ood.features import feature_names, image_features
+from restain.progress import Progress
 from restain.recipe import AugmentRecipe
 
 Rgb = NDArray[np.uint8]
@@ -218,7 +219,7 @@ def fit_ood_detector(
     *,
     seed: int = 0,
     normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> OodDetector:
     """Fit a detector to training images, their stains varied by the training's augmentation.
 

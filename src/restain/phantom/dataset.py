@@ -32,6 +32,7 @@ from restain.her2 import Her2Level
 from restain.phantom.from_he import find_images
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
+from restain.progress import Progress
 from restain.slides import open_slide
 from restain.slides.find import split_number
 
@@ -114,7 +115,7 @@ def write_phantom(
     from_he: Sequence[Path] = (),
     from_he_mpp: float | None = None,
     scanned_at: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     workers: int = 1,
 ) -> PhantomSummary:
     """Write a phantom data set, or resume one that was begun with the same parameters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,10 @@ from restain.phantom.slide_plan import (
     write_slide_truth,
 )
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
+from restain.progress import Progress
 from restain.slides.metadata import read_metadata
 from restain.slides.store import Kind, TileStore
 from restain.slides.writer import write_ome_tiff
-
-Progress = Callable[[int, int], None]
 
 FORMAT = 1
 """Version of the pixels: raised when the same parameters give other slides."""

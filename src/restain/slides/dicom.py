@@ -35,7 +35,8 @@ from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.files import digest, whole_folder
 from restain.geometry import Size
-from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
+from restain.progress import Progress
+from restain.slides.pyramid import TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
 
 PRIVATE = (0x0099, "restain")

@@ -9,7 +9,6 @@ or blue light as strongly as green.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import write_png
 from restain.optics import glass_white, optical_density
+from restain.progress import Progress
 from restain.slides.find import stem_of
 from restain.slides.geojson import to_polygons, write_geojson
 
@@ -120,7 +120,7 @@ class TissueMask:
         )
 
 
-def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None) -> TissueMask:
+def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Progress | None = None) -> TissueMask:
     """Tissue of a whole slide, found at ``mpp``; ``progress(done, total)`` counts rows read.
 
     Raises RestainError if the slide has no mpp or cannot be read.
@@ -128,9 +128,7 @@ def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, in
     return tissue_of(*overview(slide, mpp, progress))
 
 
-def overview(
-    slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None
-) -> tuple[Rgb, float]:
+def overview(slide: Slide, mpp: float = MASK_MPP, progress: Progress | None = None) -> tuple[Rgb, float]:
     """The whole slide at ``mpp`` (or its own if coarser), ``(h, w, 3)``, and that mpp.
 
     Raises RestainError if the slide has no mpp or cannot be read.
@@ -161,7 +159,7 @@ def write_tissue(
     *,
     mpp: float | None = None,
     override_mpp: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Find the tissue of a slide and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
 

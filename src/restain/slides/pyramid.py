@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.geometry import Size
+from restain.progress import Progress
 from restain.slides.store import TileStore
-
-Progress = Callable[[int, int], None]
 
 SMALLEST = 512
 """Levels are halved until neither side is longer than this."""

@@ -18,7 +18,8 @@ import tifffile
 from restain import __version__
 from restain.errors import RestainError
 from restain.files import remove_partial, whole_file
-from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
+from restain.progress import Progress
+from restain.slides.pyramid import TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
 
 NAMESPACE = "restain/provenance"

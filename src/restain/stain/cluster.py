@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from restain.bundle import DEFAULT, Bundle, load_bundle
 from restain.errors import RestainError, needs
 from restain.files import make_folder
+from restain.progress import Progress, Warn
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.model import Model
 from restain.stain.options import StainOptions
@@ -68,8 +69,8 @@ def stain_on_cluster(
     options: StainOptions | None = None,
     *,
     cluster: Cluster,
-    progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> list[Outcome]:
     """:func:`restain.stain.stain_many` on a Ray cluster.
 

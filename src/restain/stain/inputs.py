@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from restain.errors import RestainError
 from restain.geometry import Region, Size, same_mpp
 from restain.images import Rgb
 from restain.images.scale import COARSEST_MPP
+from restain.progress import Progress
 from restain.slides import Slide, open_slide
 from restain.slides.source import Source, levels_of
 from restain.stain.options import StainOptions
@@ -51,7 +52,7 @@ class InputImage:
     mpp_assumed: bool
     rgb: Rgb | None = None
 
-    def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
+    def digest(self, progress: Progress | None = None) -> str:
         """SHA-256 of the file, or of shape and pixels of an array. Raises RestainError if the file cannot be read."""
         if self.rgb is None:
             return digest(self.slide.path, progress)

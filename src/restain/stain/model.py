@@ -23,13 +23,13 @@ from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.ood.detector import Ood
 from restain.prediction import Prediction
+from restain.progress import Bar, Progress, Warn, is_live, item
 from restain.slides import Polygon, Slide
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
 from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
-from restain.stain.pipeline import Progress, Warn
 from restain.stain.plan import plan_staining
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
@@ -156,11 +156,7 @@ class Model:
         results = []
         with shown(progress, "staining") as report:
             for number, one in enumerate(images):
-
-                def part(done: int, total: int, before: int = number) -> None:
-                    if report is not None:
-                        report(1000 * before + 1000 * done // max(total, 1), 1000 * len(images))
-
+                part = item(report, number, len(images))
                 with open_input(one, self.mpp, changed) as opened:
                     size = opened.slide.size_at(self.mpp) if opened.rgb is None and opened.slide.has_mpp else None
                     if size is not None and size.width * size.height > LARGEST_PICTURE:
@@ -297,8 +293,6 @@ def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Pro
         yield progress or None
         return
     from rich.console import Console
-
-    from restain.progress import Bar, is_live
 
     console = Console(stderr=True)
     if not is_live(console):

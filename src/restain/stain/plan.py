@@ -11,13 +11,13 @@ import numpy as np
 from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Region, Size
+from restain.progress import Progress, Warn
 from restain.slides import Slide, TissueMask, tissue_mask
 from restain.stain.area import Area, everywhere
 from restain.stain.glass import Glass, measure_noise
 from restain.stain.inputs import InputImage
 from restain.stain.normalization import slide_normalization
 from restain.stain.options import StainOptions
-from restain.stain.pipeline import Progress, Warn
 from restain.stain.provenance import Provenance, now
 from restain.stain.windows import WindowLattice
 

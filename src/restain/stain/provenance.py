@@ -13,6 +13,7 @@ from restain import NOTICE, __version__
 from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.ood.detector import Ood
+from restain.progress import Progress
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
@@ -127,7 +128,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> str:
+def digest(source: Path, progress: Progress | None = None) -> str:
     """SHA-256 of a file in hexadecimal, or of the names and contents of all files in a folder.
 
     Args:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from restain.files import make_folder
 from restain.images import Rgb, write_density, write_rgb
 from restain.ood.detector import Ood
+from restain.progress import Progress, Warn, part
 from restain.stain.figures import SlideFigures
 from restain.stain.inputs import InputImage
 from restain.stain.options import StainOptions
-from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
 from restain.stain.provenance import Provenance
 from restain.stain.tiles import TILE, MemoryTiles
@@ -102,15 +103,14 @@ def stain_in_memory(
 
     Raises RestainError as :func:`restain.stain.plan.plan_staining`, or at a place that cannot be read.
     """
-    parts = ProgressParts(progress)
     for fault in image.slide.faults:
         warn(f"{image.source}: {fault}")
     made = made or provenance_of(image, model, options, None)
-    plan = plan_staining(image, model, options, warn, parts.part(PREPARED))
+    plan = plan_staining(image, model, options, warn, part(progress, 0, PREPARED))
     made = replace(
         made, normalization=plan.normalization, ood=model.ood_of(image.slide, plan.windows, plan.normalization)
     )
-    rgb, dab = pixels_of(image, model, options, plan, parts.part(STAINED - PREPARED))
+    rgb, dab = pixels_of(image, model, options, plan, part(progress, PREPARED, STAINED))
     warn_of(image, made, warn)
     return StainResult(rgb, dab, made.ood, model.mpp, made)
 

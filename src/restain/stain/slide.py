@@ -16,13 +16,14 @@ from restain.errors import RestainError
 from restain.files import make_folder
 from restain.images import read_text
 from restain.ood.tiles import COLOUR, NAME, TileScores
+from restain.progress import Progress, Warn, part
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
 from restain.stain.inputs import InputImage, open_input
 from restain.stain.options import StainOptions
-from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
+from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
 from restain.stain.provenance import Provenance
 from restain.stain.result import StainedSlide, stain_in_memory
@@ -130,14 +131,14 @@ def _stain_to_slide(
     tissue, report = out / f"{name}.tissue.geojson", out / f"{name}.stain.json"
     ood = None if detector is None else out / f"{name}.ood.geojson"
     dab = out / f"{name}.dab.ome.tiff" if options.dab else None
-    parts, began = ProgressParts(progress), time.perf_counter()
-    made = provenance_of(image, model, options, quality, parts.part(PREPARED // 2))
+    began = time.perf_counter()
+    made = provenance_of(image, model, options, quality, part(progress, 0, PREPARED // 2))
     if (before := _finished(report, made)) is not None and target.exists() and (dab is None or dab.is_file()):
         warn_of(image, before.provenance, warn)
         return StainedSlide(source, target, dab, before.provenance, True, tissue, ood, report, before)
     for slide_fault in slide.faults:
         warn(f"{source}: {slide_fault}")
-    plan = plan_staining(image, model, options, warn, parts.part(PREPARED - PREPARED // 2))
+    plan = plan_staining(image, model, options, warn, part(progress, PREPARED // 2, PREPARED))
     with ExitStack() as stack:
         stores = [
             stack.enter_context(
@@ -151,7 +152,7 @@ def _stain_to_slide(
         )
         glass = glass_of(slide, model, options, plan.tissue, quality)
         stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores, plan.normalization)
-        stainer.run(parts.part(STAINED - PREPARED))
+        stainer.run(part(progress, PREPARED, STAINED))
 
         warn_of(image, made, warn)
         figures = _figures(made, stainer, plan, slide, stores[0])
@@ -160,10 +161,10 @@ def _stain_to_slide(
         write_geojson(tissue, to_polygons(plan.tissue.mask, plan.tissue.mpp, slide.mpp))
         if scores is not None and ood is not None:
             write_geojson(ood, scores.outlines(TILE, plan.size, model.mpp, slide.mpp), NAME, COLOUR)
-        for store, path, part in zip(stores, (target, dab), (40, 20), strict=False):
+        for store, path, start, end in zip(stores, (target, dab), (STAINED, 980), (980, 1000), strict=False):
             assert path is not None
             write = write_dicom if path.suffix == ".dicom" else write_ome_tiff
-            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=parts.part(part))
+            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=part(progress, start, end))
         stainer.seconds.all = time.perf_counter() - began
         figures.write(report)
         for store in stores:

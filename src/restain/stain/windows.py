@@ -11,7 +11,7 @@ than a window is one window of its own size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, tile_starts
 from restain.images import Rgb
 from restain.ood.tiles import TileScores
+from restain.progress import Progress
 from restain.slides import Slide
 from restain.stain.area import Area
 from restain.stain.glass import Glass
@@ -134,7 +135,7 @@ class WindowStainer:
         self._canvases: dict[Tile, Planes] = {}
         self._done = 0
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def run(self, progress: Progress | None = None) -> None:
         """Fill the stores; ``progress`` is called with tiles there and tiles in all.
 
         Raises RestainError if the system refuses to write, or ``strict`` and a tile cannot be read.
