@@ -114,11 +114,7 @@ def choose_engine(
     if name != AUTO:
         mode, _, precision = name.partition("-")
         return Engine(
-            generator,
-            device,
-            "bf16" if precision == "bf16" else "fp32",
-            compiled=mode == "compile",
-            threads=threads,
+            generator, device, "bf16" if precision == "bf16" else "fp32", compiled=mode == "compile", threads=threads
         )
     exact = Engine(generator, device, threads=threads)
     if device.type != "cpu" or multiplies_bf16():

@@ -55,8 +55,7 @@ def stain(
         ResultFormat, Option("--format", help="Output format. auto: PNG for pictures, OME-TIFF for slides.")
     ] = ResultFormat.auto,
     quality: Annotated[
-        int | None,
-        Option(min=1, max=100, help="JPEG quality of slides. Default: 90. Pictures are stored losslessly."),
+        int | None, Option(min=1, max=100, help="JPEG quality of slides. Default: 90. Pictures are stored losslessly.")
     ] = None,
     white: Annotated[
         tuple[float, float, float] | None,

@@ -189,11 +189,7 @@ def _pictures(
     else:
         coarse = Image.fromarray(density.overview(_PICTURE))
         shown = np.asarray(coarse.resize((virtual.shape[1], virtual.shape[0]), Image.Resampling.BOX))
-    drawn = {
-        "he": he.thumbnail(_PICTURE)[0],
-        "virtual": virtual,
-        "dab": colour_map(shown, "dab", DAB_TOP),
-    }
+    drawn = {"he": he.thumbnail(_PICTURE)[0], "virtual": virtual, "dab": colour_map(shown, "dab", DAB_TOP)}
     paths = {what: folder / f"{name}.{what}.jpg" for what in drawn}
     for what, rgb in drawn.items():
         save_picture(paths[what], rgb, virtual=what != "he")

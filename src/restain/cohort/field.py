@@ -258,12 +258,7 @@ def read_fields(
 
 
 def _stain(
-    ihc: Slide,
-    dab: DensitySlide | None,
-    box: Region,
-    mpp: float,
-    glass: NDArray[np.float32],
-    inside: NDArray[np.bool_],
+    ihc: Slide, dab: DensitySlide | None, box: Region, mpp: float, glass: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> tuple[CellMembranes, NDArray[np.float32]]:
     """The cells whose nucleus lies in the tissue of a field, and the field's DAB density."""
     pad = math.ceil(MARGIN_UM / mpp)

@@ -89,10 +89,7 @@ def write_geojson(
                 "type": "Feature",
                 "id": str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([name, coordinates]))),
                 "geometry": {"type": "Polygon", "coordinates": coordinates},
-                "properties": {
-                    "objectType": "annotation",
-                    "classification": {"name": name, "color": list(colour)},
-                },
+                "properties": {"objectType": "annotation", "classification": {"name": name, "color": list(colour)}},
             }
         )
     write_json(path, {"type": "FeatureCollection", "features": features}, indent=None)

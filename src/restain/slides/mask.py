@@ -154,12 +154,7 @@ def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
 
 
 def write_tissue(
-    path: Path,
-    out: Path,
-    *,
-    mpp: float | None = None,
-    override_mpp: bool = False,
-    progress: Progress | None = None,
+    path: Path, out: Path, *, mpp: float | None = None, override_mpp: bool = False, progress: Progress | None = None
 ) -> str:
     """Find the tissue of a slide and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
 

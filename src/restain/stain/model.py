@@ -264,11 +264,9 @@ def device_of(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RestainError(f"Unknown device {name!r}; choose from cpu, cuda, cuda:N and mps.") from None
-    there = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type
+    )
     if there is None:
         raise RestainError(f"{name}: restain does not run on this device; choose from cpu, cuda, cuda:N and mps.")
     if (device.index or 0) >= there:
