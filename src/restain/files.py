@@ -174,13 +174,10 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of ``folder`` while the block runs.
+    """Keep other processes out of an existing folder while the block runs, by a lock on its file ``name``.
 
-    Args:
-        folder: an existing folder.
-        name: the lock's file in it. It stays: a removed lock could be one that another process has just taken.
-
-    Raises RestainError if another process holds the lock, or its file cannot be written.
+    The file stays: a removed lock could be one that another process has just taken. Raises RestainError if another
+    process holds the lock, or its file cannot be written.
     """
     try:
         file = open(folder / name, "ab")  # noqa: SIM115

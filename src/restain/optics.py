@@ -37,14 +37,10 @@ def unit(vector: ArrayLike) -> Floats:
 
 
 def optical_density(rgb: ArrayLike, white: ArrayLike = 255.0) -> Floats:
-    """Optical density of 8-bit intensities.
+    """Optical density of ``(..., 3)`` intensities in [0, 255], as ``float32`` of the same shape.
 
-    Args:
-        rgb: ``(..., 3)`` intensities in [0, 255] (``uint8`` or float).
-        white: intensity of unstained glass ``I0``: a number, three numbers or an array that broadcasts to ``rgb``.
-
-    Returns:
-        ``float32`` of the same shape; 0 is white, negative where ``rgb`` is brighter than ``white``.
+    0 is white, negative where ``rgb`` is brighter. ``white`` is the intensity of unstained glass ``I0``: a number,
+    three numbers or an array that broadcasts to ``rgb``.
     """
     intensity = np.asarray(rgb, dtype=np.float32)
     return -np.log10((intensity + EPS) / (np.asarray(white, dtype=np.float32) + EPS))
@@ -64,13 +60,9 @@ def round_to_uint8(light: ArrayLike) -> NDArray[np.uint8]:
 def unmix(od: ArrayLike, stains: Sequence[ArrayLike]) -> Floats:
     """Stain densities by colour deconvolution (least squares, Ruifrok & Johnston 2001).
 
-    Args:
-        od: ``(..., 3)`` optical density.
-        stains: one to three absorption vectors; each is scaled to unit length. With fewer than three, what no stain
-            explains is left out of the densities (it does not leak into them as it would with an arbitrary third vector).
-
-    Returns:
-        ``(..., len(stains))`` densities in OD units; noise can make them slightly negative.
+    ``(..., 3)`` optical density and one to three absorption vectors, each scaled to unit length, give ``(..., S)``
+    densities in OD units; noise can make them slightly negative. With fewer than three vectors, what no stain explains
+    is left out of the densities (it does not leak into them as it would with an arbitrary third vector).
 
     Raises ValueError if the vectors are linearly dependent or more than three.
     """

@@ -28,12 +28,8 @@ EVERY = 20.0
 class Bar:
     """A progress bar, or lines if the console is neither a terminal nor a notebook; a context manager.
 
-    Args:
-        what: name of the job.
-        console: where to draw; text printed there stays above the bar.
-        done: steps done before.
-        total: number of steps; None if not known yet.
-        keep: leave the bar on the terminal at the end.
+    Text printed on the console stays above the bar. ``total`` is None if not known yet; ``keep`` leaves the bar on the
+    terminal at the end.
     """
 
     def __init__(

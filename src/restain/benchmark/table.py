@@ -98,16 +98,10 @@ def write_results(
     budget: str,
     command: str,
 ) -> Path:
-    """Write ``benchmark.json``, ``.csv``, ``.md`` and ``.html`` from finished evaluations; returns the page.
+    """Write ``benchmark.json``, ``.csv``, ``.md`` and ``.html`` from finished evaluations by recipe; returns the page.
 
-    Args:
-        out: folder of the results.
-        evaluations: by recipe; the baseline rows are taken from the first.
-        recipes: as they were trained.
-        costs: by recipe.
-        budget: in words.
-
-    Raises RestainError if a picture cannot be read, or a file cannot be written.
+    The baseline rows are those of the first evaluation. Raises RestainError if a picture cannot be read, or a file
+    cannot be written.
     """
     names = list(evaluations)
     verdicts = _verdicts(evaluations, out, command)

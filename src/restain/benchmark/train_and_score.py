@@ -64,18 +64,10 @@ def benchmark(
 ) -> Path:
     """Train every recipe under the same budget and score it; returns the page ``out/benchmark.html``.
 
-    Beside the page: ``benchmark.json``, ``benchmark.csv``, ``benchmark.md`` and a folder per recipe with its run and its
-    evaluation. The first recipe is what the others are compared with, image by image.
-
-    Recipes with the same stage one train it once, and each is charged for it.
-
-    Args:
-        recipes: with different names; data, seed, crop and batch must be the same in all.
-        data: folders of pairs.
-        budget: what each may spend. Minutes are turned into steps by measuring a few, once.
-        out: the benchmark's folder; the same folder resumes.
-        split: the split that is scored.
-        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
+    Beside the page: ``benchmark.json``, ``benchmark.csv``, ``benchmark.md`` and a folder per recipe with its run and
+    its evaluation; the same folder resumes. The first recipe is what the others are compared with, image by image.
+    Recipes with the same stage one train it once, and each is charged for it. Their data, seed, crop and batch must be
+    the same. Minutes of a budget are turned into steps by measuring a few, once.
 
     Raises RestainError if the recipes do not share what they must, the folder holds a benchmark of others, the data has
     faults, or a training fails; Interrupted on Ctrl-C or SIGTERM in a training, after a checkpoint was written.

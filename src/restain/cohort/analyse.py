@@ -51,17 +51,16 @@ def run_cohort(
     """Stain and score the slides of a cohort; returns the page ``out/cohort.html``.
 
     Beside it: ``cohort.json`` with all figures, ``pictures/``, and ``slides/PATIENT/`` with what
-    :func:`restain.stain.stain_slide` writes, and ``NAME.fields.json``. A repeated call resumes. A failed slide does not stop
-    the others; the page names it.
+    :func:`restain.stain.stain_slide` writes, and ``NAME.fields.json``. A repeated call resumes. A failed slide does not
+    stop the others; the page names it.
 
     Args:
-        out: output folder; created if it does not exist.
+        table: see :func:`restain.cohort.table.read_table`.
         model: without a stain head, DAB is unmixed from the colours of its output.
         classifier: HER2 classifier for a second score of each field.
         mpp: micrometres per pixel of slides that state no scale.
         override_mpp: use ``mpp``, or that of the table, even if a slide states another.
         side_um: side of a field in µm.
-        warn: called with sentences on slides.
 
     Raises RestainError if the table is invalid, two slides of a patient share a name, every slide fails, or writing
     fails.

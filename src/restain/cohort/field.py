@@ -162,14 +162,10 @@ def sampling_error(cells: Counts) -> float:
 
 
 def fields(size: Size, mpp: float, side_um: float = FIELD_UM) -> Iterator[Region]:
-    """Squares of ``side_um`` that cover a slide without overlap, row by row; the last ones may be cut.
+    """Squares of ``side_um`` that cover a slide of ``size`` px without overlap, row by row; the last ones may be cut.
 
-    Args:
-        size: of the slide in px at ``mpp``.
-        mpp: micrometres per pixel.
-        side_um: side of a field; each border is rounded to whole px by itself, so that errors do not add up.
-
-    Raises ValueError if ``mpp`` is not a positive number or a field is smaller than a px.
+    Each border is rounded to whole px by itself, so that errors do not add up. Raises ValueError if ``mpp`` is not a
+    positive number or a field is smaller than a px.
     """
     um_to_px(1.0, mpp)
     if not side_um >= mpp:
@@ -198,7 +194,7 @@ def read_fields(
     side_um: float = FIELD_UM,
     progress: Progress | None = None,
 ) -> list[FieldReading]:
-    """Score a stained slide field by field at its own mpp, with one field in memory.
+    """Score a stained slide field by field at its own mpp; the fields with at least ``LEAST_TISSUE``, row by row.
 
     Args:
         ihc: virtual or real IHC slide.
@@ -206,12 +202,7 @@ def read_fields(
         dab: its DAB densities on the same grid; default: colour deconvolution.
         white: ``(3,)`` white point of the IHC, RGB in [1, 255]; default: ``tissue.glass``.
         he: H&E slide on the same grid at ``ihc.mpp``, for ``ood``.
-        ood: detector of H&E unlike the training images.
         classifier: HER2 classifier for a second score.
-        side_um: side of a field.
-
-    Returns:
-        The fields with at least ``LEAST_TISSUE``, row by row.
 
     Raises RestainError if pixels cannot be read; ValueError if ``dab`` is of another size.
     """

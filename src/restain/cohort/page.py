@@ -32,15 +32,7 @@ def cohort_page(
     failed: Sequence[tuple[str, str]] = (),
     side_um: float = FIELD_UM,
 ) -> str:
-    """The HTML of a cohort.
-
-    Args:
-        patients: in the order of the page.
-        title: of the page.
-        facts: provenance, by name.
-        failed: name and error sentence of each missing slide.
-        side_um: side of a field in µm.
-    """
+    """The HTML of a cohort; ``failed`` has name and error sentence of each missing slide, ``facts`` the provenance."""
     uneven = max(patients, key=lambda patient: patient.heterogeneity.total, default=None)
     lead = [f"{len(patients)} patient{'' if len(patients) == 1 else 's'}, all scored on a {restain.NOTICE}."]
     if uneven is not None and uneven.heterogeneity.total > 0:

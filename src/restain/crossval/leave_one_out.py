@@ -47,17 +47,12 @@ def crossval(
     bar: OpenBar = lambda what: nullcontext(lambda done, total: None),
     say: Warn = lambda line: None,
 ) -> Path:
-    """Leave every slide out once; returns the page ``out/crossval.html``.
+    """Train ``recipe`` without each slide in turn, and score that slide; returns the page ``out/crossval.html``.
 
     A pair's slide is what its layout or the recipe's ``data.same_slide`` says; a pair of an unknown slide counts as a
-    slide of its own. Beside the page: ``crossval.json`` (figures, a row per pair and method), ``pictures/``, and a folder
-    per slide with its run and its evaluation. The same call resumes an interrupted run.
-
-    Args:
-        recipe: trained once per slide; its ``data.holdout`` is replaced by that slide.
-        data: folders of pairs; all their splits take part.
-        out: folder of the results.
-        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
+    slide of its own. All splits of the data take part. Beside the page: ``crossval.json`` (figures, a row per pair and
+    method), ``pictures/``, and a folder per slide with its run and its evaluation. The same call resumes an interrupted
+    run.
 
     Raises RestainError if there are fewer than two slides, or the data, a training or a file has a fault; Interrupted
     on Ctrl-C or SIGTERM in a training, after a checkpoint was written.

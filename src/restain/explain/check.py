@@ -118,15 +118,8 @@ def check_phantom(
 
     Writes ``explain.html``, ``explain.json`` and overlays of the first images. Each image's level is explained on its
     middle window, and the DAB of one place: a random tumour cell whose disc has at least ``LEAST_DAB`` by the model.
-
-    Args:
-        data: a phantom as :func:`restain.phantom.write_phantom` wrote it.
-        out: folder of the results.
-        model: a bundle; None for the shipped one.
-        split: ``train``, ``val`` or ``test``; use held-out images for a trained model.
-        images: number of images, the first by name.
-        baseline: image without evidence, for the maps and for the curves.
-        seed: seed of the places, the random map and ties.
+    The first ``images`` of the split are taken; use held-out ones for a trained model. ``seed`` is of the places, the
+    random map and ties; the other arguments are those of :func:`restain.explain.image.explain_image`.
 
     Raises RestainError if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if
     the split is empty or unknown; or if ``out`` cannot be written.

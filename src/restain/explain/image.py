@@ -128,8 +128,6 @@ def explain_image(
     around it. Without points, the place with the highest DAB of the window is taken.
 
     Args:
-        source: an H&E image, as :func:`restain.slides.open_slide` takes it.
-        out: folder of the results.
         model: a bundle; None for the shipped one.
         points: places in ``source``'s px whose DAB is explained.
         level: the level whose logit is explained; None for the predicted one.

@@ -122,12 +122,7 @@ def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
 def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
     """Write ``(H, W, 3)`` ``uint8`` RGB as PNG, with ``text`` as its tEXt (or, beyond Latin-1, iTXt) chunks.
 
-    Args:
-        path: where; its folder must exist. An old file stays until the new one is whole.
-        rgb: the image.
-        text: metadata, for example where the image comes from.
-        mpp: micrometres per pixel, kept as the picture's resolution.
-
+    The folder must exist; an old file stays until the new one is whole. ``mpp`` is kept as the picture's resolution.
     Raises RestainError if the file cannot be written.
     """
     info = PngInfo()

@@ -143,12 +143,7 @@ class OodDetector:
         )
 
     def judge_slide(self, read: Callable[[Region], Rgb], windows: Sequence[Region]) -> Ood | None:
-        """The median score of evenly spread windows; None if none can be read.
-
-        Args:
-            read: ``(h, w, 3)`` 8-bit RGB of a window at the model's mpp.
-            windows: those with tissue.
-        """
+        """The median score of evenly spread ``windows``, read at the model's mpp; None if none can be read."""
         found = []
         for number in np.unique(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int)):
             with suppress(RestainError):
@@ -221,16 +216,11 @@ def fit_ood_detector(
     normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     progress: Progress | None = None,
 ) -> OodDetector:
-    """Fit a detector to training images, their stains varied by the training's augmentation.
+    """Fit a detector to the H&E of training pairs, their stains varied by the training's augmentation.
 
-    The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches of
-    one slide stay together where slides are known.
-
-    Args:
-        pairs: training pairs; only their H&E is used.
-        augment: the recipe's stain jitter.
-        seed: of the jitter and of samples.
-        normalize: applied to each H&E picture; None where the network is given pictures as they are.
+    The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches
+    of one slide stay together where slides are known. ``normalize`` is applied to each picture; ``seed`` is of the
+    jitter and of samples.
 
     Raises ValueError if there are no pairs; RestainError if an image cannot be read.
     """

@@ -55,16 +55,11 @@ _LO, _ST = 64, 1024
 def write_dicom(
     store: TileStore, folder: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
 ) -> None:
-    """Write a finished slide as a DICOM series: ``level-0.dcm`` and so on in ``folder``.
+    """Write a complete store of JPEG tiles as a DICOM series: ``level-0.dcm`` and so on in ``folder``, which it replaces.
 
     A killed call resumes at the next one. The same store and metadata give the same files, identifiers included.
-
-    Args:
-        store: ``rgb``, JPEG, complete; not changed.
-        folder: replaced when the new series is complete.
-        mpp: micrometres per pixel of level 0.
-        metadata: stored in a private block, with ``notice`` and ``holes`` as in :func:`restain.slides.write_ome_tiff`.
-            ``created`` (ISO 8601) dates the series; default: now.
+    ``mpp`` is of level 0. ``metadata`` is stored in a private block, with ``notice`` and ``holes`` as in
+    :func:`restain.slides.write_ome_tiff`; ``created`` in it (ISO 8601) dates the series.
 
     Raises RestainError if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
     files, or the system refuses to write; ValueError if ``mpp`` is not positive, or the store is lossless.

@@ -156,14 +156,7 @@ def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
 def write_tissue(
     path: Path, out: Path, *, mpp: float | None = None, override_mpp: bool = False, progress: Progress | None = None
 ) -> str:
-    """Find the tissue of a slide and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
-
-    Args:
-        path: the slide.
-        out: the folder, made if missing.
-
-    Returns:
-        The result in one sentence.
+    """Find a slide's tissue; write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``, and return a sentence.
 
     Raises RestainError if the slide cannot be read, has no mpp, or a file cannot be written.
     """
@@ -190,11 +183,8 @@ def write_tissue(
 
 
 def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
-    """Tissue in a picture of a slide. A picture without glass is all tissue.
-
-    Args:
-        rgb: ``(H, W, 3)`` ``uint8``, H&E (or IHC) on glass of any colour; best at 4 to 16 µm per pixel.
-        mpp: micrometres per pixel.
+    """Tissue in ``(H, W, 3)`` ``uint8`` of H&E or IHC on glass of any colour, best at 4 to 16 µm per px; all without
+    glass.
 
     Raises ValueError if ``mpp`` is not a positive, finite number.
     """

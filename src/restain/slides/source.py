@@ -84,17 +84,9 @@ LEAST_SHARE = 0.5
 
 
 def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -> tuple[int, list[str]]:
-    """Choose one of several images of slide size.
+    """The index of one of several images of slide size, and a refusal if there are several and no ``number`` was chosen.
 
-    Args:
-        path: the file or folder, for messages.
-        images: all images, in the order of their numbers.
-        number: the user's choice.
-
-    Returns:
-        The image's index, and a refusal if there are several and none was chosen.
-
-    Raises RestainError if there is no image of that number.
+    Raises RestainError if there is no image of that number in ``path``.
     """
     if number is not None:
         if not 0 <= number < len(images):

@@ -93,15 +93,12 @@ class TileStore(TileGrid):
     def open(
         cls, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int | None = 90
     ) -> TileStore:
-        """Open the store in ``folder``, or begin one.
+        """Open the store in ``folder``, or begin one; the folder's parent must exist.
 
         Args:
-            folder: made if missing; its parent must exist.
-            identity: all inputs of the tiles (slide, bundle, options). A store of another identity or geometry is
-                removed and begun anew.
+            identity: all inputs of the tiles (slide, bundle, options). A store of another identity or geometry is begun anew.
             size: level 0 in px.
             tile: side of a tile in px, a multiple of 16 (TIFF).
-            kind: ``"rgb"`` or ``"dab"``.
             quality: JPEG quality, 1 to 100; None for lossless tiles. Not used by ``dab``.
 
         Raises RestainError if the folder cannot be written or another process has the store open; ValueError if
@@ -142,15 +139,10 @@ class TileStore(TileGrid):
         return str(*self._select("SELECT count(*), sum(crc) FROM tile"))
 
     def put(self, row: int, column: int, image: Pixels) -> None:
-        """Store the pixels of a tile.
+        """Store the pixels of a whole tile or of its :meth:`extent`: ``uint8`` ``(h, w, 3)``, or optical density ``(h,
+        w)``.
 
-        Args:
-            row: of the grid.
-            column: of the grid.
-            image: ``uint8`` ``(h, w, 3)`` for ``rgb``; ``float`` ``(h, w)`` optical density for ``dab``. Size of the
-                whole tile or of its :meth:`extent`.
-
-        Raises RestainError if the system refuses to write; earlier tiles are kept; ValueError if shape or type are
+        Raises RestainError if the system refuses to write, and keeps earlier tiles; ValueError if shape or type are
         wrong.
         """
         height, width = self.extent(row, column)

@@ -72,17 +72,10 @@ def stain_on_cluster(
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> list[Outcome]:
-    """:func:`restain.stain.stain_many` on a Ray cluster.
+    """:func:`restain.stain.stain_many` on a Ray cluster; all machines share ``out``, and every worker loads the bundle.
 
-    Args:
-        out: on storage that all machines share; made where needed.
-        bundle: the model; loaded again on every worker.
-        options: how.
-        cluster: where.
-        warn: called with what workers warned of.
-
-    Raises:
-        RestainError: if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults are outcomes.
+    Raises RestainError if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults are
+    outcomes.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with needs("ray", "--ray"):

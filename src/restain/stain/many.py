@@ -84,13 +84,8 @@ def stain_many(
 ) -> list[Outcome]:
     """Stain sources into ``out``, with a summary in ``out/summary.csv`` that is updated after each source.
 
-    Args:
-        out: made where needed.
-        model: what stains.
-        options: None for the model's.
-
-    Raises:
-        RestainError: for options that the model cannot serve, or if the summary cannot be written. Other faults are outcomes.
+    Raises RestainError for options that the model cannot serve, or if the summary cannot be written. Other faults are
+    outcomes.
     """
     options = options or model.options
     model.check(options)

@@ -39,14 +39,12 @@ BUNDLES = Path("bundles")
 
 
 class Model:
-    """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each other.
+    """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each
+    other.
 
-    Args:
-        bundle: the weights.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None for CUDA where there is one, else the CPU.
-        options: the defaults of all calls.
-
-    Raises RestainError if there is no such device, or the bundle cannot do what the options ask.
+    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None for CUDA where there is one, else the CPU. ``options``
+    are the defaults of all calls. Raises RestainError if there is no such device, or the bundle cannot do what the
+    options ask.
     """
 
     def __init__(self, bundle: Bundle, *, device: str | None = None, options: StainOptions | None = None) -> None:

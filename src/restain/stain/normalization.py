@@ -26,17 +26,11 @@ LEAST_TISSUE = 0.25
 def slide_normalization(
     slide: Slide, tissue: TissueMask, bundle: Bundle, options: StainOptions
 ) -> HENormalization | None:
-    """How ``slide`` is normalised before the network; None for a bundle that was trained without, or where it is switched off.
+    """How ``slide`` is normalised before the network; None for a bundle that was trained without, or where it is switched
+    off.
 
-    Of a slide, evenly spread samples of its tissue are read, whatever region is to be stained, and the white is the glass of the
-    overview; pen marks do not count.
-
-    Args:
-        slide: the H&E image, with an mpp.
-        tissue: of the whole image.
-        bundle: its card says whether the network expects normalised images.
-
-    Raises RestainError if pixels cannot be decoded.
+    Evenly spread samples of its tissue are read, whatever region is to be stained, and the white is the glass of the
+    overview; pen marks do not count. Raises RestainError if pixels cannot be decoded.
     """
     if bundle.card.normalization is None or not options.normalization:
         return None

@@ -129,10 +129,8 @@ def now() -> str:
 
 
 def digest(source: Path, progress: Progress | None = None) -> str:
-    """SHA-256 of a file in hexadecimal, or of the names and contents of all files in a folder.
-
-    Args:
-        source: the file, or the folder of a DICOM series or OME-Zarr.
+    """SHA-256 of a file in hexadecimal, or of the names and contents of all files in a folder (a DICOM series, an
+    OME-Zarr).
 
     Raises RestainError if something cannot be read.
     """

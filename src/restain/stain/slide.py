@@ -47,22 +47,17 @@ def stain_slide(
 ) -> StainedSlide:
     """Stain a picture or a whole slide into the folder ``out``; the result is at the model's mpp.
 
-    Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB density
-    is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the folder
-    ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB density is
-    asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of distribution, if the bundle
-    has a detector; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
+    Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB
+    density is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the
+    folder ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB
+    density is asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of
+    distribution, if the bundle has a detector; and ``NAME.stain.json`` with provenance and figures
+    (:class:`SlideFigures`).
 
-    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head. Tissue
-    outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``: the same call
-    resumes after a kill, with the same result. A finished result of the same source, bundle and options is kept.
-
-    Args:
-        source: the image; see :data:`restain.stain.inputs.Image`.
-        out: made where needed.
-        model: what stains.
-        options: None for the model's.
-        warn: called with sentences that name the source: mpp assumed, out of distribution, damaged, with holes.
+    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head.
+    Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``:
+    the same call resumes after a kill, with the same result. A finished result of the same source, bundle and options
+    is kept.
 
     Raises RestainError if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for
     options that the model cannot serve; if the result cannot be written, or another process writes it.

@@ -85,13 +85,8 @@ class MemoryTiles(TileGrid):
 class HeTiles:
     """The H&E at the model's mpp, read tile by tile and kept for a while, since neighbouring windows share pixels.
 
-    May be used by several threads at once.
-
-    Args:
-        read: pixels of a tile; raises RestainError where they cannot be read.
-        store: whose grid of tiles is used.
-        glass: ``(3,)`` RGB of tiles that cannot be read and of all beyond the image.
-        strict: whether a tile that cannot be read is an error.
+    ``glass`` ``(3,)`` RGB is shown beyond the image, and for a tile that ``read`` cannot read, unless ``strict``. May
+    be used by several threads at once.
     """
 
     def __init__(self, read: Callable[[Region], Rgb], store: Tiles, glass: NDArray[np.float32], strict: bool) -> None:

@@ -60,12 +60,7 @@ class Window:
 
 
 class WindowLattice:
-    """The windows that cover an image of ``size`` px, row by row.
-
-    Args:
-        size: of the image at the model's mpp.
-        context: side of a window in px.
-    """
+    """The windows, with a side of ``context`` px, that cover an image of ``size`` px at the model's mpp, row by row."""
 
     def __init__(self, size: Size, context: int) -> None:
         overlap = context // OVERLAP
