@@ -67,6 +67,16 @@ class Region:
         """``(rows, columns)`` for indexing an ``(H, W, ...)`` array."""
         return slice(self.origin.y, self.bottom), slice(self.origin.x, self.right)
 
+    def common(self, other: Region) -> Region:
+        """What two regions that meet have in common."""
+        x, y = max(self.origin.x, other.origin.x), max(self.origin.y, other.origin.y)
+        return Region(Point(x, y), Size(min(self.right, other.right) - x, min(self.bottom, other.bottom) - y))
+
+    def grown(self, margin: int) -> Region:
+        """This region with ``margin`` px on every side."""
+        corner = Point(self.origin.x - margin, self.origin.y - margin)
+        return Region(corner, Size(self.size.width + 2 * margin, self.size.height + 2 * margin))
+
     def within(self, other: Region) -> tuple[slice, slice]:
         """``(rows, columns)`` for indexing an array that holds ``other``, which this region lies in."""
         return Region(Point(self.origin.x - other.origin.x, self.origin.y - other.origin.y), self.size).slices

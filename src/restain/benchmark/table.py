@@ -136,9 +136,9 @@ def write_results(
         "restain": restain.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(out / "benchmark.json", json.dumps(_plain(lines, facts), indent=1, ensure_ascii=False) + "\n")
-    _write(out / "benchmark.csv", _csv(lines))
-    _write(out / "benchmark.md", markdown(lines, facts))
+    write_text(out / "benchmark.json", json.dumps(_plain(lines, facts), indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "benchmark.csv", _csv(lines))
+    write_text(out / "benchmark.md", markdown(lines, facts))
     figures = _figures(out, evaluations)
     return write_page(
         out / "benchmark.html",
@@ -268,7 +268,3 @@ def _figures(out: Path, evaluations: Mapping[str, Evaluation]) -> list[dict[str,
 def _middle(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top, left = (max(0, (side - CROP) // 2) for side in rgb.shape[:2])
     return rgb[top : top + CROP, left : left + CROP]
-
-
-def _write(path: Path, text: str) -> None:
-    write_text(path, text)

@@ -218,7 +218,7 @@ def read_fields(
         if tissue.covers(box, mpp) * area < LEAST_TISSUE * side_um**2:
             continue
         place = (round(box.origin.y * mpp / side_um), round(box.origin.x * mpp / side_um))
-        inside = _tissue_px(tissue, box, mpp)
+        inside = tissue.nearest(tissue.mask, box, mpp)
         cells, own = _stain(ihc, dab, box, mpp, glass, inside)
         rgb = None if classifier is None else ihc.read(box, mpp)
         score = None
@@ -253,9 +253,7 @@ def _stain(
 ) -> tuple[CellMembranes, NDArray[np.float32]]:
     """The cells whose nucleus lies in the tissue of a field, and the field's DAB density."""
     pad = math.ceil(MARGIN_UM / mpp)
-    wide = Region(
-        Point(box.origin.x - pad, box.origin.y - pad), Size(box.size.width + 2 * pad, box.size.height + 2 * pad)
-    )
+    wide = box.grown(pad)
     rgb = ihc.read(wide, mpp)
     if dab is None:
         densities = unmix(optical_density(rgb, glass), (HEMATOXYLIN, DAB))
@@ -289,15 +287,6 @@ def _areas(
         found[level_of_counts(counts)] += area
         null += area if zero_of_counts(counts) is Her2Zero.NULL else 0.0
     return (found[0], found[1], found[2], found[3]), null
-
-
-def _tissue_px(tissue: TissueMask, box: Region, mpp: float) -> NDArray[np.bool_]:
-    """The mask at the pixels of the field, by nearest neighbour."""
-    height, width = tissue.mask.shape
-    scale = mpp / tissue.mpp
-    rows = np.clip(((np.arange(box.origin.y, box.bottom) + 0.5) * scale).astype(int), 0, height - 1)
-    columns = np.clip(((np.arange(box.origin.x, box.right) + 0.5) * scale).astype(int), 0, width - 1)
-    return tissue.mask[np.ix_(rows, columns)]
 
 
 _WINDOW = 512

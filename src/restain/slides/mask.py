@@ -104,6 +104,16 @@ class TissueMask:
         inside = self._sum(bottom, right) - self._sum(top, right) - self._sum(bottom, left) + self._sum(top, left)
         return min(1.0, max(0.0, inside / ((right - left) * (bottom - top))))
 
+    def nearest(self, values: Mask, region: Region, mpp: float) -> Mask:
+        """``values`` of the mask's shape at the pixels of ``region``, px of the slide at ``mpp``, by nearest neighbour."""
+        rows, columns = (
+            ((np.arange(start, stop) + 0.5) * (mpp / self.mpp)).astype(np.int64).clip(0, length - 1)
+            for start, stop, length in zip(
+                (region.origin.y, region.origin.x), (region.bottom, region.right), values.shape, strict=True
+            )
+        )
+        return values[np.ix_(rows, columns)]
+
     @cached_property
     def _sums(self) -> NDArray[np.float64]:
         return np.pad(self.mask, ((1, 0), (1, 0))).astype(np.float64).cumsum(axis=0).cumsum(axis=1)

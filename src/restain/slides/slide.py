@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from restain.geometry import Point, Region, Size, same_mpp
 from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
 from restain.slides.find import ZARR_METADATA, check_companions, split_number
 from restain.slides.orientation import upright
-from restain.slides.resample import axis_taps, resample
+from restain.slides.resample import resample
 from restain.slides.source import Level, SlideImage, Source, choose_image
 from restain.slides.source_picture import PictureSource
 
@@ -138,22 +138,12 @@ class Slide:
         )
         scale = ratio / self.levels[level].downsample
         side = max(1, int(math.sqrt(_BLOCK) / scale))
+        read = partial(self._source.read, level)
         for y in range(top, bottom, side):
             for x in range(left, right, side):
-                size = Size(min(side, right - x), min(side, bottom - y))
-                at_x, at_y = x - region.origin.x, y - region.origin.y
-                out[at_y : at_y + size.height, at_x : at_x + size.width] = self._block(x, y, size, level, scale)
+                block = Region(Point(x, y), Size(min(side, right - x), min(side, bottom - y)))
+                out[block.within(region)] = resample(read, block, scale, self.levels[level].size)
         return out
-
-    def _block(self, x: int, y: int, size: Size, level: int, scale: float) -> Rgb:
-        of = self.levels[level].size
-        rows = axis_taps(y, size.height, scale, of.height)
-        columns = axis_taps(x, size.width, scale, of.width)
-        top, left = int(rows.index.min()), int(columns.index.min())
-        needed = Size(int(columns.index.max()) + 1 - left, int(rows.index.max()) + 1 - top)
-        pixels = self._source.read(level, Region(Point(left, top), needed))
-        plain = rows.index.shape[1] == columns.index.shape[1] == 1 and pixels.shape[:2] == (size.height, size.width)
-        return pixels if plain else resample(pixels, (top, left), rows, columns)
 
     def thumbnail(self, max_side: int) -> tuple[Rgb, float]:
         """The whole slide with its longer side at most ``max_side`` px, and its mpp.
@@ -207,7 +197,7 @@ class Slide:
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.geometry import Region, Size
+from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 
 
@@ -127,11 +127,6 @@ def damaged(path: Path, what: str) -> RestainError:
 
 def paste(out: NDArray[Any], region: Region, piece: NDArray[Any], x: int, y: int) -> None:
     """Put into ``out``, the pixels of ``region``, what lies in it of a ``piece`` whose first pixel is at ``x``, ``y``."""
-    height, width = piece.shape[:2]
-    top, left = max(y, region.origin.y), max(x, region.origin.x)
-    bottom, right = min(y + height, region.bottom), min(x + width, region.right)
-    rows, columns = (
-        slice(top - region.origin.y, bottom - region.origin.y),
-        slice(left - region.origin.x, right - region.origin.x),
-    )
-    out[rows, columns] = piece[top - y : bottom - y, left - x : right - x]
+    placed = Region(Point(x, y), Size(piece.shape[1], piece.shape[0]))
+    common = placed.common(region)
+    out[common.within(region)] = piece[common.within(placed)]

@@ -99,27 +99,9 @@ class Model:
             return self._engines[name]
 
     @overload
-    def stain(
-        self,
-        image: Image,
-        *,
-        mpp: float | None = ...,
-        progress: Progress | Literal[False] | None = ...,
-        warn: Warn | None = ...,
-        **options: Any,
-    ) -> StainResult: ...
-
+    def stain(self, image: Image, **options: Any) -> StainResult: ...
     @overload
-    def stain(
-        self,
-        image: Sequence[Image],
-        *,
-        mpp: float | None = ...,
-        progress: Progress | Literal[False] | None = ...,
-        warn: Warn | None = ...,
-        **options: Any,
-    ) -> list[StainResult]: ...
-
+    def stain(self, image: Sequence[Image], **options: Any) -> list[StainResult]: ...
     def stain(
         self,
         image: Image | Sequence[Image],

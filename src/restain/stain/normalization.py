@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restain.bundle import Bundle
 from restain.data.normalization import ESTIMATION_MPP, HENormalization, normalization_of
@@ -70,16 +69,5 @@ def _samples(size: Size, mpp: float, tissue: TissueMask) -> list[Region]:
 def _without_ink(rgb: Rgb, region: Region, mpp: float, tissue: TissueMask) -> Rgb:
     if tissue.ink is None or not tissue.ink.any():
         return rgb
-    rows, columns = (
-        _mask_places(start, count, mpp / tissue.mpp, length)
-        for start, count, length in (
-            (region.origin.y, region.size.height, tissue.ink.shape[0]),
-            (region.origin.x, region.size.width, tissue.ink.shape[1]),
-        )
-    )
-    return np.where(tissue.ink[rows[:, None], columns][..., None], np.uint8(255), rgb)
-
-
-def _mask_places(start: int, count: int, scale: float, length: int) -> NDArray[np.int64]:
-    places: NDArray[np.int64] = ((np.arange(start, start + count) + 0.5) * scale).astype(np.int64)
-    return places.clip(0, length - 1)
+    ink = tissue.nearest(tissue.ink, region, mpp)
+    return np.where(ink[..., None], np.uint8(255), rgb)

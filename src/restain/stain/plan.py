@@ -54,7 +54,7 @@ def plan_staining(
     """
     slide, size = image.slide, image.slide.size_at(model.mpp)
     _check_roi(image, options)
-    tissue = tissue_overview(slide, progress)
+    tissue = tissue_mask(slide, progress=progress)
     whole = everywhere(slide.size_at(tissue.mpp), tissue)
     if min(slide.size.width, slide.size.height) * slide.mpp < LEAST_SIDE_UM:
         tissue = whole
@@ -69,11 +69,6 @@ def plan_staining(
             raise NoTissueError(f"{image.source}: {none}")
         warn(f"{image.source}: {none}")
     return StainPlan(tissue, area, windows, size, slide_normalization(slide, tissue, model.bundle, options))
-
-
-def tissue_overview(slide: Slide, progress: Progress | None = None) -> TissueMask:
-    """The one overview of a slide: its tissue and the white point of its glass."""
-    return tissue_mask(slide, progress=progress)
 
 
 def glass_of(slide: Slide, model: Model, options: StainOptions, tissue: TissueMask, quality: int | None) -> Glass:

@@ -171,7 +171,7 @@ class WindowStainer:
         return [
             tile
             for tile in tiles_of(self.stores[0], window.region)
-            if tile in tiles and self.area.is_stained(_common(region_of(self.stores[0], *tile), window.region))
+            if tile in tiles and self.area.is_stained(region_of(self.stores[0], *tile).common(window.region))
         ]
 
     def _work(self, jobs: Sequence[Job], he: Sequence[Rgb]) -> Sequence[Planes]:
@@ -192,7 +192,7 @@ class WindowStainer:
             if (canvas := self._canvases.get(tile)) is None:
                 shape = region.size.height, region.size.width, planes.shape[2]
                 canvas = self._canvases[tile] = np.zeros(shape, np.float32)
-            common = _common(region, window.region)
+            common = region.common(window.region)
             canvas[common.within(region)] += planes[common.within(window.region)]
             self._open[tile] -= 1
             if not self._open[tile]:
@@ -200,9 +200,7 @@ class WindowStainer:
 
     def _finish(self, tile: Tile, planes: Planes) -> None:
         region, reach, size = region_of(self.stores[0], *tile), self.glass.reach, self.stores[0].size
-        left, top = region.origin.x - reach, region.origin.y - reach
-        around = Region(Point(left, top), Size(region.size.width + 2 * reach, region.size.height + 2 * reach))
-        around = _common(around, Region(Point(0, 0), size))
+        around = region.grown(reach).common(Region(Point(0, 0), size))
         try:
             he = self.he.tile(tile)
         except RestainError as fault:
@@ -233,8 +231,3 @@ class WindowStainer:
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
             self.stores[1].put(row, column, planes[..., 3] * weight * shown)
-
-
-def _common(one: Region, other: Region) -> Region:
-    left, top = max(one.origin.x, other.origin.x), max(one.origin.y, other.origin.y)
-    return Region(Point(left, top), Size(min(one.right, other.right) - left, min(one.bottom, other.bottom) - top))
