@@ -234,7 +234,7 @@ def _result(
 
 def _patient(patient: PatientReading) -> dict[str, Any]:
     shares, parts, decisive = patient.shares, patient.heterogeneity, decisive_fields(patient.slides)
-    return _level(patient) | {
+    return patient.facts() | {
         "patient": patient.patient,
         "highest_slide": patient.highest.text,
         "cells": list(patient.cells),
@@ -250,15 +250,10 @@ def _patient(patient: PatientReading) -> dict[str, Any]:
             "fields": [{"slide": slide.slide, "row": one.row, "column": one.column} for slide, one in decisive.fields],
         },
         "slides": [
-            _level(slide)
+            slide.facts()
             | {"slide": slide.slide, "block": slide.block}
             | {"left_out_mm2": slide.left_out_mm2, "notes": list(slide.notes)}
-            | {"fields": [one.as_dict() | _level(one) | {"reasons": list(one.reasons)} for one in slide.fields]}
+            | {"fields": [one.as_dict() | one.facts() | {"reasons": list(one.reasons)} for one in slide.fields]}
             for slide in patient.slides
         ],
     }
-
-
-def _level(one: FieldReading | SlideReading | PatientReading) -> dict[str, Any]:
-    zero = None if one.zero is None else one.zero.value
-    return {"level": one.level.text, "zero": zero, "sampling_error": one.sampling_error}

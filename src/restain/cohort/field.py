@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from restain.evaluation.her2_classifier import STAINED_OD, Her2Classifier, level_probabilities, pattern_counts
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
@@ -52,13 +53,57 @@ UNCERTAIN = 0.1
 Counts = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldReading:
+class Scored:
+    """What follows from the ``cells`` of a field, slide or patient."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def cells(self) -> Counts: ...
+
+    @property
+    def level(self) -> Her2Level:
+        """By the rule, applied to all cells together, as in the guideline (:func:`restain.her2.level_of_counts`)."""
+        return level_of_counts(self.cells)
+
+    @property
+    def zero(self) -> Her2Zero | None:
+        """Null or ultralow, at level 0."""
+        return zero_of_counts(self.cells)
+
+    @property
+    def level_text(self) -> str:
+        return self.level.text if self.zero is None else self.zero.text
+
+    @property
+    def sampling_error(self) -> float:
+        return sampling_error(self.cells)
+
+    def facts(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        zero = None if self.zero is None else self.zero.value
+        return {"level": self.level.text, "zero": zero, "sampling_error": self.sampling_error}
+
+
+def _region(sides: Region | Sequence[int]) -> Region:
+    return sides if isinstance(sides, Region) else Region(Point(*sides[:2]), Size(*sides[2:]))
+
+
+def _sides(region: Region) -> list[int]:
+    return [region.origin.x, region.origin.y, region.size.width, region.size.height]
+
+
+def _level(level: Her2Level | str) -> Her2Level:
+    return level if isinstance(level, Her2Level) else Her2Level.parse(level)
+
+
+@dataclass(frozen=True)
+class FieldReading(Scored):
     """Scores of one field. ``region`` is in px of the stained slide, cut at its border."""
 
     row: int
     column: int
-    region: Region
+    region: Annotated[Region, BeforeValidator(_region), PlainSerializer(_sides)]
     areas: tuple[float, float, float, float]
     """Tissue in mm² in squares of ``SQUARE_UM`` at each level, 0 to 3+."""
     cells: Counts
@@ -67,7 +112,7 @@ class FieldReading:
     """Share of the tissue's area whose DAB density is at least faint, in [0, 1]."""
     mean_od: float
     """Mean DAB density over the tissue in OD."""
-    classifier: Her2Level | None = None
+    classifier: Annotated[Her2Level, BeforeValidator(_level), PlainSerializer(lambda one: one.text)] | None = None
     """Level by the HER2 classifier, if one was used."""
     in_distribution: bool | None = None
     """Whether the H&E is in the distribution of the training images; None if the bundle has no detector."""
@@ -77,20 +122,6 @@ class FieldReading:
     @property
     def tissue_mm2(self) -> float:
         return sum(self.areas)
-
-    @property
-    def level(self) -> Her2Level:
-        """By the rule (:func:`restain.her2.level_of_counts`)."""
-        return level_of_counts(self.cells)
-
-    @property
-    def zero(self) -> Her2Zero | None:
-        """Null or ultralow, at level 0."""
-        return zero_of_counts(self.cells)
-
-    @property
-    def sampling_error(self) -> float:
-        return sampling_error(self.cells)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -108,30 +139,15 @@ class FieldReading:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; :meth:`from_dict` reads it back."""
-        box = self.region
-        return asdict(self) | {
-            "region": [box.origin.x, box.origin.y, box.size.width, box.size.height],
-            "areas": list(self.areas),
-            "cells": list(self.cells),
-            "classifier": None if self.classifier is None else self.classifier.text,
-        }
+        return dict(_FIELD.dump_python(self, mode="json"))
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FieldReading:
-        """Raises LookupError, TypeError, ValueError or RestainError if ``values`` is not a field."""
-        x, y, width, height = values["region"]
-        zero, one, two, three = (int(count) for count in values["cells"])
-        of_zero, of_one, of_two, of_three = (float(area) for area in values["areas"])
-        level = values["classifier"]
-        return cls(
-            **values
-            | {
-                "region": Region(Point(x, y), Size(width, height)),
-                "areas": (of_zero, of_one, of_two, of_three),
-                "cells": (zero, one, two, three),
-                "classifier": None if level is None else Her2Level.parse(level),
-            }
-        )
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> FieldReading:
+        """What :meth:`as_dict` gave; ValueError or RestainError if ``values`` is not a field."""
+        return _FIELD.validate_python(values)
+
+
+_FIELD = TypeAdapter(FieldReading)
 
 
 def margin(cells: Counts) -> float:
