@@ -30,7 +30,7 @@ from restain.stain.area import rectangle
 from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
 from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
-from restain.stain.plan import plan_staining
+from restain.stain.plan import StainJob
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
 
@@ -144,7 +144,7 @@ class Model:
                             f"{opened.source}: the result has {size.width} x {size.height} px, too many to be held in "
                             "memory; stain_slide writes it to a file."
                         )
-                    results.append(stain_in_memory(opened, self, changed, progress=part, warn=warn or _warned))
+                    results.append(stain_in_memory(StainJob(opened, self, changed, warn or _warned, part)))
                 part(1, 1)
         return results if isinstance(image, list | tuple) else results[0]
 
@@ -193,8 +193,8 @@ class Model:
             (64, 64)
         """
         image = InputImage(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
-        plan = plan_staining(image, self, self.options, lambda sentence: None)
-        return Prediction(*pixels_of(image, self, self.options, plan))
+        job = StainJob(image, self, self.options, lambda sentence: None)
+        return Prediction(*pixels_of(job, job.plan(0, 0)))
 
     def ood_of(
         self, slide: Slide, windows: Sequence[Region], normalization: HENormalization | None = None

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from restain.errors import RestainError
 from restain.files import make_folder
@@ -21,10 +20,10 @@ from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_o
 from restain.slides.dicom import write_dicom
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
-from restain.stain.inputs import InputImage, open_input
-from restain.stain.options import StainOptions
+from restain.stain.inputs import open_input
+from restain.stain.options import Format, StainOptions
 from restain.stain.pipeline import PREPARED, STAINED
-from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
+from restain.stain.plan import StainJob, StainPlan
 from restain.stain.provenance import Provenance
 from restain.stain.result import StainedSlide, stain_in_memory
 from restain.stain.seams import measure_seams
@@ -34,6 +33,9 @@ from restain.stain.windows import WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
+
+
+SUFFIXES = {"png": ".png", "dicom": ".dicom", "ome-tiff": ".ome.tiff"}
 
 
 def stain_slide(
@@ -63,77 +65,65 @@ def stain_slide(
     options that the model cannot serve; if the result cannot be written, or another process writes it.
     """
     options = options or model.options
-    warn = warn or (lambda sentence: None)
     model.check(options)
-    out = Path(out)
-    make_folder(out)
+    out = make_folder(Path(out))
     with open_input(source, model.mpp, options) as image:
         if options.strict and image.slide.faults:
             raise RestainError(f"{image.source}: {' '.join(image.slide.faults)}")
-        form = _form(image, model, options)
-        name = slide_name(image.source)
-        target = out / f"{name}{'.png' if form == 'png' else '.dicom' if form == 'dicom' else '.ome.tiff'}"
+        job = StainJob(image, model, options, warn or (lambda sentence: None), progress)
+        form = _form(job)
+        target = out / f"{slide_name(image.source)}{SUFFIXES[form]}"
         if target.resolve() == image.slide.path.resolve():
             raise RestainError(f"{image.source}: the result would overwrite its source; choose another output folder.")
         if form == "png":
-            return _stain_to_picture(image, target, model, options, progress, warn)
+            return _stain_to_picture(job, target)
         # The frames of DICOM are JPEG.
-        quality = None if image.slide.is_picture and form == "ome-tiff" else options.quality
-        return _stain_to_slide(image, target, model, options, quality, progress, warn)
+        return _stain_to_slide(job, target, None if image.slide.is_picture and form == "ome-tiff" else options.quality)
 
 
-def _form(image: InputImage, model: Model, options: StainOptions) -> Literal["png", "ome-tiff", "dicom"]:
-    size = image.slide.size_at(model.mpp)
+def _form(job: StainJob) -> Format:
+    image, form = job.image, job.options.format
+    size = image.slide.size_at(job.model.mpp)
     small = size.width * size.height <= LARGEST_PICTURE
-    if options.format == "auto":
+    if form == "auto":
         return "png" if image.slide.is_picture and small else "ome-tiff"
-    if options.format == "png" and not small:
+    if form == "png" and not small:
         raise RestainError(
             f"{image.source}: the result has {size.width} x {size.height} px, too many for PNG; "
             "choose OME-TIFF or DICOM (--format)."
         )
-    return options.format
+    return form
 
 
-def _stain_to_picture(
-    image: InputImage, target: Path, model: Model, options: StainOptions, progress: Progress | None, warn: Warn
-) -> StainedSlide:
-    dab = target.with_name(f"{target.name.removesuffix('.png')}.dab.tif") if options.dab else None
-    made = provenance_of(image, model, options, None)
+def _stain_to_picture(job: StainJob, target: Path) -> StainedSlide:
+    source = job.image.source
+    dab = target.with_name(f"{target.name.removesuffix('.png')}.dab.tif") if job.options.dab else None
+    made = job.provenance(None)
     before = read_text(target) if target.is_file() else {}
     if made.made(before) and (dab is None or dab.is_file()):
         kept = Provenance.from_metadata(before)
-        warn_of(image, kept, warn)
-        return StainedSlide(image.source, target, dab, kept, kept=True)
-    result = stain_in_memory(image, model, options, made, progress=progress, warn=warn)
+        job.warn_of(kept)
+        return StainedSlide(source, target, dab, kept, kept=True)
+    result = stain_in_memory(job, made)
     if dab is not None:
         result.save_dab(dab)
     result.save(target)
-    return StainedSlide(image.source, target, dab, result.provenance, kept=False)
+    return StainedSlide(source, target, dab, result.provenance, kept=False)
 
 
-def _stain_to_slide(
-    image: InputImage,
-    target: Path,
-    model: Model,
-    options: StainOptions,
-    quality: int | None,
-    progress: Progress | None,
-    warn: Warn,
-) -> StainedSlide:
-    slide, source, out, detector = image.slide, image.source, target.parent, model.bundle.ood
-    name = slide_name(source)
+def _stain_to_slide(job: StainJob, target: Path, quality: int | None) -> StainedSlide:
+    slide, source, model, out = job.image.slide, job.image.source, job.model, target.parent
+    name, detector, progress = slide_name(source), model.bundle.ood, job.progress
     tissue, report = out / f"{name}.tissue.geojson", out / f"{name}.stain.json"
     ood = None if detector is None else out / f"{name}.ood.geojson"
-    dab = out / f"{name}.dab.ome.tiff" if options.dab else None
+    dab = out / f"{name}.dab.ome.tiff" if job.options.dab else None
     began = time.perf_counter()
-    made = provenance_of(image, model, options, quality, part(progress, 0, PREPARED // 2))
+    made = job.provenance(quality, part(progress, 0, PREPARED // 2))
     if (before := _finished(report, made)) is not None and target.exists() and (dab is None or dab.is_file()):
-        warn_of(image, before.provenance, warn)
+        job.warn_of(before.provenance)
         return StainedSlide(source, target, dab, before.provenance, True, tissue, ood, report, before)
-    for slide_fault in slide.faults:
-        warn(f"{source}: {slide_fault}")
-    plan = plan_staining(image, model, options, warn, part(progress, PREPARED // 2, PREPARED))
+    job.warn_of_faults()
+    plan = job.plan(PREPARED // 2, PREPARED)
     with ExitStack() as stack:
         stores = [
             stack.enter_context(
@@ -142,17 +132,14 @@ def _stain_to_slide(
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
         scores = None if detector is None else TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, detector)
-        made = replace(
-            made, normalization=plan.normalization, ood=model.ood_of(slide, plan.windows, plan.normalization)
-        )
-        glass = glass_of(slide, model, options, plan.tissue, quality)
-        stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores, plan.normalization)
+        made = job.planned(made, plan)
+        stainer = WindowStainer(job, plan, job.glass(plan.tissue, quality), stores, scores)
         stainer.run(part(progress, PREPARED, STAINED))
 
-        warn_of(image, made, warn)
+        job.warn_of(made)
         figures = _figures(made, stainer, plan, slide, stores[0])
         if figures.holes:
-            warn(f"{source}: {len(figures.holes)} tiles could not be read and are marked holes in {target}.")
+            job.warn(f"{source}: {len(figures.holes)} tiles could not be read and are marked holes in {target}.")
         write_geojson(tissue, to_polygons(plan.tissue.mask, plan.tissue.mpp, slide.mpp))
         if scores is not None and ood is not None:
             write_geojson(ood, scores.outlines(TILE, plan.size, model.mpp, slide.mpp), NAME, COLOUR)

@@ -18,21 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, tile_starts
 from restain.images import Rgb
 from restain.ood.tiles import TileScores
 from restain.progress import Progress
-from restain.slides import Slide
-from restain.stain.area import Area
 from restain.stain.glass import Glass
-from restain.stain.options import StainOptions
 from restain.stain.pipeline import Pipeline, Seconds
 from restain.stain.tiles import HeTiles, Tile, Tiles, region_of, tiles_of
 
 if TYPE_CHECKING:
-    from restain.stain.model import Model
+    from restain.stain.plan import StainJob, StainPlan
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1] or its natural logarithm, then DAB density."""
@@ -94,31 +90,17 @@ class WindowStainer:
     """Fills stores with an image's stained tiles.
 
     Windows are added up in the order of the lattice, so that neither threads nor what was finished earlier change a bit.
-
-    Args:
-        slide: the H&E image.
-        model: what stains it.
-        area: what is stained.
-        glass: fills what is not stained.
-        stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
-        scores: OOD scores of the tiles; None where tiles are not scored.
-        normalization: of the H&E before the network and the scores; None for none.
+    ``stores`` are of RGB, and of DAB where it is wanted; tiles that they hold already are left alone. Without ``scores``
+    tiles are not scored.
     """
 
     def __init__(
-        self,
-        slide: Slide,
-        model: Model,
-        options: StainOptions,
-        area: Area,
-        glass: Glass,
-        stores: Sequence[Tiles],
-        scores: TileScores | None = None,
-        normalization: HENormalization | None = None,
+        self, job: StainJob, plan: StainPlan, glass: Glass, stores: Sequence[Tiles], scores: TileScores | None = None
     ) -> None:
-        self.model, self.area, self.glass, self.stores, self.scores = model, area, glass, stores, scores
+        model, options, slide = job.model, job.options, job.image.slide
+        self.model, self.area, self.glass, self.stores, self.scores = model, plan.area, glass, stores, scores
         self.he = HeTiles(lambda region: slide.read(region, model.mpp), stores[0], glass.he_glass, options.strict)
-        self.normalization = normalization
+        self.normalization = plan.normalization
         self.lattice = WindowLattice(stores[0].size, model.context_px)
         stores[0].pattern = glass.pattern
         self.white = None if options.white is None else np.asarray(options.white, np.float32)
