@@ -9,9 +9,9 @@ from typer import Argument, Option
 
 from restain import RestainError
 from restain.cli import options as opt
-from restain.cli.console import command_line, panel, progress_bar, say, show
+from restain.cli.console import Panel, command_line, progress_bar, say, show
 
-command = panel("Evaluation")
+command = Panel("Evaluation")
 
 
 @command("restain evaluate --model runs/x/bundle --data data/phantom --split test -o report")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from restain.cli.console import panel, say, show
+from restain.cli.console import Panel, say, show
 
 PANEL = "Browser and studies"
-command = panel(PANEL)
+command = Panel(PANEL)
 
 
 @command("restain serve slides")

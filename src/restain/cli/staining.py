@@ -13,13 +13,13 @@ from typer import Argument, Option
 
 from restain import NOTICE
 from restain.cli import options as opt
-from restain.cli.console import out_console, panel, plain, progress_bar, say, show, show_fault
+from restain.cli.console import Panel, out_console, plain, progress_bar, say, show, show_fault
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
     from restain.stain import Outcome
 
-command = panel("Staining")
+command = Panel("Staining")
 
 
 class ResultFormat(StrEnum):

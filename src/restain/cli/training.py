@@ -7,9 +7,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from restain.cli import options as opt
-from restain.cli.console import command_line, panel, progress_bar, say, show
+from restain.cli.console import Panel, command_line, progress_bar, say, show
 
-command = panel("Training")
+command = Panel("Training")
 
 
 @command("restain train phantom-small --data data/phantom --out runs/phantom-small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def window_around(shape: tuple[int, ...], centre: Point, side: int) -> Region:
     return Region(Point(x, y), Size(width, height))
 
 
-def cut(array: NDArray, region: Region) -> NDArray:
+def cut(array: NDArray[Any], region: Region) -> NDArray[Any]:
     """A copy of the part of an ``(H, W, ...)`` array in ``region``."""
     return np.ascontiguousarray(array[region.slices])
 
