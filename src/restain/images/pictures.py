@@ -30,7 +30,7 @@ from restain.images.scale import Scale, picture_scale
 Rgb = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-"""Names that are taken for pictures in a data folder; what the file holds is read from its content."""
+"""Suffixes of pictures in a data folder. The format is detected from the content."""
 
 JPEG_QUALITY = 95
 
@@ -102,7 +102,7 @@ def decode_picture(path: Path) -> Rgb:
         picture = _PILLOW_FORMS[kind](io.BytesIO(data))
         check_mode(path, _pillow_form(path, picture))
         rgb = np.array(picture)
-    # What lacks at the end of a JPEG is decoded as this grey, or is less sharp in a progressive one.
+    # Missing data at the end of a JPEG are decoded as this grey, or as less detail in a progressive one.
     if kind == "JPEG" and ("progressive" in picture.info or (rgb[-1, -1] == 128).all()):
         _check_scans(path, data)
     return rgb
@@ -110,7 +110,7 @@ def decode_picture(path: Path) -> Rgb:
 
 @contextmanager
 def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """A PNG, JPEG or WebP file in Pillow's hands, its pixels not decoded, whatever its size.
+    """A PNG, JPEG or WebP file of any size, opened by Pillow without decoding its pixels.
 
     Raises RestainError if the file cannot be read or is none of these formats.
     """
@@ -220,7 +220,7 @@ def picture_kind(head: bytes) -> str | None:
 
 
 def no_image(path: Path) -> RestainError:
-    """The sentence of a file that is of no kind that restain reads."""
+    """The error for a file of an unsupported format."""
     return RestainError(f"{path} holds no image that restain reads (slide, TIFF, PNG, JPEG or WebP).")
 
 
@@ -233,7 +233,7 @@ def _known(path: Path) -> str:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Whatever a decoder throws at a damaged file becomes one sentence."""
+    """Turn any exception of a decoder into one sentence."""
     try:
         yield
     except (RestainError, MemoryError):
@@ -243,7 +243,7 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _check_whole(path: Path, kind: str, data: bytes) -> None:
-    """Find cut or altered files that Pillow would decode without a word."""
+    """Detect truncated or altered files that Pillow decodes without an error."""
     truncated = RestainError(f"{path} is truncated: the {kind} data ends before the image does.")
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise truncated
@@ -263,7 +263,7 @@ def _check_whole(path: Path, kind: str, data: bytes) -> None:
 
 
 def _check_scans(path: Path, data: bytes) -> None:
-    """Find a JPEG whose end marker comes before the last of its pixels, which libjpeg fills up without a word.
+    """Detect a JPEG that ends before its last pixels, which libjpeg fills silently.
 
     The transcoder to JPEG XL counts every coefficient, which is too slow to be asked of each file.
     """

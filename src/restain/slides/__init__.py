@@ -4,7 +4,7 @@ Files are read with OpenSlide, tifffile, wsidicom and zarr. `large-image` 1.35, 
 tried: it installs beside the versions pinned here and reads SVS, OME-TIFF with SubIFDs and DICOM from several threads. It
 is not used because it resizes every region by itself (two halves differ from the whole by 1 to 2 of 255, and a seamless
 result needs them to be the same), opens no folder of DICOM, makes up a magnification where a file has only an mpp, and
-opens a slide that is cut off near its end without a word. ``docs/slides.md`` has the trial.
+opens a slide that is truncated near its end without an error. ``docs/slides.md`` has the trial.
 """
 
 from restain.slides.density import DensitySlide as DensitySlide

@@ -314,7 +314,7 @@ def _grown(mask: Mask, radius: float) -> Mask:
 
 
 def _shrunk(mask: Mask, radius: float) -> Mask:
-    """Erosion; beyond the picture the tissue is taken to go on."""
+    """Erosion; pixels beyond the picture count as tissue."""
     return ~_grown(~mask, radius)
 
 

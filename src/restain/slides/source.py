@@ -76,7 +76,7 @@ class Source(ABC):
         raise RestainError(f"{self.path}: the associated image '{name}' cannot be read.")
 
     def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
-        """Give the file back."""
+        """Close the file."""
 
 
 LEAST_SHARE = 0.5

@@ -176,7 +176,7 @@ def lost_tiles(path: Path, pages: Sequence[Any], end: int, *, strict: bool) -> l
 
 
 def _chain_ends(path: Path) -> bool:
-    """Whether a TIFF's chain of directories comes to its end; tifffile drops what follows a break without a word."""
+    """Whether a TIFF's chain of directories comes to its end; tifffile silently ignores what follows a break."""
     with open(path, "rb") as file:
         end = file.seek(0, 2)
         file.seek(0)
