@@ -28,7 +28,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from restain.cohort import FieldReading, PatientReading, SlideReading, read_fields
+from restain.cohort.field import FieldReading, read_fields
+from restain.cohort.patient import PatientReading, SlideReading
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom.slide import write_phantom_slide

@@ -40,18 +40,13 @@ class EngineError(RestainError):
 class Engine:
     """A generator made ready to run. Called from one thread at a time; other threads run meanwhile.
 
-    On a CPU the images of a batch run one after the other, since side by side they would only need more memory; an
-    image's result is then the same, bit by bit, whatever batch it comes in.
+    The generator is moved to ``device``, laid out channels_last and set to evaluation in place. On a CPU the images of
+    a batch run one after the other, since side by side they would only need more memory; an image's result is then the
+    same, bit by bit, whatever batch it comes in. ``bf16`` runs under autocast; attention, densities and rendering stay
+    in float32. ``compiled``: ``torch.compile`` compiles for each shape at its first call, which takes a minute.
+    ``threads`` of PyTorch, in the thread that calls; None leaves them as they are.
 
-    Args:
-        generator: the network; moved to ``device``, laid out channels_last and set to evaluation in place.
-        device: where it runs.
-        precision: ``bf16`` runs under autocast; attention, densities and rendering stay in float32.
-        compiled: whether ``torch.compile`` compiles it for each shape at its first call, which takes a minute.
-        threads: of PyTorch, in the thread that calls; None leaves them as they are.
-
-    Raises:
-        EngineError: if it is to be compiled on a CPU and this machine has no C++ compiler.
+    Raises EngineError if it is to be compiled on a CPU and this machine has no C++ compiler.
     """
 
     def __init__(
@@ -77,14 +72,10 @@ class Engine:
             self._forward = partial(run_in_strips, generator)
 
     def __call__(self, he: NDArray[np.uint8], white: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Restain a batch of images of one size.
+        """Restain ``(N, H, W, 3)`` uint8 RGB to ``(N, H, W, 3 or 4)``: RGB in [0, 1], then DAB in OD units with a stain
+        head.
 
-        Args:
-            he: ``(N, H, W, 3)`` uint8 RGB.
-            white: ``(3,)`` in [0, 255], the glass to render on in place of the model's own; it needs a stain head.
-
-        Returns:
-            ``(N, H, W, 3 or 4)``: RGB in [0, 1], then the DAB density in OD units where the model has a stain head.
+        ``white`` ``(3,)`` in [0, 255] is the glass to render on in place of the model's own; it needs a stain head.
         """
         if self.threads is not None and torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
@@ -101,28 +92,17 @@ class Engine:
 def choose_engine(
     generator: StainingNetwork, *, device: torch.device, name: str = AUTO, threads: int | None = None
 ) -> Engine:
-    """Make a generator ready to run.
+    """The engine of that name; RestainError if there is none, or this machine cannot have it. See :class:`Engine`.
 
-    Args:
-        generator: see :class:`Engine`.
-        device: where it runs.
-        name: an engine's name. ``auto`` is ``eager-bf16`` where the device multiplies bfloat16 and the result on a small
-            image is, on average, within ``TOLERANCE`` of that of ``eager-fp32``; else ``eager-fp32``.
-        threads: see :class:`Engine`.
-
-    Raises:
-        RestainError: if there is no engine of that name, or this machine cannot have it.
+    ``auto`` is ``eager-bf16`` where the device multiplies bfloat16 and the result on a small image is, on average,
+    within ``TOLERANCE`` of that of ``eager-fp32``; else ``eager-fp32``.
     """
     if name not in NAMES:
         raise EngineError(f"Unknown engine {name!r}; choose from {', '.join(NAMES)}.")
     if name != AUTO:
         mode, _, precision = name.partition("-")
         return Engine(
-            generator,
-            device,
-            "bf16" if precision == "bf16" else "fp32",
-            compiled=mode == "compile",
-            threads=threads,
+            generator, device, "bf16" if precision == "bf16" else "fp32", compiled=mode == "compile", threads=threads
         )
     exact = Engine(generator, device, threads=threads)
     if device.type != "cpu" or multiplies_bf16():

@@ -22,15 +22,10 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for i
 
 @contextmanager
 def needs(extra: str, what: str, error: type[RestainError] = RestainError) -> Iterator[None]:
-    """Turn a failed import inside the block into one sentence that names the extra to install.
+    """Turn a failed import inside the block into one sentence that names the extra of pyproject.toml to install.
 
-    Args:
-        extra: its name in pyproject.toml.
-        what: subject of the sentence: the command, option or file that needs the extra.
-        error: type of the exception.
-
-    Raises:
-        RestainError: if a package is missing.
+    ``what`` is the subject of the sentence: the command, option or file that needs the extra. Raises RestainError, or
+    ``error``, if a package is missing.
     """
     try:
         yield

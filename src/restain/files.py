@@ -22,8 +22,7 @@ if sys.platform != "win32":
 def make_folder(folder: Path) -> Path:
     """Make a folder for results, with its parents, and return it.
 
-    Raises:
-        RestainError: if it cannot be made or is not writable.
+    Raises RestainError if it cannot be made or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,10 +37,8 @@ def make_folder(folder: Path) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary name beside ``path``, which replaces ``path`` on success.
 
-    The name ends in ``.part``: tell its format to a writer that goes by the suffix.
-
-    Raises:
-        RestainError: if the system refuses to write (no folder, no right, no space).
+    The name ends in ``.part``: tell its format to a writer that goes by the suffix. Raises RestainError if the system
+    refuses to write (no folder, no right, no space).
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -57,10 +54,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Write a folder atomically: yield an empty folder beside it, which replaces it on success.
 
-    Only one process at a time may write ``folder``: what others left unfinished is removed.
-
-    Raises:
-        RestainError: if the system refuses to write.
+    Only one process at a time may write ``folder``: what others left unfinished is removed. Raises RestainError if the
+    system refuses to write.
     """
     make_folder(folder.parent)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
@@ -88,21 +83,13 @@ def remove_partial(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically, line ends as they are.
-
-    Raises:
-        RestainError: if the system refuses to write.
-    """
+    """Write a UTF-8 file atomically, line ends as they are. Raises RestainError if the system refuses to write."""
     with whole_file(path) as partial:
         partial.write_bytes(text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write a JSON file atomically.
-
-    Raises:
-        RestainError: if the system refuses to write.
-    """
+    """Write a JSON file atomically. Raises RestainError if the system refuses to write."""
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
     with whole_file(path) as partial:
         # File names that are not UTF-8 hold surrogates, which JSON writes as such escapes.
@@ -133,8 +120,7 @@ def read_kept(path: Path, identity: Any) -> dict[str, Any] | None:
 def write_kept(path: Path, identity: Any, content: dict[str, Any]) -> None:
     """Write a result with the ``identity`` of all its inputs, for :func:`read_kept`.
 
-    Raises:
-        RestainError: if the system refuses to write.
+    Raises RestainError if the system refuses to write.
     """
     write_json(path, {"identity": identity, **content})
 
@@ -158,10 +144,8 @@ def read_journal(path: Path, identity: Any) -> list[Any] | None:
 def journal(path: Path, identity: Any, entries: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
     """Begin a JSON-lines file with ``identity`` and ``entries``; the function that is yielded appends an entry.
 
-    Appended entries survive a kill of the process; see :func:`read_journal`.
-
-    Raises:
-        RestainError: if the system refuses to write.
+    Appended entries survive a kill of the process; see :func:`read_journal`. Raises RestainError if the system refuses
+    to write.
     """
     make_folder(path.parent)
     write_text(path, "".join(json.dumps(line) + "\n" for line in ({"identity": identity}, *entries)))
@@ -190,14 +174,10 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of ``folder`` while the block runs.
+    """Keep other processes out of an existing folder while the block runs, by a lock on its file ``name``.
 
-    Args:
-        folder: an existing folder.
-        name: the lock's file in it. It stays: a removed lock could be one that another process has just taken.
-
-    Raises:
-        RestainError: if another process holds the lock, or its file cannot be written.
+    The file stays: a removed lock could be one that another process has just taken. Raises RestainError if another
+    process holds the lock, or its file cannot be written.
     """
     try:
         file = open(folder / name, "ab")  # noqa: SIM115

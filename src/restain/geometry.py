@@ -67,6 +67,16 @@ class Region:
         """``(rows, columns)`` for indexing an ``(H, W, ...)`` array."""
         return slice(self.origin.y, self.bottom), slice(self.origin.x, self.right)
 
+    def common(self, other: Region) -> Region:
+        """What two regions that meet have in common."""
+        x, y = max(self.origin.x, other.origin.x), max(self.origin.y, other.origin.y)
+        return Region(Point(x, y), Size(min(self.right, other.right) - x, min(self.bottom, other.bottom) - y))
+
+    def grown(self, margin: int) -> Region:
+        """This region with ``margin`` px on every side."""
+        corner = Point(self.origin.x - margin, self.origin.y - margin)
+        return Region(corner, Size(self.size.width + 2 * margin, self.size.height + 2 * margin))
+
     def within(self, other: Region) -> tuple[slice, slice]:
         """``(rows, columns)`` for indexing an array that holds ``other``, which this region lies in."""
         return Region(Point(self.origin.x - other.origin.x, self.origin.y - other.origin.y), self.size).slices
@@ -84,8 +94,7 @@ def same_mpp(one: float, other: float) -> bool:
 def um_to_px(um: float, mpp: float) -> int:
     """A length in whole pixels (rounded, at least one).
 
-    Raises:
-        ValueError: if ``mpp`` is not a positive, finite number.
+    Raises ValueError if ``mpp`` is not a positive, finite number.
     """
     if not (math.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp must be a positive number of micrometres per pixel, not {mpp}")
@@ -95,10 +104,8 @@ def um_to_px(um: float, mpp: float) -> int:
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First pixels of tiles that cover ``[0, length)``, each ``min(tile, length)`` long.
 
-    Neighbours share at least ``overlap`` pixels; the last tile is moved back so that it ends at ``length``.
-
-    Raises:
-        ValueError: if ``overlap`` is negative or not smaller than ``tile``.
+    Neighbours share at least ``overlap`` pixels; the last tile is moved back so that it ends at ``length``. Raises
+    ValueError if ``overlap`` is negative or not smaller than ``tile``.
     """
     if not 0 <= overlap < tile:
         raise ValueError(f"an overlap of {overlap} px does not fit tiles of {tile} px")

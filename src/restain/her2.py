@@ -35,11 +35,7 @@ class Her2Level(IntEnum):
 
     @classmethod
     def parse(cls, text: str) -> Her2Level:
-        """Read a level from its text form.
-
-        Raises:
-            RestainError: if ``text`` is none of ``0``, ``1+``, ``2+``, ``3+``.
-        """
+        """Read a level from its text form. Raises RestainError if ``text`` is none of ``0``, ``1+``, ``2+``, ``3+``."""
         for level in cls:
             if level.text == text:
                 return level
@@ -87,12 +83,8 @@ def asco_cap_level(completeness: ArrayLike, dab_od: ArrayLike) -> Her2Level:
     staining; for 2+ complete staining that is at least weak, or incomplete (lateral) staining that is at least
     moderate; for 1+ any staining that is at least faint. Otherwise the level is 0.
 
-    Args:
-        completeness: stained share of each tumour cell's perimeter, in [0, 1].
-        dab_od: DAB density of each cell's stained membrane, in OD units, of the same length.
-
-    Raises:
-        ValueError: if the two do not have the same shape.
+    ``completeness`` is the stained share of each cell's perimeter, in [0, 1], ``dab_od`` the DAB density of its stained
+    membrane in OD units. Raises ValueError if the two do not have the same shape.
     """
     import numpy as np  # here, so that `import restain` does not load it
 

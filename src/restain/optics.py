@@ -28,11 +28,7 @@ DAB: tuple[float, float, float] = (0.268, 0.570, 0.776)
 
 
 def unit(vector: ArrayLike) -> Floats:
-    """Scale absorption vectors (last axis RGB) to unit length.
-
-    Raises:
-        ValueError: if a vector is zero.
-    """
+    """Scale absorption vectors (last axis RGB) to unit length. Raises ValueError if a vector is zero."""
     v = np.asarray(vector, dtype=np.float32)
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     if np.any(norm == 0):
@@ -41,14 +37,10 @@ def unit(vector: ArrayLike) -> Floats:
 
 
 def optical_density(rgb: ArrayLike, white: ArrayLike = 255.0) -> Floats:
-    """Optical density of 8-bit intensities.
+    """Optical density of ``(..., 3)`` intensities in [0, 255], as ``float32`` of the same shape.
 
-    Args:
-        rgb: ``(..., 3)`` intensities in [0, 255] (``uint8`` or float).
-        white: intensity of unstained glass ``I0``: a number, three numbers or an array that broadcasts to ``rgb``.
-
-    Returns:
-        ``float32`` of the same shape; 0 is white, negative where ``rgb`` is brighter than ``white``.
+    0 is white, negative where ``rgb`` is brighter. ``white`` is the intensity of unstained glass ``I0``: a number,
+    three numbers or an array that broadcasts to ``rgb``.
     """
     intensity = np.asarray(rgb, dtype=np.float32)
     return -np.log10((intensity + EPS) / (np.asarray(white, dtype=np.float32) + EPS))
@@ -68,16 +60,11 @@ def round_to_uint8(light: ArrayLike) -> NDArray[np.uint8]:
 def unmix(od: ArrayLike, stains: Sequence[ArrayLike]) -> Floats:
     """Stain densities by colour deconvolution (least squares, Ruifrok & Johnston 2001).
 
-    Args:
-        od: ``(..., 3)`` optical density.
-        stains: one to three absorption vectors; each is scaled to unit length. With fewer than three, what no stain
-            explains is left out of the densities (it does not leak into them as it would with an arbitrary third vector).
+    ``(..., 3)`` optical density and one to three absorption vectors, each scaled to unit length, give ``(..., S)``
+    densities in OD units; noise can make them slightly negative. With fewer than three vectors, what no stain explains
+    is left out of the densities (it does not leak into them as it would with an arbitrary third vector).
 
-    Returns:
-        ``(..., len(stains))`` densities in OD units; noise can make them slightly negative.
-
-    Raises:
-        ValueError: if the vectors are linearly dependent or more than three.
+    Raises ValueError if the vectors are linearly dependent or more than three.
     """
     matrix = unit(np.stack([np.asarray(s, dtype=np.float32) for s in stains]))
     if matrix.shape[0] > 3 or np.linalg.matrix_rank(matrix, tol=1e-3) < matrix.shape[0]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task
+
+Progress = Callable[[int, int], None]
+"""Called with work done and work in all."""
+Warn = Callable[[str], None]
+"""Called with a sentence that names its source."""
+OpenBar = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a progress bar of that name, as the callback that jobs take."""
 
 FIRST = 3.0
 """Seconds before the first line; a shorter job prints none."""
@@ -26,26 +27,25 @@ EVERY = 20.0
 class Bar:
     """A progress bar, or lines if the console is neither a terminal nor a notebook; a context manager.
 
-    Args:
-        what: name of the job.
-        console: where to draw; text printed there stays above the bar.
-        done: steps done before.
-        total: number of steps; None if not known yet.
-        keep: leave the bar on the terminal at the end.
+    Text printed on the console stays above the bar. ``total`` is None if not known yet; ``keep`` leaves the bar on the
+    terminal at the end.
     """
 
     def __init__(
         self, what: str, console: Console, *, done: int = 0, total: int | None = None, keep: bool = False
     ) -> None:
+        # Here, so that jobs which only report their progress do not load it.
+        from rich import progress as rich
+
         self.console = console
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+        self._progress = rich.Progress(
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("left"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=not keep,
             disable=not is_live(console),
@@ -64,9 +64,7 @@ class Bar:
             self._lines.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
         self._over.set()
         if self._lines.is_alive():
@@ -107,9 +105,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def part(
-    progress: Callable[[int, int], None] | None, start: int, end: int, total: int = 1000
-) -> Callable[[int, int], None]:
+def part(progress: Progress | None, start: int, end: int, total: int = 1000) -> Progress:
     """Progress of a part of a job: from ``start`` to ``end`` of the job's ``total`` steps; ``progress`` may be None."""
 
     def tell(done: int, steps: int) -> None:
@@ -117,3 +113,8 @@ def part(
             progress(start + (end - start) * done // max(steps, 1), total)
 
     return tell
+
+
+def item(progress: Progress | None, number: int, items: int, steps: int = 1000) -> Progress:
+    """Progress of item ``number`` of ``items``, each of ``steps`` steps of the job."""
+    return part(progress, steps * number, steps * (number + 1), steps * items)

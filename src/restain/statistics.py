@@ -68,10 +68,7 @@ def percentile_interval(value: float, samples: Floats | Sequence[float], n: int,
 def mean_interval(values: Sequence[float] | Floats, seed: int = 0, clusters: Sequence[str] | None = None) -> Interval:
     """Mean with a percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13); non-finite values are left out.
 
-    Args:
-        values: one per unit.
-        seed: of the bootstrap.
-        clusters: the cluster of each value, drawn whole; None draws values as if they were independent.
+    ``clusters`` names the cluster of each value, drawn whole; None draws values as if they were independent.
     """
     given = np.asarray(values, dtype=np.float64)
     known = np.isfinite(given)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restain.cohort import FieldReading, fields, margin, read_fields, sampling_error
+from restain.cohort.field import FieldReading, fields, margin, read_fields, sampling_error
 from restain.evaluation.her2_classifier import rule_level
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level, Her2Zero, level_of_counts

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restain.cohort import heterogeneity, quadratic_entropy
-from restain.cohort.heterogeneity import MOST
+from restain.cohort.heterogeneity import MOST, heterogeneity, quadratic_entropy
 
 area = st.one_of(st.just(0.0), st.floats(1e-3, 100))
 block = st.tuples(area, area, area, area)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import re
 
 from restain import NOTICE
-from restain.cohort import FieldReading, PatientReading, SlideReading
+from restain.cohort.field import FieldReading
 from restain.cohort.page import cohort_page
+from restain.cohort.patient import PatientReading, SlideReading
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level
 

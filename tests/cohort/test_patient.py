@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restain.cohort import FieldReading, PatientReading, SlideReading, area_shares, decisive_fields
-from restain.cohort.patient import pooled
+from restain.cohort.field import FieldReading
+from restain.cohort.patient import PatientReading, SlideReading, area_shares, decisive_fields, pooled
 from restain.geometry import Point, Region, Size
 from restain.her2 import Her2Level, Her2Zero, level_of_counts
 

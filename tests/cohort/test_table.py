@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from restain.cohort import read_table
+from restain.cohort.table import read_table
 from restain.errors import RestainError
 
 

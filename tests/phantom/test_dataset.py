@@ -33,7 +33,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantom") / "out"
-    write_phantom(out, pairs=10, size=SIZE, seed=5, test_share=0.4)
+    write_phantom(out, pairs=8, size=SIZE, seed=5, test_share=0.5)
     return out
 
 
@@ -49,12 +49,12 @@ def test_layout_is_bci_with_truth_beside_it(phantom: Path) -> None:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (SIZE, SIZE))
     described = json.loads((phantom / "phantom.json").read_text())
     assert described["complete"]
-    assert len(described["pairs"]) == 10
+    assert len(described["pairs"]) == 8
     assert "ynthetic" in described["note"]
 
 
 def test_levels_are_balanced_within_each_split(phantom: Path) -> None:
-    for split, count in (("train", 6), ("test", 4)):
+    for split, count in (("train", 4), ("test", 4)):
         levels = Counter(p.stem.rsplit("_", 1)[1] for p in (phantom / "HE" / split).iterdir())
         assert sum(levels.values()) == count
         assert set(levels) == {level.text for level in Her2Level}
@@ -92,7 +92,7 @@ def test_truth_is_read_in_od_units(phantom: Path) -> None:
 def test_same_parameters_and_seed_give_the_same_pixels_with_any_number_of_workers(
     phantom: Path, tmp_path: Path
 ) -> None:
-    write_phantom(tmp_path / "again", pairs=10, size=SIZE, seed=5, test_share=0.4, workers=2)
+    write_phantom(tmp_path / "again", pairs=8, size=SIZE, seed=5, test_share=0.5, workers=2)
     assert pixels(tmp_path / "again") == pixels(phantom)
     assert (tmp_path / "again" / "phantom.json").read_text() == (phantom / "phantom.json").read_text()
 
@@ -112,15 +112,15 @@ def test_an_interrupted_run_resumes_to_the_same_data_set(phantom: Path, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_phantom(out, pairs=10, size=SIZE, seed=5, test_share=0.4, progress=stop_after_three)
+        write_phantom(out, pairs=8, size=SIZE, seed=5, test_share=0.5, progress=stop_after_three)
     assert len(pixels(out)) == 9
     assert not json.loads((out / "phantom.json").read_text())["complete"]
     # A pair that lost one of its images is incomplete, and is made again.
     (out / "IHC" / "train" / "00001_train_1+.png").unlink()
     seen: list[tuple[int, int]] = []
-    summary = write_phantom(out, pairs=10, size=SIZE, seed=5, test_share=0.4, progress=lambda *n: seen.append(n))
-    assert (summary.kept, summary.written) == (2, 8)
-    assert seen == [(n, 10) for n in range(2, 11)]
+    summary = write_phantom(out, pairs=8, size=SIZE, seed=5, test_share=0.5, progress=lambda *n: seen.append(n))
+    assert (summary.kept, summary.written) == (2, 6)
+    assert seen == [(n, 8) for n in range(2, 9)]
     assert pixels(out) == pixels(phantom)
     assert table(out) == table(phantom)
     assert not list(out.rglob("*.part"))
@@ -129,7 +129,7 @@ def test_an_interrupted_run_resumes_to_the_same_data_set(phantom: Path, tmp_path
 def test_other_parameters_are_refused(phantom: Path) -> None:
     before = pixels(phantom)
     with pytest.raises(RestainError, match="other parameters"):
-        write_phantom(phantom, pairs=10, size=SIZE, seed=6, test_share=0.4)
+        write_phantom(phantom, pairs=8, size=SIZE, seed=6, test_share=0.5)
     assert pixels(phantom) == before
 
 

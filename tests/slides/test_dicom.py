@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
 import signal
-import subprocess
-import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarra
         write_dicom(store, folder / "s.dicom", mpp=MPP, metadata=TEXT)
         levels, finer = [_pixels(store)], store
         encoded = [store.encoded(r, c) for r, c in np.ndindex(*store.grid)]
-        for number, size in enumerate(level_sizes(SIZE)[1:], start=1):
-            with finer.level(number, size) as finer:
+        with ExitStack() as stack:
+            for number, size in enumerate(level_sizes(SIZE)[1:], start=1):
+                finer = stack.enter_context(finer.level(number, size))
                 levels.append(_pixels(finer))
     return folder / "s.dicom", levels, encoded
 
@@ -185,29 +187,24 @@ def test_other_files_densities_and_missing_tiles_are_refused(tmp_path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.part", "mine", "s.dicom", "s.part"]
 
 
-_KILLED = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_dicom import MPP, TEXT, _store
-from pathlib import Path
-from restain.slides.dicom import write_dicom
-def step(done, total):
-    if done >= int(sys.argv[3]):
-        print("here", flush=True)
-        sys.stdin.read()
-write_dicom(_store(Path(sys.argv[2])), Path(sys.argv[2]) / "s.dicom", mpp=MPP, metadata=TEXT, progress=step)
-"""
-
-
 def test_killed_and_called_again_gives_the_same_files(made, tmp_path) -> None:
     with _fill(_store(tmp_path)):
         pass
-    call = [sys.executable, "-c", _KILLED, str(Path(__file__).parent), str(tmp_path), "50"]
-    job = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert job.stdout is not None
-    assert job.stdout.readline().strip() == b"here"
-    job.send_signal(signal.SIGKILL)
-    job.communicate()
+    fork = multiprocessing.get_context("fork")
+    reached = fork.Event()
+
+    def step(done: int, total: int) -> None:
+        if done >= 50:
+            reached.set()
+            time.sleep(60)
+
+    job = fork.Process(
+        target=lambda: write_dicom(_store(tmp_path), tmp_path / "s.dicom", mpp=MPP, metadata=TEXT, progress=step)
+    )
+    job.start()
+    assert reached.wait(30)
+    job.kill()
+    job.join()
     assert not (tmp_path / "s.dicom").exists()
     seen: list[tuple[int, int]] = []
     with _store(tmp_path) as store:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from restain.cohort import read_table as read_cohort
+from restain.cohort.table import read_table as read_cohort
 from restain.dataset_builder import read_table as read_pairs
 from restain.errors import RestainError
 from restain.slides import open_slide

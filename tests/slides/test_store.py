@@ -1,13 +1,15 @@
-"""Tiles survive a kill at any byte, a full disk, and threads; other tiles than asked for are never taken over."""
+"""Tiles survive a kill at any moment, a full disk, and threads; other tiles than asked for are never taken over."""
 
 from __future__ import annotations
 
+import multiprocessing
+import random
 import resource
-import shutil
 import signal
-import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
-from restain.slides.store import TileStore
+from restain.slides.store import FILE, TileStore
 from restain.slides.store_view import StoreView
 
 SIZE = Size(150, 100)
@@ -77,43 +79,58 @@ def test_density_is_kept_to_half_a_count(tmp_path: Path) -> None:
         assert not store.read(0, 1).any()
 
 
-def test_whole_records_survive_a_cut_at_any_byte(tmp_path: Path) -> None:
-    ends = []
-    with _open(tmp_path / "s.part") as store:
-        for place, value in [((0, 0), 1), ((1, 1), 2), ((0, 2), 3)]:
-            store.put(*place, _smooth(value)) if value != 2 else store.put_blank(*place)
-            ends.append((tmp_path / "s.part" / "records.bin").stat().st_size)
-        first, last = store.encoded(0, 0), store.encoded(0, 2)
-    whole = (tmp_path / "s.part" / "records.bin").read_bytes()
-    assert ends[1] - ends[0] < 20
-    cuts = {0, 1, *ends, *(e - 1 for e in ends), *(e + 5 for e in ends[:2])}
-    cuts |= set(np.random.default_rng([2]).integers(0, len(whole), 20).tolist())
-    for cut in sorted(cuts):
-        folder = tmp_path / f"cut{cut}.part"
-        shutil.copytree(tmp_path / "s.part", folder)
-        (folder / "records.bin").write_bytes(whole[:cut])
-        with _open(folder) as store:
-            assert [store.has(0, 0), store.has(1, 1), store.has(0, 2)] == [cut >= end for end in ends]
-            if cut >= ends[0]:
-                assert store.encoded(0, 0) == first
-            store.put(0, 2, _smooth(3))
-        with _open(folder) as store:
-            assert store.encoded(0, 2) == last
+def test_tiles_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def job(put: Connection) -> None:
+        with _open(tmp_path / "s.part", size=Size(640, 640)) as store:
+            for at in store.cells():
+                if not store.has(*at):
+                    store.put(*at, noise)
+                    put.send(at)
+
+    moments = random.Random(0)
+    kept = 0
+    for lines in (3, 11, 17):
+        told, put = fork.Pipe(duplex=False)
+        child = fork.Process(target=job, args=(put,))
+        child.start()
+        for _ in range(lines):
+            assert told.poll(30)
+            told.recv()
+        time.sleep(moments.uniform(0, 0.003))
+        child.kill()
+        child.join()
+        kept += lines
+        with _open(tmp_path / "s.part", size=Size(640, 640)) as store:
+            there = [at for at in store.cells() if store.has(*at)]
+            assert len(there) >= kept
+            assert there == list(store.cells())[: len(there)]
+            assert len({store.encoded(*at) for at in there}) == 1
+            kept = len(there)
 
 
-def test_damage_inside_a_record_ends_what_is_kept_and_is_never_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["tile", "head"])
+def test_damage_is_never_read(tmp_path: Path, place: str) -> None:
+    noise = np.random.default_rng([7]).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with _open(tmp_path / "s.part") as store:
         store.put(0, 0, _smooth(1))
-        middle = (tmp_path / "s.part" / "records.bin").stat().st_size
-        store.put(0, 1, _smooth(2))
-        with open(tmp_path / "s.part" / "records.bin", "r+b") as file:
-            file.seek(middle + 200)
-            file.write(b"\x00\x01\x02\x03")
-        with pytest.raises(RestainError, match="damaged"):
-            store.read(0, 1)
+        store.put(0, 1, noise)
+        payload = store.encoded(0, 1)
+    file = tmp_path / "s.part" / FILE
+    data = bytearray(file.read_bytes())
+    at = data.index(payload[:200]) + 150 if place == "tile" else 0
+    data[at : at + 4] = b"\x00\x01\x02\x03"
+    file.write_bytes(data)
+    view = StoreView(tmp_path / "s.part")
+    assert view.refresh() == (2 if place == "tile" else 0)
+    assert view.read(0, 1) is None
     with _open(tmp_path / "s.part") as store:
-        assert store.has(0, 0)
+        assert store.has(0, 0) == (place == "tile")
         assert not store.has(0, 1)
+        store.put(0, 1, noise)
+        assert store.encoded(0, 1) == payload
 
 
 @pytest.mark.parametrize(
@@ -163,7 +180,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path: Path) 
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with _open(tmp_path / "s.part") as store:
         store.put(0, 0, noise)
-        size = (tmp_path / "s.part" / "records.bin").stat().st_size
+        size = max(file.stat().st_size for file in (tmp_path / "s.part").iterdir())
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, before[1]))
             with pytest.raises(RestainError, match=r"cannot be written: .*kept\)\.$"):
@@ -171,7 +188,6 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path: Path) 
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)
-        assert (tmp_path / "s.part" / "records.bin").stat().st_size == size
         store.put(0, 2, noise)
     with _open(tmp_path / "s.part") as store:
         assert store.has(0, 0)
@@ -181,22 +197,24 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path: Path) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
 def test_a_second_process_is_turned_away_until_the_first_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from restain.slides.store import TileStore; from restain.geometry import"
-        f" Size; s = TileStore.open(Path(sys.argv[1]), {IDENTITY!r}, Size(150, 100), 64, 'rgb');"
-        " s.put_blank(0, 0); print('open', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "s.part")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    fork = multiprocessing.get_context("fork")
+    opened = fork.Event()
+
+    def hold() -> None:
+        with _open(tmp_path / "s.part") as store:
+            store.put_blank(0, 0)
+            opened.set()
+            time.sleep(60)
+
+    holder = fork.Process(target=hold)
+    holder.start()
     try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline().strip() == b"open"
+        assert opened.wait(30)
         with pytest.raises(RestainError, match="in use by another process"):
             _open(tmp_path / "s.part")
     finally:
         holder.kill()
-        holder.communicate()
+        holder.join()
     with _open(tmp_path / "s.part") as store:
         assert store.has(0, 0)
 

@@ -12,6 +12,7 @@ import tifffile
 
 from restain import RestainError
 from restain.bundle import Bundle
+from restain.slides.store_view import StoreView
 from restain.stain import Model, StainOptions, find_sources, stain_many
 from restain.stain.cluster import Cluster, stain_on_cluster
 
@@ -51,7 +52,7 @@ def test_a_worker_is_killed_and_every_slide_comes_out_whole(
 
     def kill() -> None:
         while not killed and not done.is_set():
-            stores = [p for p in out.glob("*.part/records.bin") if p.stat().st_size > 100]
+            stores = [folder for folder in out.glob("*.rgb.part") if StoreView(folder).refresh()]
             running = workers()
             if stores and running:
                 os.kill(running[0], signal.SIGKILL)

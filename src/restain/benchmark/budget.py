@@ -17,11 +17,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``500steps`` or ``10min``.
-
-        Raises:
-            RestainError: if the text is neither, or not positive.
-        """
+        """Read ``500steps`` or ``10min``. Raises RestainError if the text is neither, or not positive."""
         found = re.fullmatch(r"\s*([0-9.]+)\s*(steps?|min|minutes?)\s*", text)
         try:
             number = float(found[1]) if found else 0.0

@@ -35,11 +35,7 @@ class Cost:
 
 
 def read_cost(path: Path) -> Cost:
-    """Read a cost back.
-
-    Raises:
-        RestainError: if the file is damaged.
-    """
+    """Read a cost back. Raises RestainError if the file is damaged."""
     try:
         return Cost(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -49,8 +45,7 @@ def read_cost(path: Path) -> Cost:
 def staining_cost(bundle: Path, out: Path, *, train_seconds: float, train_wall_seconds: float) -> Cost:
     """Stain one image in a process of its own, and write what that and the training took to ``out``.
 
-    Raises:
-        RestainError: if the process fails.
+    Raises RestainError if the process fails.
     """
     # A program of its own, so that its memory is its own and the caller's script needs no guard.
     call = [sys.executable, "-c", f"from {__name__} import stain_once; stain_once()", str(bundle)]

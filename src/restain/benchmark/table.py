@@ -98,18 +98,10 @@ def write_results(
     budget: str,
     command: str,
 ) -> Path:
-    """Write ``benchmark.json``, ``.csv``, ``.md`` and ``.html`` from finished evaluations; returns the page.
+    """Write ``benchmark.json``, ``.csv``, ``.md`` and ``.html`` from finished evaluations by recipe; returns the page.
 
-    Args:
-        out: folder of the results.
-        evaluations: by recipe; the baseline rows are taken from the first.
-        recipes: as they were trained.
-        costs: by recipe.
-        budget: in words.
-        command: the command line.
-
-    Raises:
-        RestainError: if a picture cannot be read, or a file cannot be written.
+    The baseline rows are those of the first evaluation. Raises RestainError if a picture cannot be read, or a file
+    cannot be written.
     """
     names = list(evaluations)
     verdicts = _verdicts(evaluations, out, command)
@@ -144,9 +136,9 @@ def write_results(
         "restain": restain.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(out / "benchmark.json", json.dumps(_plain(lines, facts), indent=1, ensure_ascii=False) + "\n")
-    _write(out / "benchmark.csv", _csv(lines))
-    _write(out / "benchmark.md", markdown(lines, facts))
+    write_text(out / "benchmark.json", json.dumps(_plain(lines, facts), indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "benchmark.csv", _csv(lines))
+    write_text(out / "benchmark.md", markdown(lines, facts))
     figures = _figures(out, evaluations)
     return write_page(
         out / "benchmark.html",
@@ -276,7 +268,3 @@ def _figures(out: Path, evaluations: Mapping[str, Evaluation]) -> list[dict[str,
 def _middle(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top, left = (max(0, (side - CROP) // 2) for side in rgb.shape[:2])
     return rgb[top : top + CROP, left : left + CROP]
-
-
-def _write(path: Path, text: str) -> None:
-    write_text(path, text)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,11 @@ from restain.errors import RestainError
 from restain.evaluation import evaluate, load_evaluation
 from restain.evaluation.held_out import scored_pairs
 from restain.files import make_folder, whole_file, write_json
+from restain.progress import OpenBar, Warn
 from restain.recipe import Recipe, parse_recipe
 from restain.training import train
 from restain.training.pace import steps_within
 from restain.training.prepare import prepare
-
-Say = Callable[[str], None]
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +59,18 @@ def benchmark(
     split: str = "test",
     accelerator: str = "auto",
     command: str = "",
-    bar: Bar = lambda what: nullcontext(lambda done, total: None),
-    say: Say = lambda line: None,
+    bar: OpenBar = lambda what: nullcontext(lambda done, total: None),
+    say: Warn = lambda line: None,
 ) -> Path:
     """Train every recipe under the same budget and score it; returns the page ``out/benchmark.html``.
 
-    Beside the page: ``benchmark.json``, ``benchmark.csv``, ``benchmark.md`` and a folder per recipe with its run and its
-    evaluation. The first recipe is what the others are compared with, image by image.
+    Beside the page: ``benchmark.json``, ``benchmark.csv``, ``benchmark.md`` and a folder per recipe with its run and
+    its evaluation; the same folder resumes. The first recipe is what the others are compared with, image by image.
+    Recipes with the same stage one train it once, and each is charged for it. Their data, seed, crop and batch must be
+    the same. Minutes of a budget are turned into steps by measuring a few, once.
 
-    Recipes with the same stage one train it once, and each is charged for it.
-
-    Args:
-        recipes: with different names; data, seed, crop and batch must be the same in all.
-        data: folders of pairs.
-        budget: what each may spend. Minutes are turned into steps by measuring a few, once.
-        out: the benchmark's folder; the same folder resumes.
-        split: the split that is scored.
-        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        command: the command line, for the page.
-        bar: opens a progress bar of that name, as the callback that jobs take.
-        say: called with a line at each finished part.
-
-    Raises:
-        RestainError: if the recipes do not share what they must, the folder holds a benchmark of others, the data has
-            faults, or a training fails.
-        Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
+    Raises RestainError if the recipes do not share what they must, the folder holds a benchmark of others, the data has
+    faults, or a training fails; Interrupted on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
     _require_shared(recipes)
     for recipe in recipes:
@@ -152,7 +137,7 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
                 raise RestainError(f"{recipe.name}: {key} is not that of {first.name}; what is compared must share it.")
 
 
-def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: Bar) -> Recipe:
+def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: OpenBar) -> Recipe:
     """The recipe with the budget's steps in it: of an earlier call where there was one, so that a resumed run is the same."""
     asked = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
     path = entry.folder / "plan.json"

@@ -6,7 +6,8 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,13 +26,17 @@ out_console = Console(highlight=False, soft_wrap=True)
 err_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def panel(title: str) -> Callable[..., Any]:
-    """A decorator ``@command(example, name=None)`` that adds commands under a heading of the help."""
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-    def command(example: str, name: str | None = None) -> Any:
-        return app.command(name, rich_help_panel=title, epilog=f"Example: {example}")
 
-    return command
+@dataclass(frozen=True)
+class Panel:
+    """A heading of the help; ``@panel(example, name=None)`` adds a command under it."""
+
+    title: str
+
+    def __call__(self, example: str, name: str | None = None) -> Callable[[Command], Command]:
+        return app.command(name, rich_help_panel=self.title, epilog=f"Example: {example}")
 
 
 def plain(text: object) -> str:

@@ -10,12 +10,12 @@ import typer
 from typer import Argument, Option
 
 from restain.cli import options as opt
-from restain.cli.console import panel, progress_bar, show, show_fault
+from restain.cli.console import Panel, progress_bar, show, show_fault
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.her2 import Her2Level
 
-command = panel("Images and data sets")
+command = Panel("Images and data sets")
 
 
 @command("restain info slide.svs")

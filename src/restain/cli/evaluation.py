@@ -9,9 +9,9 @@ from typer import Argument, Option
 
 from restain import RestainError
 from restain.cli import options as opt
-from restain.cli.console import command_line, panel, progress_bar, say, show
+from restain.cli.console import Panel, command_line, progress_bar, say, show
 
-command = panel("Evaluation")
+command = Panel("Evaluation")
 
 
 @command("restain evaluate --model runs/x/bundle --data data/phantom --split test -o report")
@@ -24,8 +24,7 @@ def evaluate(
     ] = None,
     split: opt.Split = "test",
     fit_on: Annotated[
-        list[Path] | None,
-        Option(help="Data set whose training split the baselines are fitted on. Repeatable."),
+        list[Path] | None, Option(help="Data set whose training split the baselines are fitted on. Repeatable.")
     ] = None,
     mpp: Annotated[
         float | None, Option(min=0.05, help="Micrometres per pixel of the data. Default: that of the model.")
@@ -38,8 +37,7 @@ def evaluate(
         Option(help="Network for FID, KID and Inception Score: efficientnet-lite0, a TorchScript Inception, or none."),
     ] = "efficientnet-lite0",
     lpips: Annotated[
-        str | None,
-        Option(help="Network for LPIPS: a TorchScript file (StyleGAN's vgg16.pt). Default: as --features."),
+        str | None, Option(help="Network for LPIPS: a TorchScript file (StyleGAN's vgg16.pt). Default: as --features.")
     ] = None,
     classifier: opt.Her2Classifier = None,
     uncertainty: Annotated[
@@ -60,8 +58,7 @@ def evaluate(
         Option(help="Picture, or folder, of other tissue as OOD input, with --uncertainty. Repeatable."),
     ] = None,
     stain_sweep: Annotated[
-        bool,
-        Option("--stain-sweep", help="Also vary stain, white point and JPEG of the H&E; write OUT/sweep.html."),
+        bool, Option("--stain-sweep", help="Also vary stain, white point and JPEG of the H&E; write OUT/sweep.html.")
     ] = False,
     sweep_images: Annotated[
         int, Option(min=1, help="Largest number of pairs for --stain-sweep, in order of name.")
@@ -129,8 +126,7 @@ def compare(
     runs: Annotated[list[Path], Argument(help="Folders of finished evaluations; the first is the reference.")],
     out: opt.Out = Path("compared"),
     metric: Annotated[
-        list[str] | None,
-        Option(help="Metric to compare, a column of per_image.csv. Default: all. Repeatable."),
+        list[str] | None, Option(help="Metric to compare, a column of per_image.csv. Default: all. Repeatable.")
     ] = None,
     baselines: Annotated[
         bool, Option("--baselines", help="Also compare the baselines of the first evaluation.")

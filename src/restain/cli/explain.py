@@ -43,8 +43,7 @@ def explain(
     mpp: opt.Mpp = None,
     override_mpp: opt.OverrideMpp = False,
     window: Annotated[
-        int | None,
-        Option(min=64, max=512, help="Side of the explained window in px. Default: 256 (level), 192 (DAB)."),
+        int | None, Option(min=64, max=512, help="Side of the explained window in px. Default: 256 (level), 192 (DAB).")
     ] = None,
     baseline: Annotated[
         BaselineChoice, Option(help="Reference input without evidence: glass colour, or the blurred H&E.")

@@ -29,8 +29,7 @@ Device = Annotated[
     str | None, Option(help="Device: cpu, cuda, cuda:1 or mps. Default: CUDA if available, otherwise the CPU.")
 ]
 Engine = Annotated[
-    str | None,
-    Option(help="Engine that runs the network (docs/speed.md). Default: auto, the fastest accurate one."),
+    str | None, Option(help="Engine that runs the network (docs/speed.md). Default: auto, the fastest accurate one.")
 ]
 
 Mpp = Annotated[float | None, Option("--mpp", min=0.01, help="Micrometres per pixel of images that state no scale.")]

@@ -8,9 +8,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from restain.cli import options as opt
-from restain.cli.console import panel, progress_bar, show, show_fault
+from restain.cli.console import Panel, progress_bar, show, show_fault
 
-command = panel("Slide pairs")
+command = Panel("Slide pairs")
 
 
 @command("restain register he.svs ihc.svs -o registration")

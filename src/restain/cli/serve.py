@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from restain.cli.console import panel, say, show
+from restain.cli.console import Panel, say, show
 
 PANEL = "Browser and studies"
-command = panel(PANEL)
+command = Panel(PANEL)
 
 
 @command("restain serve slides")
@@ -40,8 +40,7 @@ def serve(
         Option(envvar="RESTAIN_DATABASE", help="SQLAlchemy URL of a Postgres database. Default: SQLite in --state."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None,
-        Option("--allow-host", help="Host name accepted in requests, besides --host. Repeatable."),
+        list[str] | None, Option("--allow-host", help="Host name accepted in requests, besides --host. Repeatable.")
     ] = None,
     tls_certificate: Annotated[Path | None, Option(help="TLS certificate (PEM); serves over https.")] = None,
     tls_key: Annotated[Path | None, Option(help="TLS key (PEM), if it is not in the certificate file.")] = None,

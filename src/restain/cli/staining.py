@@ -13,13 +13,13 @@ from typer import Argument, Option
 
 from restain import NOTICE
 from restain.cli import options as opt
-from restain.cli.console import out_console, panel, plain, progress_bar, say, show, show_fault
+from restain.cli.console import Panel, out_console, plain, progress_bar, say, show, show_fault
 from restain.errors import RestainError
 
 if TYPE_CHECKING:
     from restain.stain import Outcome
 
-command = panel("Staining")
+command = Panel("Staining")
 
 
 class ResultFormat(StrEnum):
@@ -55,8 +55,7 @@ def stain(
         ResultFormat, Option("--format", help="Output format. auto: PNG for pictures, OME-TIFF for slides.")
     ] = ResultFormat.auto,
     quality: Annotated[
-        int | None,
-        Option(min=1, max=100, help="JPEG quality of slides. Default: 90. Pictures are stored losslessly."),
+        int | None, Option(min=1, max=100, help="JPEG quality of slides. Default: 90. Pictures are stored losslessly.")
     ] = None,
     white: Annotated[
         tuple[float, float, float] | None,

@@ -7,9 +7,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from restain.cli import options as opt
-from restain.cli.console import command_line, panel, progress_bar, say, show
+from restain.cli.console import Panel, command_line, progress_bar, say, show
 
-command = panel("Training")
+command = Panel("Training")
 
 
 @command("restain train phantom-small --data data/phantom --out runs/phantom-small")
@@ -67,11 +67,7 @@ def benchmark(
 
 @command("restain crossval few-shot --data bci_sample --data mist_sample -o runs/crossval")
 def crossval(
-    recipe: opt.Recipe,
-    data: opt.Data,
-    out: opt.Run,
-    set_: opt.Set = None,
-    accelerator: opt.Accelerator = "auto",
+    recipe: opt.Recipe, data: opt.Data, out: opt.Run, set_: opt.Set = None, accelerator: opt.Accelerator = "auto"
 ) -> None:
     """Cross-validate by slide: train without each slide in turn and score it; write OUT/crossval.html."""
     from restain.recipe import find_recipe, load_recipe
@@ -99,15 +95,7 @@ def train_her2_classifier(
 
     with progress_bar("classifier") as progress:
         facts = train(
-            data,
-            out,
-            steps=steps,
-            seed=seed,
-            mpp=mpp,
-            swap=swap,
-            tile=tile,
-            description=describe,
-            progress=progress,
+            data, out, steps=steps, seed=seed, mpp=mpp, swap=swap, tile=tile, description=describe, progress=progress
         )
     if facts.accuracy is None:
         show(f"classifier: {out}; there are no real validation images to test it on")

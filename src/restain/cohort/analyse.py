@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,12 @@ from restain.errors import RestainError
 from restain.evaluation.her2_classifier import Her2Classifier
 from restain.files import make_folder, read_kept, write_json, write_kept, write_text
 from restain.optics import dab_density
+from restain.progress import Progress, Warn, item, part
 from restain.report import colour_map, save_picture
 from restain.report.pictures import DAB_TOP
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, rasterize, read_geojson
 from restain.slides.mask import MASK_MPP
 from restain.stain import Model, SlideFigures, slide_name, stain_slide
-
-Progress = Callable[[int, int], None]
 
 FORMAT = 2
 """Version of the kept scores; raised when the same slide would be scored differently."""
@@ -47,28 +46,24 @@ def run_cohort(
     side_um: float = FIELD_UM,
     command: str = "",
     progress: Progress | None = None,
-    warn: Callable[[str], None] = lambda sentence: None,
+    warn: Warn = lambda sentence: None,
 ) -> Path:
     """Stain and score the slides of a cohort; returns the page ``out/cohort.html``.
 
     Beside it: ``cohort.json`` with all figures, ``pictures/``, and ``slides/PATIENT/`` with what
-    :func:`restain.stain.stain_slide` writes, and ``NAME.fields.json``. A repeated call resumes. A failed slide does not stop
-    the others; the page names it.
+    :func:`restain.stain.stain_slide` writes, and ``NAME.fields.json``. A repeated call resumes. A failed slide does not
+    stop the others; the page names it.
 
     Args:
-        table: see :func:`restain.cohort.read_table`.
-        out: output folder; created if it does not exist.
+        table: see :func:`restain.cohort.table.read_table`.
         model: without a stain head, DAB is unmixed from the colours of its output.
         classifier: HER2 classifier for a second score of each field.
         mpp: micrometres per pixel of slides that state no scale.
         override_mpp: use ``mpp``, or that of the table, even if a slide states another.
         side_um: side of a field in µm.
-        command: the command line, for the page.
-        progress: called with work done and in all, in thousandths of a slide.
-        warn: called with sentences on slides.
 
-    Raises:
-        RestainError: if the table is invalid, two slides of a patient share a name, every slide fails, or writing fails.
+    Raises RestainError if the table is invalid, two slides of a patient share a name, every slide fails, or writing
+    fails.
     """
     rows = read_table(table)
     folders = [out / "slides" / _safe(row.patient) for row in rows]
@@ -77,7 +72,7 @@ def run_cohort(
     done: list[SlideReading] = []
     failed: list[tuple[str, str]] = []
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True)):
-        report = _part(progress, number, len(rows))
+        report = item(progress, number, len(rows))
         make_folder(folder)
         make_folder(out / "pictures" / folder.name)
         try:
@@ -116,15 +111,13 @@ class _Job:
     classifier: Her2Classifier | None
     side_um: float
     override_mpp: bool
-    warn: Callable[[str], None]
+    warn: Warn
 
 
 def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Progress) -> SlideReading:
     model, classifier, side_um = job.model, job.classifier, job.side_um
     options = replace(model.options, mpp=mpp, override_mpp=job.override_mpp, dab=model.has_dab, format="ome-tiff")
-    stained = stain_slide(
-        row.slide, folder, model, options, progress=lambda a, b: report(800 * a // max(b, 1), 1000), warn=job.warn
-    )
+    stained = stain_slide(row.slide, folder, model, options, progress=part(report, 0, 800), warn=job.warn)
     figures = stained.figures
     assert figures is not None
     assert stained.tissue is not None
@@ -152,7 +145,7 @@ def _read_slide(job: _Job, row: Row, mpp: float | None, folder: Path, report: Pr
                     ood=model.bundle.ood,
                     classifier=classifier,
                     side_um=side_um,
-                    progress=lambda a, b: report(800 + 190 * a // max(b, 1), 1000),
+                    progress=part(report, 800, 990),
                 )
                 write_kept(kept, key, {"fields": [reading.as_dict() for reading in found]})
             links = _pictures(pictures, slide_name(row.slide), he, ihc, density, tissue.glass)
@@ -195,11 +188,7 @@ def _pictures(
     else:
         coarse = Image.fromarray(density.overview(_PICTURE))
         shown = np.asarray(coarse.resize((virtual.shape[1], virtual.shape[0]), Image.Resampling.BOX))
-    drawn = {
-        "he": he.thumbnail(_PICTURE)[0],
-        "virtual": virtual,
-        "dab": colour_map(shown, "dab", DAB_TOP),
-    }
+    drawn = {"he": he.thumbnail(_PICTURE)[0], "virtual": virtual, "dab": colour_map(shown, "dab", DAB_TOP)}
     paths = {what: folder / f"{name}.{what}.jpg" for what in drawn}
     for what, rgb in drawn.items():
         save_picture(paths[what], rgb, virtual=what != "he")
@@ -231,14 +220,6 @@ def _safe(patient: str) -> str:
     return quote(patient, safe=" ").replace(".", "%2E")
 
 
-def _part(progress: Progress | None, number: int, slides: int) -> Progress:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(1000 * number + 1000 * done // max(total, 1), 1000 * slides)
-
-    return report
-
-
 def _result(
     patients: Sequence[PatientReading], failed: Sequence[tuple[str, str]], facts: dict[str, str], side_um: float
 ) -> dict[str, Any]:
@@ -253,7 +234,7 @@ def _result(
 
 def _patient(patient: PatientReading) -> dict[str, Any]:
     shares, parts, decisive = patient.shares, patient.heterogeneity, decisive_fields(patient.slides)
-    return _level(patient) | {
+    return patient.facts() | {
         "patient": patient.patient,
         "highest_slide": patient.highest.text,
         "cells": list(patient.cells),
@@ -269,15 +250,10 @@ def _patient(patient: PatientReading) -> dict[str, Any]:
             "fields": [{"slide": slide.slide, "row": one.row, "column": one.column} for slide, one in decisive.fields],
         },
         "slides": [
-            _level(slide)
+            slide.facts()
             | {"slide": slide.slide, "block": slide.block}
             | {"left_out_mm2": slide.left_out_mm2, "notes": list(slide.notes)}
-            | {"fields": [one.as_dict() | _level(one) | {"reasons": list(one.reasons)} for one in slide.fields]}
+            | {"fields": [one.as_dict() | one.facts() | {"reasons": list(one.reasons)} for one in slide.fields]}
             for slide in patient.slides
         ],
     }
-
-
-def _level(one: FieldReading | SlideReading | PatientReading) -> dict[str, Any]:
-    zero = None if one.zero is None else one.zero.value
-    return {"level": one.level.text, "zero": zero, "sampling_error": one.sampling_error}

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from restain.evaluation.her2_classifier import STAINED_OD, Her2Classifier, level_probabilities, pattern_counts
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
@@ -24,6 +25,7 @@ from restain.geometry import Point, Region, Size, um_to_px
 from restain.her2 import CELL_SHARE, FAINT_OD, Her2Level, Her2Zero, level_of_counts, zero_of_counts
 from restain.ood.detector import OodDetector
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unmix
+from restain.progress import Progress
 from restain.slides import DensitySlide, Slide, TissueMask
 
 FIELD_UM = 1000.0
@@ -51,13 +53,57 @@ UNCERTAIN = 0.1
 Counts = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldReading:
+class Scored:
+    """What follows from the ``cells`` of a field, slide or patient."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def cells(self) -> Counts: ...
+
+    @property
+    def level(self) -> Her2Level:
+        """By the rule, applied to all cells together, as in the guideline (:func:`restain.her2.level_of_counts`)."""
+        return level_of_counts(self.cells)
+
+    @property
+    def zero(self) -> Her2Zero | None:
+        """Null or ultralow, at level 0."""
+        return zero_of_counts(self.cells)
+
+    @property
+    def level_text(self) -> str:
+        return self.level.text if self.zero is None else self.zero.text
+
+    @property
+    def sampling_error(self) -> float:
+        return sampling_error(self.cells)
+
+    def facts(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        zero = None if self.zero is None else self.zero.value
+        return {"level": self.level.text, "zero": zero, "sampling_error": self.sampling_error}
+
+
+def _region(sides: Region | Sequence[int]) -> Region:
+    return sides if isinstance(sides, Region) else Region(Point(*sides[:2]), Size(*sides[2:]))
+
+
+def _sides(region: Region) -> list[int]:
+    return [region.origin.x, region.origin.y, region.size.width, region.size.height]
+
+
+def _level(level: Her2Level | str) -> Her2Level:
+    return level if isinstance(level, Her2Level) else Her2Level.parse(level)
+
+
+@dataclass(frozen=True)
+class FieldReading(Scored):
     """Scores of one field. ``region`` is in px of the stained slide, cut at its border."""
 
     row: int
     column: int
-    region: Region
+    region: Annotated[Region, BeforeValidator(_region), PlainSerializer(_sides)]
     areas: tuple[float, float, float, float]
     """Tissue in mm² in squares of ``SQUARE_UM`` at each level, 0 to 3+."""
     cells: Counts
@@ -66,7 +112,7 @@ class FieldReading:
     """Share of the tissue's area whose DAB density is at least faint, in [0, 1]."""
     mean_od: float
     """Mean DAB density over the tissue in OD."""
-    classifier: Her2Level | None = None
+    classifier: Annotated[Her2Level, BeforeValidator(_level), PlainSerializer(lambda one: one.text)] | None = None
     """Level by the HER2 classifier, if one was used."""
     in_distribution: bool | None = None
     """Whether the H&E is in the distribution of the training images; None if the bundle has no detector."""
@@ -76,20 +122,6 @@ class FieldReading:
     @property
     def tissue_mm2(self) -> float:
         return sum(self.areas)
-
-    @property
-    def level(self) -> Her2Level:
-        """By the rule (:func:`restain.her2.level_of_counts`)."""
-        return level_of_counts(self.cells)
-
-    @property
-    def zero(self) -> Her2Zero | None:
-        """Null or ultralow, at level 0."""
-        return zero_of_counts(self.cells)
-
-    @property
-    def sampling_error(self) -> float:
-        return sampling_error(self.cells)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -107,30 +139,15 @@ class FieldReading:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON; :meth:`from_dict` reads it back."""
-        box = self.region
-        return asdict(self) | {
-            "region": [box.origin.x, box.origin.y, box.size.width, box.size.height],
-            "areas": list(self.areas),
-            "cells": list(self.cells),
-            "classifier": None if self.classifier is None else self.classifier.text,
-        }
+        return dict(_FIELD.dump_python(self, mode="json"))
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FieldReading:
-        """Raises LookupError, TypeError, ValueError or RestainError if ``values`` is not a field."""
-        x, y, width, height = values["region"]
-        zero, one, two, three = (int(count) for count in values["cells"])
-        of_zero, of_one, of_two, of_three = (float(area) for area in values["areas"])
-        level = values["classifier"]
-        return cls(
-            **values
-            | {
-                "region": Region(Point(x, y), Size(width, height)),
-                "areas": (of_zero, of_one, of_two, of_three),
-                "cells": (zero, one, two, three),
-                "classifier": None if level is None else Her2Level.parse(level),
-            }
-        )
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> FieldReading:
+        """What :meth:`as_dict` gave; ValueError or RestainError if ``values`` is not a field."""
+        return _FIELD.validate_python(values)
+
+
+_FIELD = TypeAdapter(FieldReading)
 
 
 def margin(cells: Counts) -> float:
@@ -161,15 +178,10 @@ def sampling_error(cells: Counts) -> float:
 
 
 def fields(size: Size, mpp: float, side_um: float = FIELD_UM) -> Iterator[Region]:
-    """Squares of ``side_um`` that cover a slide without overlap, row by row; the last ones may be cut.
+    """Squares of ``side_um`` that cover a slide of ``size`` px without overlap, row by row; the last ones may be cut.
 
-    Args:
-        size: of the slide in px at ``mpp``.
-        mpp: micrometres per pixel.
-        side_um: side of a field; each border is rounded to whole px by itself, so that errors do not add up.
-
-    Raises:
-        ValueError: if ``mpp`` is not a positive number or a field is smaller than a px.
+    Each border is rounded to whole px by itself, so that errors do not add up. Raises ValueError if ``mpp`` is not a
+    positive number or a field is smaller than a px.
     """
     um_to_px(1.0, mpp)
     if not side_um >= mpp:
@@ -196,9 +208,9 @@ def read_fields(
     ood: OodDetector | None = None,
     classifier: Her2Classifier | None = None,
     side_um: float = FIELD_UM,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[FieldReading]:
-    """Score a stained slide field by field at its own mpp, with one field in memory.
+    """Score a stained slide field by field at its own mpp; the fields with at least ``LEAST_TISSUE``, row by row.
 
     Args:
         ihc: virtual or real IHC slide.
@@ -206,17 +218,9 @@ def read_fields(
         dab: its DAB densities on the same grid; default: colour deconvolution.
         white: ``(3,)`` white point of the IHC, RGB in [1, 255]; default: ``tissue.glass``.
         he: H&E slide on the same grid at ``ihc.mpp``, for ``ood``.
-        ood: detector of H&E unlike the training images.
         classifier: HER2 classifier for a second score.
-        side_um: side of a field.
-        progress: called with the number of fields done and of all.
 
-    Returns:
-        The fields with at least ``LEAST_TISSUE``, row by row.
-
-    Raises:
-        RestainError: if pixels cannot be read.
-        ValueError: if ``dab`` is of another size.
+    Raises RestainError if pixels cannot be read; ValueError if ``dab`` is of another size.
     """
     if dab is not None and dab.size != ihc.size:
         raise ValueError(f"the DAB map is of {dab.size}, the slide of {ihc.size}")
@@ -230,7 +234,7 @@ def read_fields(
         if tissue.covers(box, mpp) * area < LEAST_TISSUE * side_um**2:
             continue
         place = (round(box.origin.y * mpp / side_um), round(box.origin.x * mpp / side_um))
-        inside = _tissue_px(tissue, box, mpp)
+        inside = tissue.nearest(tissue.mask, box, mpp)
         cells, own = _stain(ihc, dab, box, mpp, glass, inside)
         rgb = None if classifier is None else ihc.read(box, mpp)
         score = None
@@ -261,18 +265,11 @@ def read_fields(
 
 
 def _stain(
-    ihc: Slide,
-    dab: DensitySlide | None,
-    box: Region,
-    mpp: float,
-    glass: NDArray[np.float32],
-    inside: NDArray[np.bool_],
+    ihc: Slide, dab: DensitySlide | None, box: Region, mpp: float, glass: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> tuple[CellMembranes, NDArray[np.float32]]:
     """The cells whose nucleus lies in the tissue of a field, and the field's DAB density."""
     pad = math.ceil(MARGIN_UM / mpp)
-    wide = Region(
-        Point(box.origin.x - pad, box.origin.y - pad), Size(box.size.width + 2 * pad, box.size.height + 2 * pad)
-    )
+    wide = box.grown(pad)
     rgb = ihc.read(wide, mpp)
     if dab is None:
         densities = unmix(optical_density(rgb, glass), (HEMATOXYLIN, DAB))
@@ -306,15 +303,6 @@ def _areas(
         found[level_of_counts(counts)] += area
         null += area if zero_of_counts(counts) is Her2Zero.NULL else 0.0
     return (found[0], found[1], found[2], found[3]), null
-
-
-def _tissue_px(tissue: TissueMask, box: Region, mpp: float) -> NDArray[np.bool_]:
-    """The mask at the pixels of the field, by nearest neighbour."""
-    height, width = tissue.mask.shape
-    scale = mpp / tissue.mpp
-    rows = np.clip(((np.arange(box.origin.y, box.bottom) + 0.5) * scale).astype(int), 0, height - 1)
-    columns = np.clip(((np.arange(box.origin.x, box.right) + 0.5) * scale).astype(int), 0, width - 1)
-    return tissue.mask[np.ix_(rows, columns)]
 
 
 _WINDOW = 512

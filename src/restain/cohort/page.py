@@ -32,15 +32,7 @@ def cohort_page(
     failed: Sequence[tuple[str, str]] = (),
     side_um: float = FIELD_UM,
 ) -> str:
-    """The HTML of a cohort.
-
-    Args:
-        patients: in the order of the page.
-        title: of the page.
-        facts: provenance, by name.
-        failed: name and error sentence of each missing slide.
-        side_um: side of a field in µm.
-    """
+    """The HTML of a cohort; ``failed`` has name and error sentence of each missing slide, ``facts`` the provenance."""
     uneven = max(patients, key=lambda patient: patient.heterogeneity.total, default=None)
     lead = [f"{len(patients)} patient{'' if len(patients) == 1 else 's'}, all scored on a {restain.NOTICE}."]
     if uneven is not None and uneven.heterogeneity.total > 0:
@@ -88,7 +80,7 @@ def field_map(slide: SlideReading, label: str, paint: Callable[[FieldReading], t
 def describe(reading: FieldReading) -> str:
     """A field in one line."""
     words = (
-        f"row {reading.row + 1}, column {reading.column + 1}: {_level(reading)}; {sum(reading.cells)} cells on "
+        f"row {reading.row + 1}, column {reading.column + 1}: {reading.level_text}; {sum(reading.cells)} cells on "
         f"{reading.tissue_mm2:.2f} mm² of tissue; DAB {reading.mean_od:.2f} OD, on {reading.stained_share:.0%} of it; "
         f"sampling error {reading.sampling_error:.0%}"
     )
@@ -109,10 +101,6 @@ def _decisive(patient: PatientReading) -> str:
     )
 
 
-def _level(reading: FieldReading | SlideReading | PatientReading) -> str:
-    return reading.level.text if reading.zero is None else reading.zero.text
-
-
 def _is_dashed(reading: FieldReading) -> bool:
     return reading.in_distribution is False or (reading.classifier is not None and reading.classifier != reading.level)
 
@@ -125,7 +113,7 @@ def _patient(patient: PatientReading) -> dict[str, Any]:
     parts, shares = patient.heterogeneity, patient.shares
     return {
         "name": patient.patient,
-        "level": _level(patient),
+        "level": patient.level_text,
         "highest": patient.highest.text,
         "error": f"{patient.sampling_error:.0%}",
         "blocks": ", ".join(patient.blocks),
@@ -152,7 +140,7 @@ def _slide(slide: SlideReading) -> dict[str, Any]:
     return {
         "name": slide.slide,
         "block": slide.block,
-        "level": _level(slide),
+        "level": slide.level_text,
         "tissue": f"{slide.tissue_mm2:.1f}",
         "fields": len(slide.fields),
         "left_out": f"{slide.left_out_mm2:.2f}" if slide.left_out_mm2 >= 0.005 else "",

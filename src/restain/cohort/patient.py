@@ -11,10 +11,10 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.cohort.field import Counts, FieldReading, sampling_error
+from restain.cohort.field import Counts, FieldReading, Scored
 from restain.cohort.heterogeneity import Heterogeneity, heterogeneity
 from restain.geometry import Size
-from restain.her2 import CELL_SHARE, Her2Level, Her2Zero, level_of_counts, zero_of_counts
+from restain.her2 import CELL_SHARE, Her2Level, Her2Zero, level_of_counts
 from restain.statistics import Interval, percentile_interval, resample
 
 BLOCK = 2
@@ -61,7 +61,7 @@ def area_shares(fields: Sequence[tuple[str, FieldReading]], seed: int = 0) -> Sh
     return Shares(dict(zip(Her2Level, found, strict=False)), dict(zip(Her2Zero, found[len(Her2Level) :], strict=True)))
 
 
-class _Pooled(ABC):
+class _Pooled(Scored, ABC):
     """What follows from the cells and areas of several fields."""
 
     @abstractmethod
@@ -70,20 +70,6 @@ class _Pooled(ABC):
     @property
     def cells(self) -> Counts:
         return pooled(self.readings())
-
-    @property
-    def level(self) -> Her2Level:
-        """The rule applied to all cells together, as in the guideline."""
-        return level_of_counts(self.cells)
-
-    @property
-    def zero(self) -> Her2Zero | None:
-        """Null or ultralow, at level 0."""
-        return zero_of_counts(self.cells)
-
-    @property
-    def sampling_error(self) -> float:
-        return sampling_error(self.cells)
 
     @property
     def areas(self) -> NDArray[np.float64]:

@@ -27,11 +27,9 @@ class Row:
 def read_table(path: Path) -> list[Row]:
     """Read the CSV of a cohort (UTF-8; commas, semicolons or tabs), with an optional column ``mpp``; others are ignored.
 
-    Paths of slides are relative to the table. Every error is reported with its line.
-
-    Raises:
-        RestainError: if the file cannot be read, a column is missing, a cell is empty, a slide does not exist or is named
-            twice, or an mpp is not a number.
+    Paths of slides are relative to the table. Every error is reported with its line. Raises RestainError if the file
+    cannot be read, a column is missing, a cell is empty, a slide does not exist or is named twice, or an mpp is not a
+    number.
     """
     rows: list[Row] = []
     faults: list[str] = []

@@ -39,8 +39,7 @@ class Fold:
 def folds(pairs: Sequence[Pair]) -> tuple[Fold, ...]:
     """One fold per slide, sorted by name; a pair whose slide is not known is a slide of its own.
 
-    Raises:
-        RestainError: if there are fewer than two slides.
+    Raises RestainError if there are fewer than two slides.
     """
     by_slide: dict[str, list[str]] = {}
     for pair in pairs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from restain.evaluation.baselines import DESCRIPTIONS as BASELINES
 from restain.evaluation.metrics import BY_KEY
 from restain.files import make_folder, write_json
 from restain.optics import glass_white
+from restain.progress import OpenBar, Warn
 from restain.recipe import Recipe
 from restain.report import save_pictures, write_page
 from restain.slides import read_image
@@ -30,7 +31,6 @@ from restain.statistics import Interval, json_ready, mean_interval
 from restain.training import train
 from restain.training.prepare import prepare
 
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Row = dict[str, Any]
 
 FIGURES = ("dab_r16", "background_de", "background_db", "psnr", "ssim")
@@ -44,27 +44,18 @@ def crossval(
     *,
     accelerator: str = "auto",
     command: str = "",
-    bar: Bar = lambda what: nullcontext(lambda done, total: None),
-    say: Callable[[str], None] = lambda line: None,
+    bar: OpenBar = lambda what: nullcontext(lambda done, total: None),
+    say: Warn = lambda line: None,
 ) -> Path:
-    """Leave every slide out once; returns the page ``out/crossval.html``.
+    """Train ``recipe`` without each slide in turn, and score that slide; returns the page ``out/crossval.html``.
 
     A pair's slide is what its layout or the recipe's ``data.same_slide`` says; a pair of an unknown slide counts as a
-    slide of its own. Beside the page: ``crossval.json`` (figures, a row per pair and method), ``pictures/``, and a folder
-    per slide with its run and its evaluation. The same call resumes an interrupted run.
+    slide of its own. All splits of the data take part. Beside the page: ``crossval.json`` (figures, a row per pair and
+    method), ``pictures/``, and a folder per slide with its run and its evaluation. The same call resumes an interrupted
+    run.
 
-    Args:
-        recipe: trained once per slide; its ``data.holdout`` is replaced by that slide.
-        data: folders of pairs; all their splits take part.
-        out: folder of the results.
-        accelerator: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        command: the command line, for the page.
-        bar: opens a progress bar of that name, as the callback that jobs take.
-        say: called with a line when a slide is done.
-
-    Raises:
-        RestainError: if there are fewer than two slides, or the data, a training or a file has a fault.
-        Interrupted: on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
+    Raises RestainError if there are fewer than two slides, or the data, a training or a file has a fault; Interrupted
+    on Ctrl-C or SIGTERM in a training, after a checkpoint was written.
     """
     pairs = open_pairs(data, val_share=0, same_slide=recipe.data.same_slide, swap=recipe.data.swap)
     by_name = {pair.name: pair for pair in pairs.pairs}
@@ -108,7 +99,7 @@ def _fold(
     folder: Path,
     accelerator: str,
     command: str,
-    bar: Bar,
+    bar: OpenBar,
 ) -> list[Row]:
     bundle = train(recipe, data, folder / "run", accelerator=accelerator)
     evaluation = folder / "evaluation"

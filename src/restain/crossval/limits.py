@@ -31,10 +31,8 @@ DESCRIPTIONS = {
 def limits(real: Rgb, on_real_white: Rgb | None, mpp: float) -> dict[str, dict[str, float]]:
     """The rows of one pair: ``{method: {metric: value}}`` with the metrics' keys of an evaluation.
 
-    Args:
-        real: ``(H, W, 3)``.
-        on_real_white: the model's picture on the real image's glass, the same shape; None where it has no stain output.
-        mpp: micrometres per pixel.
+    ``on_real_white`` is the model's picture on the real image's glass, ``(H, W, 3)`` as ``real``; None without a stain
+    output.
     """
     white = glass_white(real)
     dab = dab_density(real, white)

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.geometry import Size, um_to_px
+from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb
 from restain.optics import EPS, HEMATOXYLIN, Floats, glass_white, optical_density, unit
 from restain.recipe import Recipe
 from restain.slides.mask import measure_glass, shows_glass
-from restain.slides.resample import axis_taps, resample
+from restain.slides.resample import resample
 
 ESTIMATION_MPP = 2.0
 """Resolution of the estimate, in µm per px: nuclei are resolved, noise and scanner sharpness are averaged out."""
@@ -172,10 +172,9 @@ def _white_of(rgb: Rgb) -> Floats:
 def _at_estimation(rgb: Rgb, mpp: float) -> Rgb:
     """The whole picture at :data:`ESTIMATION_MPP`, as :meth:`restain.slides.Slide.read` gives it; as it is where it is coarser."""
     scale = max(1.0, ESTIMATION_MPP / mpp)
-    height, width = rgb.shape[:2]
-    size = Size(width, height).to_um(mpp).to_px(max(mpp, ESTIMATION_MPP))
-    rows, columns = axis_taps(0, size.height, scale, height), axis_taps(0, size.width, scale, width)
-    return resample(rgb, (0, 0), rows, columns)
+    extent = Size(rgb.shape[1], rgb.shape[0])
+    size = extent.to_um(mpp).to_px(max(mpp, ESTIMATION_MPP))
+    return resample(lambda region: rgb[region.slices], Region(Point(0, 0), size), scale, extent)
 
 
 def _stains() -> NDArray[np.float64]:

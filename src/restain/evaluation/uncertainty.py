@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +52,13 @@ class Assessment:
     """One sentence on out-of-distribution detection."""
 
 
-def view(image: NDArray, number: int) -> NDArray:
+def view(image: NDArray[Any], number: int) -> NDArray[Any]:
     """The ``number``-th of the eight turned and mirrored views of ``(H, W, ...)``; 0 is the image itself."""
     turned = np.rot90(image, number % 4)
     return np.ascontiguousarray(turned[:, ::-1] if number >= 4 else turned)
 
 
-def unview(image: NDArray, number: int) -> NDArray:
+def unview(image: NDArray[Any], number: int) -> NDArray[Any]:
     """Turn a view back: the inverse of :func:`view`."""
     return np.ascontiguousarray(np.rot90(image[:, ::-1] if number >= 4 else image, -(number % 4)))
 

@@ -8,7 +8,6 @@ captum comes with the extra ``restain[explain]``; without it, importing this mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,6 +21,7 @@ from restain import optics
 from restain.errors import RestainError, needs
 from restain.explain.targets import Target
 from restain.models.tensors import batch_of
+from restain.progress import Progress
 
 with needs("explain", "An explanation"):
     from captum.attr import IntegratedGradients, Occlusion
@@ -49,7 +49,7 @@ class Attribution:
 class CallCounter:
     """Counts a network's calls for a progress bar."""
 
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, total: int, progress: Progress | None = None) -> None:
         self.total, self.progress, self.done = total, progress, 0
 
     def counted(self, target: Target) -> Target:
@@ -68,8 +68,7 @@ class CallCounter:
 def baseline_of(he: NDArray[np.uint8], kind: Baseline, mpp: float) -> Floats:
     """The baseline of an H&E image: ``(H, W, 3)`` uint8 to float32 in [0, 255].
 
-    Raises:
-        RestainError: if ``kind`` is unknown.
+    Raises RestainError if ``kind`` is unknown.
     """
     if kind == "glass":
         return np.broadcast_to(optics.glass_white(he), he.shape).astype(np.float32)

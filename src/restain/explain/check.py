@@ -6,7 +6,7 @@ its DAB. The phantom's tissue is grown again from its seed, so classes and cause
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from restain.images.nuclei import CellKind
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
 from restain.phantom import Tissue, architecture, read_truth, regrow
+from restain.progress import Progress, item
 from restain.statistics import Interval
 
 CHECK_EFFORT = maps.Effort(16, patch=32, step=24)
@@ -111,27 +112,17 @@ def check_phantom(
     baseline: Baseline = "glass",
     seed: int = 0,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> page.ExplainReport:
     """Measure attribution and attention against the phantom's known causes, beside baseline maps.
 
     Writes ``explain.html``, ``explain.json`` and overlays of the first images. Each image's level is explained on its
     middle window, and the DAB of one place: a random tumour cell whose disc has at least ``LEAST_DAB`` by the model.
+    The first ``images`` of the split are taken; use held-out ones for a trained model. ``seed`` is of the places, the
+    random map and ties; the other arguments are those of :func:`restain.explain.image.explain_image`.
 
-    Args:
-        data: a phantom as :func:`restain.phantom.write_phantom` wrote it.
-        out: folder of the results.
-        model: a bundle; None for the shipped one.
-        split: ``train``, ``val`` or ``test``; use held-out images for a trained model.
-        images: number of images, the first by name.
-        baseline: image without evidence, for the maps and for the curves.
-        seed: seed of the places, the random map and ties.
-        command: the command line, for the report.
-        progress: called with images done and in all, in hundredths of an image.
-
-    Raises:
-        RestainError: if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if the
-            split is empty or unknown; or if ``out`` cannot be written.
+    Raises RestainError if ``data`` is no phantom whose tissue can be grown again, or at another mpp than the model; if
+    the split is empty or unknown; or if ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     channels_last(bundle.generator).eval()
@@ -143,7 +134,7 @@ def check_phantom(
     make_folder(out)
     rows: list[Row] = []
     for number, pair in enumerate(pairs):
-        calls = CallCounter(_calls_per_image(bundle), _in_hundredths(progress, number, len(pairs)))
+        calls = CallCounter(_calls_per_image(bundle), item(progress, number, len(pairs), 100))
         case = _Case.open(pair, number, data, bundle, baseline, seed, out, calls)
         rows += [row for row in (case.level_row(), case.dab_row()) if row is not None]
     if progress is not None:
@@ -183,14 +174,6 @@ def _calls_per_image(bundle: Bundle) -> int:
     if bundle.generator.expression is not None:
         level = maps.LEVEL_EFFORT.calls(Size(maps.LEVEL_WINDOW, maps.LEVEL_WINDOW)) + 8 * STEPS["level"]
     return level + CHECK_EFFORT.calls(Size(maps.DAB_WINDOW, maps.DAB_WINDOW)) + 12 * STEPS["dab"]
-
-
-def _in_hundredths(
-    progress: Callable[[int, int], None] | None, number: int, images: int
-) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(100 * number + 100 * done // max(total, 1), 100 * images)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
+from restain.progress import Progress
 from restain.slides import open_slide
 from restain.slides.find import stem_of
 from restain.slides.slide import LARGEST_PICTURE
@@ -119,7 +120,7 @@ def explain_image(
     baseline: Baseline = "glass",
     window: int | None = None,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> page.ExplainReport:
     """Explain one image; writes ``explain.html``, ``explain.json`` and the overlays as PNG into ``out``.
 
@@ -127,8 +128,6 @@ def explain_image(
     around it. Without points, the place with the highest DAB of the window is taken.
 
     Args:
-        source: an H&E image, as :func:`restain.slides.open_slide` takes it.
-        out: folder of the results.
         model: a bundle; None for the shipped one.
         points: places in ``source``'s px whose DAB is explained.
         level: the level whose logit is explained; None for the predicted one.
@@ -136,12 +135,9 @@ def explain_image(
         override_mpp: use ``mpp`` also where the file states another.
         baseline: image without evidence, see :mod:`restain.explain.attribution`.
         window: side of both windows in px at the model's mpp; None for 256 (level) and 192 (DAB).
-        command: the command line, for the report.
-        progress: called with network calls done and in all.
 
-    Raises:
-        RestainError: if the image or the bundle cannot be read, a point lies outside the image, the model has no
-            classifier for ``level``, the image is too small, or ``out`` cannot be written.
+    Raises RestainError if the image or the bundle cannot be read, a point lies outside the image, the model has no
+    classifier for ``level``, the image is too small, or ``out`` cannot be written.
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)

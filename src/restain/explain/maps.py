@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def window_around(shape: tuple[int, ...], centre: Point, side: int) -> Region:
     return Region(Point(x, y), Size(width, height))
 
 
-def cut(array: NDArray, region: Region) -> NDArray:
+def cut(array: NDArray[Any], region: Region) -> NDArray[Any]:
     """A copy of the part of an ``(H, W, ...)`` array in ``region``."""
     return np.ascontiguousarray(array[region.slices])
 
@@ -138,8 +139,7 @@ def explain_dab(
 ) -> DabMaps:
     """Attribution of the mean DAB of the disc around ``point`` in the window ``he`` ``(H, W, 3)``, and its attention.
 
-    Raises:
-        RestainError: if the point lies outside the window.
+    Raises RestainError if the point lies outside the window.
     """
     disc = targets.disc_mask((he.shape[0], he.shape[1]), point, mpp)
     with torch.inference_mode():

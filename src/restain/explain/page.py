@@ -65,8 +65,7 @@ def write_report(
 ) -> Path:
     """Write the dataclass ``result`` as ``out/explain.json`` and by a template as ``out/explain.html``.
 
-    Raises:
-        RestainError: if a file cannot be written.
+    Raises RestainError if a file cannot be written.
     """
     write_json(
         out / "explain.json",
@@ -127,8 +126,7 @@ def side_by_side(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def save(folder: Path, name: str, rgb: NDArray[np.uint8]) -> str:
     """Write ``NAME.png`` with the notice in its metadata, and return its file name.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     write_png(folder / f"{name}.png", rgb, {"notice": NOTICE})
     return f"{name}.png"

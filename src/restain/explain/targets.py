@@ -42,8 +42,7 @@ def level_probability(classifier: ExpressionClassifier, level: Her2Level) -> Tar
 def disc_mask(shape: tuple[int, int], centre: Point, mpp: float) -> NDArray[np.bool_]:
     """The pixels of the disc around ``centre``, ``(H, W)``; cut off at the image's edge.
 
-    Raises:
-        RestainError: if the centre lies outside the image.
+    Raises RestainError if the centre lies outside the image.
     """
     height, width = shape
     if not (0 <= centre.x < width and 0 <= centre.y < height):

@@ -18,8 +18,7 @@ DESCRIPTION = "DAB optical density, uint16, 1e-4 OD per count"
 def write_density(path: Path, density: NDArray[np.float32]) -> None:
     """Write a ``(H, W)`` density in OD units; values are rounded to 1e-4 OD and clipped to [0, 6.5535].
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     counts = np.round(np.clip(density / OD_PER_COUNT, 0, 65535)).astype(np.uint16)
     with whole_file(path) as partial:
@@ -31,8 +30,7 @@ def write_density(path: Path, density: NDArray[np.float32]) -> None:
 def read_density(path: Path) -> NDArray[np.float32]:
     """Read what :func:`write_density` wrote: ``(H, W)`` ``float32`` in OD units.
 
-    Raises:
-        RestainError: if the file cannot be read or is not such a map.
+    Raises RestainError if the file cannot be read or is not such a map.
     """
     try:
         with tifffile.TiffFile(path) as tiff:

@@ -30,7 +30,7 @@ from restain.images.scale import Scale, picture_scale
 Rgb = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-"""Names that are taken for pictures in a data folder; what the file holds is read from its content."""
+"""Suffixes of pictures in a data folder. The format is detected from the content."""
 
 JPEG_QUALITY = 95
 
@@ -71,9 +71,8 @@ class PictureFacts:
 def picture_facts(path: Path) -> PictureFacts:
     """The facts of a PNG, JPEG or WebP file, without decoding its pixels.
 
-    Raises:
-        RestainError: if the file cannot be read, is none of these formats, or is not one 8-bit RGB image (grey-scale,
-            palette, CMYK, 16-bit, with transparency, or animated).
+    Raises RestainError if the file cannot be read, is none of these formats, or is not one 8-bit RGB image (grey-scale,
+    palette, CMYK, 16-bit, with transparency, or animated).
     """
     with picture_header(path) as picture:
         check_mode(path, _pillow_form(path, picture))
@@ -95,8 +94,7 @@ def picture_facts(path: Path) -> PictureFacts:
 def decode_picture(path: Path) -> Rgb:
     """The pixels of a PNG, JPEG or WebP file of 8-bit RGB as they are stored, ``(H, W, 3)`` ``uint8``.
 
-    Raises:
-        RestainError: as :func:`picture_facts`; if the file is truncated or damaged.
+    Raises RestainError as :func:`picture_facts`; if the file is truncated or damaged.
     """
     kind, data = _known(path), _bytes(path)
     _check_whole(path, kind, data)
@@ -104,7 +102,7 @@ def decode_picture(path: Path) -> Rgb:
         picture = _PILLOW_FORMS[kind](io.BytesIO(data))
         check_mode(path, _pillow_form(path, picture))
         rgb = np.array(picture)
-    # What lacks at the end of a JPEG is decoded as this grey, or is less sharp in a progressive one.
+    # Missing data at the end of a JPEG are decoded as this grey, or as less detail in a progressive one.
     if kind == "JPEG" and ("progressive" in picture.info or (rgb[-1, -1] == 128).all()):
         _check_scans(path, data)
     return rgb
@@ -112,10 +110,9 @@ def decode_picture(path: Path) -> Rgb:
 
 @contextmanager
 def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """A PNG, JPEG or WebP file in Pillow's hands, its pixels not decoded, whatever its size.
+    """A PNG, JPEG or WebP file of any size, opened by Pillow without decoding its pixels.
 
-    Raises:
-        RestainError: if the file cannot be read or is none of these formats.
+    Raises RestainError if the file cannot be read or is none of these formats.
     """
     kind = _known(path)
     with _decoding(path), open(path, "rb") as file:
@@ -125,14 +122,8 @@ def picture_header(path: Path) -> Iterator[ImageFile.ImageFile]:
 def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
     """Write ``(H, W, 3)`` ``uint8`` RGB as PNG, with ``text`` as its tEXt (or, beyond Latin-1, iTXt) chunks.
 
-    Args:
-        path: where; its folder must exist. An old file stays until the new one is whole.
-        rgb: the image.
-        text: metadata, for example where the image comes from.
-        mpp: micrometres per pixel, kept as the picture's resolution.
-
-    Raises:
-        RestainError: if the file cannot be written.
+    The folder must exist; an old file stays until the new one is whole. ``mpp`` is kept as the picture's resolution.
+    Raises RestainError if the file cannot be written.
     """
     info = PngInfo()
     for key, value in (text or {}).items():
@@ -145,12 +136,10 @@ def write_png(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: 
 def write_rgb(path: Path, rgb: Rgb, text: Mapping[str, str] | None = None, mpp: float | None = None) -> None:
     """Write ``(H, W, 3)`` ``uint8`` RGB as the name's suffix says: .png, .jpg, .jpeg, .tif or .tiff.
 
-    PNG carries ``text`` as chunks, JPEG (quality 95, no chroma subsampling) as a JSON comment, TIFF (tiled,
-    deflate) as a JSON image description. ``mpp`` (micrometres per pixel) becomes the resolution of a PNG or
-    TIFF; JPEG's header cannot hold a microscope's resolution.
-
-    Raises:
-        RestainError: if the suffix is another one or the file cannot be written.
+    PNG carries ``text`` as chunks, JPEG (quality 95, no chroma subsampling) as a JSON comment, TIFF (tiled, deflate) as
+    a JSON image description. ``mpp`` (micrometres per pixel) becomes the resolution of a PNG or TIFF; JPEG's header
+    cannot hold a microscope's resolution. Raises RestainError if the suffix is another one or the file cannot be
+    written.
     """
     suffix = path.suffix.lower()
     comment = {"comment": json.dumps(dict(text))} if text else {}
@@ -211,8 +200,7 @@ def _bytes(path: Path, count: int = -1) -> bytes:
 def file_head(path: Path) -> bytes:
     """The first 132 bytes of a file, by which its kind is known.
 
-    Raises:
-        RestainError: if the file does not exist, is empty or cannot be read.
+    Raises RestainError if the file does not exist, is empty or cannot be read.
     """
     head = _bytes(path, 132)
     if not head:
@@ -232,7 +220,7 @@ def picture_kind(head: bytes) -> str | None:
 
 
 def no_image(path: Path) -> RestainError:
-    """The sentence of a file that is of no kind that restain reads."""
+    """The error for a file of an unsupported format."""
     return RestainError(f"{path} holds no image that restain reads (slide, TIFF, PNG, JPEG or WebP).")
 
 
@@ -245,7 +233,7 @@ def _known(path: Path) -> str:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Whatever a decoder throws at a damaged file becomes one sentence."""
+    """Turn any exception of a decoder into one sentence."""
     try:
         yield
     except (RestainError, MemoryError):
@@ -255,7 +243,7 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _check_whole(path: Path, kind: str, data: bytes) -> None:
-    """Find cut or altered files that Pillow would decode without a word."""
+    """Detect truncated or altered files that Pillow decodes without an error."""
     truncated = RestainError(f"{path} is truncated: the {kind} data ends before the image does.")
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise truncated
@@ -275,7 +263,7 @@ def _check_whole(path: Path, kind: str, data: bytes) -> None:
 
 
 def _check_scans(path: Path, data: bytes) -> None:
-    """Find a JPEG whose end marker comes before the last of its pixels, which libjpeg fills up without a word.
+    """Detect a JPEG that ends before its last pixels, which libjpeg fills silently.
 
     The transcoder to JPEG XL counts every coefficient, which is too slow to be asked of each file.
     """

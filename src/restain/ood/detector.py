@@ -32,6 +32,7 @@ from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Region
 from restain.ood.features import feature_names, image_features
+from restain.progress import Progress
 from restain.recipe import AugmentRecipe
 
 Rgb = NDArray[np.uint8]
@@ -142,12 +143,7 @@ class OodDetector:
         )
 
     def judge_slide(self, read: Callable[[Region], Rgb], windows: Sequence[Region]) -> Ood | None:
-        """The median score of evenly spread windows; None if none can be read.
-
-        Args:
-            read: ``(h, w, 3)`` 8-bit RGB of a window at the model's mpp.
-            windows: those with tissue.
-        """
+        """The median score of evenly spread ``windows``, read at the model's mpp; None if none can be read."""
         found = []
         for number in np.unique(np.linspace(0, len(windows) - 1, min(JUDGED, len(windows))).round().astype(int)):
             with suppress(RestainError):
@@ -218,23 +214,15 @@ def fit_ood_detector(
     *,
     seed: int = 0,
     normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> OodDetector:
-    """Fit a detector to training images, their stains varied by the training's augmentation.
+    """Fit a detector to the H&E of training pairs, their stains varied by the training's augmentation.
 
-    The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches of
-    one slide stay together where slides are known.
+    The threshold is the ``QUANTILE`` of the scores of images that were left out of a fit, in ``FOLDS`` turns; patches
+    of one slide stay together where slides are known. ``normalize`` is applied to each picture; ``seed`` is of the
+    jitter and of samples.
 
-    Args:
-        pairs: training pairs; only their H&E is used.
-        augment: the recipe's stain jitter.
-        seed: of the jitter and of samples.
-        normalize: applied to each H&E picture; None where the network is given pictures as they are.
-        progress: called with images read and in all.
-
-    Raises:
-        ValueError: if there are no pairs.
-        RestainError: if an image cannot be read.
+    Raises ValueError if there are no pairs; RestainError if an image cannot be read.
     """
     if not pairs:
         raise ValueError("an OOD detector is fitted on at least one training pair")
@@ -285,8 +273,7 @@ def _digest(tensors: dict[str, NDArray[np.float32]], facts: dict[str, object]) -
 def save_ood_detector(path: Path, ood: OodDetector, bundle_hash: str) -> None:
     """Write an OOD detector as safetensors with the hash of the bundle that it belongs to.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     tensors = {key: np.ascontiguousarray(getattr(ood, key), dtype=np.float32) for key in _TENSORS}
     facts: dict[str, object] = {
@@ -305,8 +292,7 @@ def save_ood_detector(path: Path, ood: OodDetector, bundle_hash: str) -> None:
 def load_ood_detector(path: Path, bundle_hash: str) -> OodDetector:
     """Read an OOD detector back.
 
-    Raises:
-        RestainError: if it is damaged, of another bundle, or looks at other features than this restain.
+    Raises RestainError if it is damaged, of another bundle, or looks at other features than this restain.
     """
     try:
         with safe_open(path, framework="numpy") as file:

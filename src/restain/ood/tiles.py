@@ -39,18 +39,11 @@ class OodTiles:
 
 
 class TileScores:
-    """Scores of a slide's tiles (see :mod:`restain.ood.detector`; above 1 is unlike), as lines of a file that grows.
+    """Scores of a slide's tiles (see :mod:`restain.ood.detector`; above 1 is unlike), as lines of the growing file
+    ``path``.
 
-    The piece of 256 px of each tile with most tissue is scored. Lines written before a kill are read again; safe from many
-    threads.
-
-    Args:
-        path: of the lines; made where there is none.
-        grid: rows and columns of tiles.
-        ood: the model's.
-
-    Raises:
-        RestainError: if the file cannot be read or written.
+    The piece of 256 px of each tile with most tissue is scored. Lines written before a kill are read again; safe from
+    many threads. ``grid`` is rows and columns of tiles. Raises RestainError if the file cannot be read or written.
     """
 
     def __init__(self, path: Path, grid: tuple[int, int], ood: OodDetector) -> None:
@@ -72,8 +65,7 @@ class TileScores:
     def score(self, row: int, column: int, he: Rgb, tissue: NDArray[np.float32]) -> None:
         """Judge a tile: ``(h, w, 3)`` H&E at the model's mpp, and ``(h, w)`` how much of each pixel is tissue.
 
-        Raises:
-            RestainError: if the line cannot be written.
+        Raises RestainError if the line cannot be written.
         """
         if not np.isnan(self.scores[row, column]) or (piece := fullest(tissue)) is None:
             return
@@ -97,13 +89,9 @@ class TileScores:
         return OodTiles(int(judged.size), int((judged > 1).sum()), float(np.median(judged)) if judged.size else None)
 
     def outlines(self, tile: int, size: Size, mpp: float, slide_mpp: float) -> list[Polygon]:
-        """Outlines of the tiles above the limit, in px of the slide's level 0.
+        """Outlines of the tiles above the limit, in px of the slide's level 0 at ``slide_mpp``.
 
-        Args:
-            tile: side in px.
-            size: of the result in px, at which outlines end.
-            mpp: of both.
-            slide_mpp: of level 0.
+        ``tile`` and ``size``, at which outlines end, are px of the result at ``mpp``.
         """
         border = np.array([size.width, size.height], np.float64) * mpp / slide_mpp
         # An outline cuts the corners of a mask's pixels, which in whole tiles would show.

@@ -17,7 +17,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from restain.her2 import Her2Level
 from restain.phantom.from_he import find_images
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
+from restain.progress import Progress
 from restain.slides import open_slide
 from restain.slides.find import split_number
 
@@ -101,105 +102,110 @@ class _Job:
             partial.write_bytes(truth_file(path.stem, self.mpp, pair))
 
 
-def write_phantom(
-    out: Path,
-    *,
-    pairs: int,
-    size: int = 512,
-    levels: Sequence[Her2Level] = tuple(Her2Level),
-    seed: int = 0,
-    mpp: float = 0.46,
-    test_share: float = 0.2,
-    misalign_um: float = 0.0,
-    from_he: Sequence[Path] = (),
-    from_he_mpp: float | None = None,
-    scanned_at: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int = 1,
-) -> PhantomSummary:
-    """Write a phantom data set, or resume one that was begun with the same parameters.
+@dataclass(frozen=True)
+class PhantomSettings:
+    """Everything that decides the pixels of a phantom data set."""
 
-    Args:
-        out: folder to write to; new, empty, or begun by the same call.
-        pairs: number of pairs in all.
-        size: height and width of the images in px.
-        levels: HER2 levels, taken in turn within each split.
-        seed: seed of all randomness, at least 0.
-        mpp: micrometres per pixel of the images.
-        test_share: share of pairs in the test split, in [0, 1]. With ``from_he`` the splits take different images.
-        misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact alignment.
-        from_he: H&E images, or folders of them, to keep as the H&E side; their cells decide the level.
-        from_he_mpp: mpp of those images that state none; None for ``mpp``.
-        scanned_at: mpp at which pairs are rendered and compressed before they are averaged to ``mpp``.
-        progress: called with (pairs done, pairs in all) after each pair.
-        workers: number of processes; the pixels do not depend on it.
+    pairs: int
+    size: int = 512
+    """Height and width of the images in px."""
+    levels: Sequence[Her2Level] = tuple(Her2Level)
+    """Taken in turn within each split."""
+    seed: int = 0
+    mpp: float = 0.46
+    test_share: float = 0.2
+    """Share of pairs in the test split, in [0, 1]. With ``from_he`` the splits take different images."""
+    misalign_um: float = 0.0
+    """RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact alignment."""
+    from_he: Sequence[Path] = ()
+    """H&E images, or folders of them, to keep as the H&E side; their cells decide the level."""
+    from_he_mpp: float | None = None
+    """Of those images that state none; None for ``mpp``."""
+    scanned_at: float | None = None
+    """The mpp at which pairs are rendered and compressed before they are averaged to ``mpp``."""
 
-    Raises:
-        RestainError: if a parameter is out of range, ``out`` cannot be written or holds something else, or an image
-            cannot be read or used.
+    def check(self) -> None:
+        """Raise RestainError for a setting that is out of range, or an image that cannot be used."""
+        size, mpp, scanned_at = self.size, self.mpp, self.scanned_at
+        he_mpp = mpp if self.from_he_mpp is None else self.from_he_mpp
+        fits = size * mpp >= LEAST_FIELD_UM and size <= 8192
+        scans = scanned_at is None or (not self.from_he and 0.05 <= scanned_at <= mpp)
+        mpp_range = "must lie between 0.05 and 4 µm per px, not at"
+        for right, sentence in (
+            (self.pairs >= 1, f"A phantom needs at least one pair, not {self.pairs}."),
+            (0.05 <= mpp <= 4, f"The phantom's mpp {mpp_range} {mpp}."),
+            (0.05 <= he_mpp <= 4, f"The mpp of the H&E images {mpp_range} {he_mpp}."),
+            (fits, f"Images must be {LEAST_FIELD_UM:.0f} µm to 8192 px wide, not {size} px at {mpp} µm/px."),
+            (self.levels, "A phantom needs at least one HER2 level."),
+            (self.seed >= 0, f"A seed must be 0 or greater, not {self.seed}."),
+            (0 <= self.test_share <= 1, f"The test share must lie between 0 and 1, not at {self.test_share}."),
+            (
+                0 <= self.misalign_um <= 200,
+                f"The misalignment must lie between 0 and 200 µm, not at {self.misalign_um}.",
+            ),
+            (scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
+            (
+                not self.from_he or set(self.levels) == set(Her2Level),
+                "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
+            ),
+        ):
+            if not right:
+                raise RestainError(sentence)
+        for image in self.from_he:
+            open_slide(image, self.from_he_mpp, header_only=True).close()
+
+    def parameters(self) -> dict[str, Any]:
+        """The settings, ready for JSON."""
+        return {
+            "restain": __version__,
+            **{key: value for key, value in vars(self).items() if key != "scanned_at" or value is not None},
+            "levels": [level.text for level in self.levels],
+            "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in self.from_he],
+        }
+
+    def jobs(self, out: Path) -> Iterator[_Job]:
+        """The pairs to write."""
+        n_train = self.pairs - round(self.pairs * self.test_share)
+        by_split = _split_images(self.from_he, n_train, self.pairs - n_train, self.seed)
+        options: dict[str, Any] = {"size": self.size, "mpp": self.mpp, "misalign_um": self.misalign_um}
+        for index in range(self.pairs):
+            split, number = ("train", index) if index < n_train else ("test", index - n_train)
+            make: Callable[[], PhantomPair]
+            if images := by_split[split]:
+                image = images[number % len(images)]
+                make = functools.partial(_on_image, image, self.from_he_mpp, self.seed, index, **options)
+            else:
+                level = self.levels[number % len(self.levels)]
+                make = functools.partial(make_pair, self.seed, index, level, scanned_at=self.scanned_at, **options)
+            yield _Job(out, split, number, self.mpp, make)
+
+
+def write_phantom(out: Path, *, progress: Progress | None = None, workers: int = 1, **settings: Any) -> PhantomSummary:
+    """Write a phantom data set into a new or empty folder, or resume one that was begun with the same settings.
+
+    ``settings`` are those of :class:`PhantomSettings`; ``workers`` is the number of processes, on which the pixels do not
+    depend. Raises RestainError if a setting is out of range, ``out`` cannot be written or holds something else, or an
+    image cannot be read or used.
     """
-    images = find_images(from_he)
-    he_mpp = mpp if from_he_mpp is None else from_he_mpp
-    fits = size * mpp >= LEAST_FIELD_UM and size <= 8192
-    scans = scanned_at is None or (not images and 0.05 <= scanned_at <= mpp)
-    for wrong, sentence in (
-        (pairs < 1, f"A phantom needs at least one pair, not {pairs}."),
-        (not 0.05 <= mpp <= 4, f"The phantom's mpp must lie between 0.05 and 4 µm per px, not at {mpp}."),
-        (not 0.05 <= he_mpp <= 4, f"The mpp of the H&E images must lie between 0.05 and 4 µm per px, not at {he_mpp}."),
-        (not fits, f"Images must be {LEAST_FIELD_UM:.0f} µm to 8192 px wide, not {size} px at {mpp} µm/px."),
-        (not levels, "A phantom needs at least one HER2 level."),
-        (seed < 0, f"A seed must be 0 or greater, not {seed}."),
-        (not 0 <= test_share <= 1, f"The test share must lie between 0 and 1, not at {test_share}."),
-        (not 0 <= misalign_um <= 200, f"The misalignment must lie between 0 and 200 µm, not at {misalign_um}."),
-        (workers < 1, f"At least one worker is needed, not {workers}."),
-        (not scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
-        (
-            bool(images) and set(levels) != set(Her2Level),
-            "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
-        ),
-    ):
-        if wrong:
-            raise RestainError(sentence)
-    for image in images:
-        open_slide(image, from_he_mpp, header_only=True).close()
-    parameters = {
-        "restain": __version__,
-        "pairs": pairs,
-        "size": size,
-        "levels": [level.text for level in levels],
-        "seed": seed,
-        "mpp": mpp,
-        "test_share": test_share,
-        "misalign_um": misalign_um,
-        "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in images],
-        "from_he_mpp": from_he_mpp,
-    } | ({} if scanned_at is None else {"scanned_at": scanned_at})
-    n_train = pairs - round(pairs * test_share)
-    by_split = _split_images(images, n_train, pairs - n_train, seed)
-    options: dict[str, Any] = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
-    jobs = []
-    for index in range(pairs):
-        split, number = ("train", index) if index < n_train else ("test", index - n_train)
-        make: Callable[[], PhantomPair]
-        if choice := by_split[split]:
-            make = functools.partial(_on_image, choice[number % len(choice)], from_he_mpp, seed, index, **options)
-        else:
-            level = levels[number % len(levels)]
-            make = functools.partial(make_pair, seed, index, level, scanned_at=scanned_at, **options)
-        jobs.append(_Job(out, split, number, mpp, make))
+    given = PhantomSettings(**settings)
+    given = replace(given, from_he=find_images(given.from_he))
+    given.check()
+    if workers < 1:
+        raise RestainError(f"At least one worker is needed, not {workers}.")
+    parameters, jobs = given.parameters(), list(given.jobs(out))
     _begin(out, parameters)
     todo = [job for job in jobs if job.truth() is None]
-    done = pairs - len(todo)
+    done = len(jobs) - len(todo)
     if progress is not None and done:
-        progress(done, pairs)
+        progress(done, len(jobs))
     for _ in _written(todo, workers):
         done += 1
         if progress is not None:
-            progress(done, pairs)
+            progress(done, len(jobs))
     return _finish(out, jobs, len(todo), parameters)
 
 
-def _split_images(images: list[Path], n_train: int, n_test: int, seed: int) -> dict[str, list[Path]]:
+def _split_images(images: Sequence[Path], n_train: int, n_test: int, seed: int) -> dict[str, Sequence[Path]]:
     """Images of each split; no image is in both."""
     if not (images and n_train and n_test):
         return {"train": images, "test": images}

@@ -102,12 +102,10 @@ class Tear:
 class Deformation:
     """Map from pixels of the H&E slide to pixels of the IHC slide.
 
-    ``size`` and ``target`` are ``(width, height)`` in px of the H&E and of the IHC slide, both at ``mpp``. After tear and
-    waves, ``q = target/2 + shift + scale · R · M · (p - size/2)``: ``M`` mirrors x if ``mirror`` is set, ``R`` rotates by
-    ``rotation_deg``, clockwise on the screen. ``missing`` is the outline of a lost piece in px of the H&E.
-
-    Raises:
-        ValueError: if it is not invertible (scale not positive, waves or tear too steep).
+    ``size`` and ``target`` are ``(width, height)`` in px of the H&E and of the IHC slide, both at ``mpp``. After tear
+    and waves, ``q = target/2 + shift + scale · R · M · (p - size/2)``: ``M`` mirrors x if ``mirror`` is set, ``R``
+    rotates by ``rotation_deg``, clockwise on the screen. ``missing`` is the outline of a lost piece in px of the H&E.
+    Raises ValueError if it is not invertible (scale not positive, waves or tear too steep).
     """
 
     size: tuple[int, int]
@@ -205,12 +203,10 @@ def draw_deformation(
 ) -> Deformation:
     """A deformation of the stated strength for an H&E slide of ``size`` px at ``mpp``.
 
-    Wavelengths lie between 0.3 and 1.2 of the slide's longer side, and above 700 µm on larger slides. The tear runs into
-    the largest of ``outlines`` (``(n, 2)`` px each), the missing piece lies at the border of the second largest one.
-    The IHC slide is as large as the rotated H&E slide with its shift.
-
-    Raises:
-        ValueError: if the section would fold over itself.
+    Wavelengths lie between 0.3 and 1.2 of the slide's longer side, and above 700 µm on larger slides. The tear runs
+    into the largest of ``outlines`` (``(n, 2)`` px each), the missing piece lies at the border of the second largest
+    one. The IHC slide is as large as the rotated H&E slide with its shift. Raises ValueError if the section would fold
+    over itself.
     """
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (size.width / 2, size.height / 2)
     source = (size.width, size.height)

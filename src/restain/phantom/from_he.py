@@ -49,8 +49,7 @@ class FoundTissue:
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """The image files among files and folders (with their subfolders), sorted within each folder.
 
-    Raises:
-        RestainError: if a path does not exist or a folder holds no image.
+    Raises RestainError if a path does not exist or a folder holds no image.
     """
     found: list[Path] = []
     for path in paths:
@@ -74,8 +73,7 @@ def draw_crop(
     Returns:
         ``(size, size, 3)`` uint8 with ``scale`` px per px of the image, and the crop's corner ``[x, y]`` in the image.
 
-    Raises:
-        RestainError: if the image is smaller than the crop, or no crop has enough tissue.
+    Raises RestainError if the image is smaller than the crop, or no crop has enough tissue.
     """
     side = size if scale == 1 else max(1, round(size / scale))
     h, w = image.shape[:2]

@@ -67,11 +67,8 @@ def make_pair(
     """Grow tissue of ``level`` and render it as H&E and as HER2 IHC; depends on the arguments alone.
 
     Args:
-        seed: seed of the data set.
-        index: index of the pair in the data set.
-        level: guideline level of the tumour cells.
+        seed, index: of the data set, and of the pair in it.
         size: height and width in px.
-        mpp: micrometres per pixel.
         misalign_um: RMS of the elastic field that moves the IHC, in µm.
         noiseless: leave out the sensor noise and nothing else.
         scanned_at: mpp at which the pair is rendered and JPEG-compressed before it is averaged to ``mpp``, as patches
@@ -117,18 +114,12 @@ def pair_from_image(
     image_mpp: float | None = None,
     misalign_um: float = 0.0,
 ) -> PhantomPair:
-    """Cut a crop out of a real H&E image, find its cells, and render the IHC that the phantom's rule gives them.
+    """Cut a crop out of a real H&E image ``(H, W, 3)``, find its cells, and render the IHC that the phantom's rule gives
+    them.
 
-    The crop keeps the image's pixels; it is resampled only where ``image_mpp`` differs from ``mpp``. The cells found
-    decide the level. See :func:`make_pair` for the other parameters.
-
-    Args:
-        image: ``(H, W, 3)`` uint8 RGB.
-        name: name of the image for the record and for errors.
-        image_mpp: micrometres per pixel of the image; None for ``mpp``.
-
-    Raises:
-        RestainError: if the image is too small, or has too little tissue.
+    The crop keeps the image's pixels; it is resampled only where ``image_mpp`` (None for ``mpp``) differs from ``mpp``.
+    The cells found decide the level. ``name`` is the image's, for the record and for errors; see :func:`make_pair` for
+    the other parameters. Raises RestainError if the image is too small, or has too little tissue.
     """
     rng = np.random.default_rng([seed, index, 0])
     he, corner = draw_crop(image, name, rng, size=size, scale=(image_mpp or mpp) / mpp)

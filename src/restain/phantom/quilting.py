@@ -70,13 +70,9 @@ def grow_texture(
 
 
 class Quilt:
-    """Endless tissue made of textures, in independent layers; parts of recent tiles are cached.
+    """Endless tissue made of the textures of each layer, drawn with its weights; parts of recent tiles are cached.
 
-    Args:
-        textures: textures of each layer, at least one each, all of one size.
-        weights: weights of each layer's textures in the random choice.
-        seed: seed of the choices.
-        tile: side of the tiles in px; textures must be larger by at least a half.
+    The side of tiles is ``tile`` px; textures must be larger by at least a half.
     """
 
     def __init__(

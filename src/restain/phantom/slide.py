@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ from restain.phantom.slide_plan import (
     write_slide_truth,
 )
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
+from restain.progress import Progress
 from restain.slides.metadata import read_metadata
 from restain.slides.store import Kind, TileStore
 from restain.slides.writer import write_ome_tiff
-
-Progress = Callable[[int, int], None]
 
 FORMAT = 1
 """Version of the pixels: raised when the same parameters give other slides."""
@@ -52,17 +51,11 @@ _NAMES = ("he.", "ihc.", "ihc-registered.", "dab.", "truth.", ".")
 def write_phantom_slide(
     out: Path,
     *,
-    size: Size,
-    mpp: float = 0.25,
-    seed: int = 0,
-    mixture: Mapping[Her2Level, float] | None = None,
-    deformation: Distortion | None = Distortion(),  # noqa: B008 (frozen)
     ihc: bool = True,
     registered: bool = False,
     dab: bool = False,
-    islands: int | None = None,
-    tissue_share: float = 0.3,
     progress: Progress | None = None,
+    **parameters: Any,
 ) -> SlideTruth:
     """Write a pair of synthetic slides and the truth behind them; depends on the arguments alone.
 
@@ -71,27 +64,11 @@ def write_phantom_slide(
     ``truth.json``. Re-run after an interruption, it resumes and gives the same files; finished files are kept.
 
     Tissue is a quilt of grown pieces (:mod:`restain.phantom.quilting`), up to 6 per level, so a piece of 0.4 mm (at
-    0.25 µm) occurs repeatedly, rotated and mirrored.
+    0.25 µm) occurs repeatedly, rotated and mirrored. ``parameters`` are those of :class:`SlidePair`.
 
-    Args:
-        out: folder, made where needed; empty, or with the same slide pair, finished or not.
-        size: level 0 of the H&E slide in px.
-        mpp: micrometres per pixel, 0.1 to 2.
-        seed: seed of all randomness.
-        mixture: share of the tissue's area at each level; every island has one level. None for 2+ alone.
-        deformation: strength of the IHC's deformation, or None for none.
-        ihc: whether to write the IHC slide.
-        registered: whether to write the IHC on the H&E's grid.
-        dab: whether to write the DAB density.
-        islands: number of pieces of tissue; None chooses it by area.
-        tissue_share: share of the slide that is tissue; islands that do not fit shrink.
-        progress: called with ``(done, total)``, in tiles and grown textures.
-
-    Raises:
-        RestainError: if the parameters are out of range, ``out`` holds something else, or cannot be written.
+    Raises RestainError if the parameters are out of range, ``out`` holds something else, or cannot be written.
     """
-    mixture = {Her2Level.TWO: 1.0} if mixture is None else dict(mixture)
-    pair = SlidePair(size, mpp, seed, mixture, deformation, islands, tissue_share)
+    pair = SlidePair(**parameters)
     pair.check()
     names = [
         name for name, wanted in (("he", True), ("ihc", ihc), ("ihc-registered", registered), ("dab", dab)) if wanted
@@ -118,15 +95,21 @@ def write_phantom_slide(
 
 @dataclass(frozen=True)
 class SlidePair:
-    """Everything that decides the pixels of a slide pair; see :func:`write_phantom_slide`."""
+    """Everything that decides the pixels of a slide pair."""
 
     size: Size
-    mpp: float
-    seed: int
-    mixture: Mapping[Her2Level, float]
-    deformation: Distortion | None
-    islands: int | None
-    tissue_share: float
+    """Level 0 of the H&E slide in px."""
+    mpp: float = 0.25
+    """Micrometres per pixel, 0.1 to 2."""
+    seed: int = 0
+    mixture: Mapping[Her2Level, float] = field(default_factory=lambda: {Her2Level.TWO: 1.0})
+    """Share of the tissue's area at each level; every island has one level."""
+    deformation: Distortion | None = Distortion()  # noqa: RUF009 (frozen)
+    """Strength of the IHC's deformation, or None for none."""
+    islands: int | None = None
+    """Number of pieces of tissue; None chooses it by area."""
+    tissue_share: float = 0.3
+    """Share of the slide that is tissue; islands that do not fit shrink."""
 
     def check(self) -> None:
         """Raise RestainError for a parameter out of range."""

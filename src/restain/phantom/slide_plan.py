@@ -135,10 +135,8 @@ def draw_plan(
     """Draw a slide; see :func:`restain.phantom.write_phantom_slide` for the parameters.
 
     Without ``islands`` there is one per 1.5 mm² of tissue, 2 to 24, and at least one per level. Islands that do not fit
-    shrink: :attr:`SlidePlan.tissue_share` is the actual share.
-
-    Raises:
-        RestainError: if there are fewer islands than levels or the distortion would fold the section.
+    shrink: :attr:`SlidePlan.tissue_share` is the actual share. Raises RestainError if there are fewer islands than
+    levels or the distortion would fold the section.
     """
     rng = np.random.default_rng([seed, 11])
     wanted = {level: share for level, share in sorted(mixture.items()) if share > 0}
@@ -339,8 +337,7 @@ class SlideTruth:
 def write_slide_truth(truth: SlideTruth) -> None:
     """Write ``truth.geojson``, then ``truth.json``, which marks the pair as complete.
 
-    Raises:
-        RestainError: if they cannot be written.
+    Raises RestainError if they cannot be written.
     """
     plan = truth.plan
     write_geojson(truth.folder / OUTLINES, [Polygon(island.outline) for island in plan.islands])
@@ -365,8 +362,7 @@ def write_slide_truth(truth: SlideTruth) -> None:
 def read_slide_truth(folder: Path) -> SlideTruth:
     """Read what :func:`restain.phantom.write_phantom_slide` wrote into ``folder``.
 
-    Raises:
-        RestainError: if there is no truth of a phantom slide pair, or it is damaged.
+    Raises RestainError if there is no truth of a phantom slide pair, or it is damaged.
     """
     path = folder / TRUTH
     try:

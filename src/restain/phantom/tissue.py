@@ -164,10 +164,7 @@ def _interstitial(plan: Architecture) -> tuple[Floats, Ints]:
     room = stroma & (plan.depth_um(stroma) > 1.6)
     share = max(0.0, plan.rng.normal(plan.style.lymphocytes, 0.08))
     crowd = mask_of_share(plan.noise(26) + 0.4 * plan.noise(7), room, share)
-    small = [
-        scatter(plan.rng, crowd, plan.px(8.0), keep=0.9),
-        scatter(plan.rng, room & ~crowd, plan.px(30), keep=0.5),
-    ]
+    small = [scatter(plan.rng, crowd, plan.px(8.0), keep=0.9), scatter(plan.rng, room & ~crowd, plan.px(30), keep=0.5)]
     spindle = scatter(plan.rng, room & ~crowd, plan.px(plan.rng.uniform(13, 19)), keep=0.75)
     place = np.concatenate([*small, spindle])
     kind = np.repeat([CellKind.LYMPHOCYTE, CellKind.FIBROBLAST], [len(place) - len(spindle), len(spindle)])

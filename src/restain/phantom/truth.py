@@ -46,8 +46,7 @@ def truth_file(name: str, mpp: float, pair: PhantomPair) -> bytes:
 def read_truth(path: Path) -> Floats:
     """The true DAB density of a pair's IHC image from its truth file: ``(H, W)`` in OD units.
 
-    Raises:
-        RestainError: if the file is missing or is not a truth file.
+    Raises RestainError if the file is missing or is not a truth file.
     """
     return np.asarray(_read(path, lambda page: page.asarray()), dtype=np.float32) * np.float32(OD_PER_COUNT)
 
@@ -55,8 +54,7 @@ def read_truth(path: Path) -> Floats:
 def read_record(path: Path) -> dict[str, Any]:
     """How a pair was made (stain vectors, white point, misalignment, cells), from its truth file.
 
-    Raises:
-        RestainError: if the file is missing or is not a truth file.
+    Raises RestainError if the file is missing or is not a truth file.
     """
     return dict(_read(path, lambda page: json.loads(page.description)))
 
@@ -64,10 +62,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def regrow(root: Path, name: str) -> Tissue:
     """Grow the tissue of the pair ``name`` (``00003_test_3+``) of the phantom in ``root`` again.
 
-    The grown cells are compared with those of the truth file: another version of restain may grow others.
-
-    Raises:
-        RestainError: if ``root`` is not a phantom, was made on real H&E, has no such pair, or other cells grow.
+    The grown cells are compared with those of the truth file: another version of restain may grow others. Raises
+    RestainError if ``root`` is not a phantom, was made on real H&E, has no such pair, or other cells grow.
     """
     parameters = _parameters(root)
     if parameters["from_he"]:

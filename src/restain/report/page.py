@@ -37,13 +37,10 @@ def render_page(
     facts: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     **view: Any,
 ) -> str:
-    """The HTML of a template that extends ``page.html.j2``.
+    """The HTML of a ``template`` of ``package`` that extends ``page.html.j2``, with the variables ``view``.
 
-    Args:
-        template: file name in ``package``.
-        package: dotted name of the package that holds the template.
-        facts: name and text of each line on the page's provenance; empty texts are left out.
-        view: the template's variables; ``notice`` and ``version`` have defaults.
+    ``facts`` are name and text of each line on the page's provenance; empty texts are left out. ``notice`` and
+    ``version`` have defaults.
     """
     pairs = facts.items() if isinstance(facts, Mapping) else facts
     given = {"notice": restain.NOTICE, "version": restain.__version__, "facts": [p for p in pairs if p[1]]}
@@ -53,8 +50,7 @@ def render_page(
 def write_page(path: Path, template: str, package: str = "restain.report", **view: Any) -> Path:
     """Write :func:`render_page` to ``path``, whose folder exists, and return it.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     write_text(path, render_page(template, package, **view))
     return path

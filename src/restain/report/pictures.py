@@ -89,8 +89,7 @@ def burn_notice(picture: Image.Image) -> Image.Image:
 def save_picture(path: Path, rgb: NDArray[np.uint8], *, virtual: bool) -> None:
     """Write ``(H, W, 3)`` RGB as a JPEG of at most ``LARGEST_SIDE`` px, marked where it is virtual.
 
-    Raises:
-        RestainError: if the file cannot be written.
+    Raises RestainError if the file cannot be written.
     """
     picture = burn_notice(_fit(rgb)) if virtual else _fit(rgb)
     with whole_file(path) as partial:

@@ -64,14 +64,9 @@ def line_plot(
     goal: float | None = None,
     marks: bool = False,
 ) -> Markup:
-    """At most five lines as inline SVG; a sentence where no point is finite.
+    """At most five lines, in the order of ``COLOURS``, as inline SVG; a sentence where no point is finite.
 
-    Args:
-        lines: drawn in the order of ``COLOURS``.
-        x_label, y_label: of the axes.
-        from_zero: start the y axis at zero.
-        goal: a horizontal line to reach.
-        marks: dots at the points.
+    ``from_zero`` starts the y axis at zero, ``goal`` is a horizontal line to reach, ``marks`` are dots at the points.
     """
     if not any(math.isfinite(y) for line in lines for y in line.y):
         return Markup('<p class="soft">Nothing to draw: the figure is undefined on these images.</p>')
@@ -110,14 +105,7 @@ def forest_plot(gains: Sequence[Gain], label: str) -> Markup:
 def save_histogram(path: Path, counts: NDArray[np.float64], top: float, x_label: str, y_label: str) -> None:
     """Write a 2-D histogram as PNG: darkness is the logarithm of the count, the dashed line equality.
 
-    Args:
-        path: the file.
-        counts: ``(N, N)``, by x then y, both from 0 to ``top``.
-        top: end of both axes.
-        x_label, y_label: of the axes.
-
-    Raises:
-        RestainError: if the file cannot be written.
+    ``counts`` is ``(N, N)``, by x then y, both from 0 to ``top``. Raises RestainError if the file cannot be written.
     """
     from matplotlib.colors import ListedColormap
 

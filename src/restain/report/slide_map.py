@@ -32,15 +32,10 @@ def slide_map(
     opacity: float = 1.0,
     frame: float = 1 / 900,
 ) -> Markup:
-    """The map.
+    """The map of a slide of ``size`` px at level 0, over ``picture`` (a link, drawn with ``opacity``) if there is one.
 
-    Args:
-        size: of the slide at level 0.
-        squares: the fields.
-        label: what the map shows, for those who do not see it.
-        picture: link to the picture beneath; empty for none.
-        opacity: of the picture.
-        frame: width of the fields' frames as a share of the longer side.
+    ``label`` says what the map shows, for those who do not see it; ``frame`` is the width of the fields' frames as a
+    share of the longer side.
     """
     width, height = size.width, size.height
     parts = []

@@ -11,12 +11,9 @@ JPEG_XL = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112
 
 
 def colours_of(frame: bytes, syntax: str, label: str) -> str | None:
-    """The photometric interpretation by which a frame is decoded to RGB, or None where nothing tells it.
+    """The photometric interpretation by which an encoded frame is decoded to RGB, or None where nothing tells it.
 
-    Args:
-        frame: the encoded frame.
-        syntax: UID of the transfer syntax.
-        label: photometric interpretation that the data set states.
+    ``syntax`` is the UID of the transfer syntax, ``label`` the interpretation that the data set states.
     """
     if label.startswith("MONOCHROME") or syntax in JPEG_XL:
         return label

@@ -35,7 +35,8 @@ from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.files import digest, whole_folder
 from restain.geometry import Size
-from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
+from restain.progress import Progress
+from restain.slides.pyramid import TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
 
 PRIVATE = (0x0099, "restain")
@@ -54,22 +55,14 @@ _LO, _ST = 64, 1024
 def write_dicom(
     store: TileStore, folder: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
 ) -> None:
-    """Write a finished slide as a DICOM series: ``level-0.dcm`` and so on in ``folder``.
+    """Write a complete store of JPEG tiles as a DICOM series: ``level-0.dcm`` and so on in ``folder``, which it replaces.
 
     A killed call resumes at the next one. The same store and metadata give the same files, identifiers included.
+    ``mpp`` is of level 0. ``metadata`` is stored in a private block, with ``notice`` and ``holes`` as in
+    :func:`restain.slides.write_ome_tiff`; ``created`` in it (ISO 8601) dates the series.
 
-    Args:
-        store: ``rgb``, JPEG, complete; not changed.
-        folder: replaced when the new series is complete.
-        mpp: micrometres per pixel of level 0.
-        metadata: stored in a private block, with ``notice`` and ``holes`` as in :func:`restain.slides.write_ome_tiff`.
-            ``created`` (ISO 8601) dates the series; default: now.
-        progress: called with ``(done, total)`` tiles.
-
-    Raises:
-        RestainError: if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
-            files, or the system refuses to write.
-        ValueError: if ``mpp`` is not positive, or the store is lossless.
+    Raises RestainError if the store holds densities, tiles are missing, the store is damaged, ``folder`` holds other
+    files, or the system refuses to write; ValueError if ``mpp`` is not positive, or the store is lossless.
     """
     if not mpp > 0:
         raise ValueError(f"mpp must be positive, not {mpp}")
@@ -94,8 +87,7 @@ def write_dicom(
 def read_dicom_metadata(folder: Path) -> dict[str, str]:
     """The metadata that :func:`write_dicom` put into a series; empty for a series of another program.
 
-    Raises:
-        RestainError: if a file cannot be read as DICOM.
+    Raises RestainError if a file cannot be read as DICOM.
     """
     for path in sorted(folder.glob("*.dcm")):
         try:

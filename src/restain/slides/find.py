@@ -68,11 +68,7 @@ def is_slide_folder(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """DICOM files of a folder, recognised by content, sorted by name.
-
-    Raises:
-        OSError: if the folder cannot be listed.
-    """
+    """DICOM files of a folder, recognised by content, sorted by name. Raises OSError if the folder cannot be listed."""
     return [file for file in sorted(folder.iterdir()) if _is_dicom(file)]
 
 
@@ -92,8 +88,7 @@ def _is_dicom(file: Path) -> bool:
 def check_companions(path: Path) -> None:
     """Check the files that a slide's file needs; without them OpenSlide would take it for a plain picture.
 
-    Raises:
-        RestainError: if a folder or file is missing, or the format cannot be read.
+    Raises RestainError if a folder or file is missing, or the format cannot be read.
     """
     check = {".mrxs": _mirax, ".vms": _hamamatsu, ".vmu": _hamamatsu, ".vsi": _olympus}.get(path.suffix.lower())
     if check is not None:

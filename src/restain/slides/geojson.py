@@ -29,15 +29,9 @@ Mask = NDArray[np.bool_]
 
 
 def to_polygons(mask: Mask, mpp: float, slide_mpp: float) -> list[Polygon]:
-    """Outlines of a mask's pieces (4-connected) with their holes, in px of level 0.
+    """Outlines of a mask's pieces (4-connected) with their holes, in px of level 0, by rows; ``rasterize`` gives it back.
 
-    Args:
-        mask: ``(H, W)`` bool, its first pixel at the slide's corner.
-        mpp: of the mask.
-        slide_mpp: of the slide's level 0.
-
-    Returns:
-        One polygon per piece, by rows; ``rasterize`` gives back the mask.
+    ``mask`` is ``(H, W)`` bool at ``mpp``, its first pixel at the corner of a slide of ``slide_mpp``.
     """
     padded = np.pad(np.asarray(mask, dtype=np.float32), 1)
     # Padding moves the centre of the first pixel from 0.5 to 1.5 pixel sides.
@@ -51,13 +45,8 @@ def to_polygons(mask: Mask, mpp: float, slide_mpp: float) -> list[Polygon]:
 def rasterize(polygons: Sequence[Polygon], size: Size, scale: float) -> Mask:
     """Pixels whose centre lies in any polygon (even-odd rule within one), ``(size.height, size.width)`` bool.
 
-    Args:
-        polygons: in px of level 0; they may overlap and reach beyond the border.
-        size: of the mask in its own px.
-        scale: px of level 0 per px of the mask (mask mpp / slide mpp).
-
-    Raises:
-        ValueError: if ``scale`` is not a positive number.
+    The polygons, in px of level 0, may overlap and reach beyond the border. ``scale`` is px of level 0 per px of the
+    mask. Raises ValueError if it is not a positive number.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"the scale must be a positive number, not {scale}")
@@ -79,10 +68,8 @@ def write_geojson(
 ) -> None:
     """Write polygons as a FeatureCollection of annotations of QuPath's class ``name``.
 
-    Coordinates are rounded to 0.01 px. The same polygons give the same file.
-
-    Raises:
-        RestainError: if the file cannot be written.
+    Coordinates are rounded to 0.01 px. The same polygons give the same file. Raises RestainError if the file cannot be
+    written.
     """
     features = []
     for polygon in map(orient, polygons):
@@ -92,10 +79,7 @@ def write_geojson(
                 "type": "Feature",
                 "id": str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([name, coordinates]))),
                 "geometry": {"type": "Polygon", "coordinates": coordinates},
-                "properties": {
-                    "objectType": "annotation",
-                    "classification": {"name": name, "color": list(colour)},
-                },
+                "properties": {"objectType": "annotation", "classification": {"name": name, "color": list(colour)}},
             }
         )
     write_json(path, {"type": "FeatureCollection", "features": features}, indent=None)
@@ -105,9 +89,7 @@ def read_geojson(path: Path) -> list[Polygon]:
     """Read the polygons of a GeoJSON file, in px of level 0; outlines that cross themselves are split into valid ones.
 
     Takes a FeatureCollection, a Feature, a Polygon or MultiPolygon, and a list of features (QuPath's older form).
-
-    Raises:
-        RestainError: if the file cannot be read, is not GeoJSON, or holds anything but polygons.
+    Raises RestainError if the file cannot be read, is not GeoJSON, or holds anything but polygons.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -9,7 +9,6 @@ or blue light as strongly as green.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from restain.files import make_folder
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import write_png
 from restain.optics import glass_white, optical_density
+from restain.progress import Progress
 from restain.slides.find import stem_of
 from restain.slides.geojson import to_polygons, write_geojson
 
@@ -104,6 +104,16 @@ class TissueMask:
         inside = self._sum(bottom, right) - self._sum(top, right) - self._sum(bottom, left) + self._sum(top, left)
         return min(1.0, max(0.0, inside / ((right - left) * (bottom - top))))
 
+    def nearest(self, values: Mask, region: Region, mpp: float) -> Mask:
+        """``values`` of the mask's shape at the pixels of ``region``, px of the slide at ``mpp``, by nearest neighbour."""
+        rows, columns = (
+            ((np.arange(start, stop) + 0.5) * (mpp / self.mpp)).astype(np.int64).clip(0, length - 1)
+            for start, stop, length in zip(
+                (region.origin.y, region.origin.x), (region.bottom, region.right), values.shape, strict=True
+            )
+        )
+        return values[np.ix_(rows, columns)]
+
     @cached_property
     def _sums(self) -> NDArray[np.float64]:
         return np.pad(self.mask, ((1, 0), (1, 0))).astype(np.float64).cumsum(axis=0).cumsum(axis=1)
@@ -120,22 +130,18 @@ class TissueMask:
         )
 
 
-def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None) -> TissueMask:
+def tissue_mask(slide: Slide, mpp: float = MASK_MPP, progress: Progress | None = None) -> TissueMask:
     """Tissue of a whole slide, found at ``mpp``; ``progress(done, total)`` counts rows read.
 
-    Raises:
-        RestainError: if the slide has no mpp or cannot be read.
+    Raises RestainError if the slide has no mpp or cannot be read.
     """
     return tissue_of(*overview(slide, mpp, progress))
 
 
-def overview(
-    slide: Slide, mpp: float = MASK_MPP, progress: Callable[[int, int], None] | None = None
-) -> tuple[Rgb, float]:
+def overview(slide: Slide, mpp: float = MASK_MPP, progress: Progress | None = None) -> tuple[Rgb, float]:
     """The whole slide at ``mpp`` (or its own if coarser), ``(h, w, 3)``, and that mpp.
 
-    Raises:
-        RestainError: if the slide has no mpp or cannot be read.
+    Raises RestainError if the slide has no mpp or cannot be read.
     """
     mpp = max(mpp, slide.mpp)
     size = slide.size_at(mpp)
@@ -158,27 +164,11 @@ def draw_outline(rgb: Rgb, found: TissueMask) -> Rgb:
 
 
 def write_tissue(
-    path: Path,
-    out: Path,
-    *,
-    mpp: float | None = None,
-    override_mpp: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    path: Path, out: Path, *, mpp: float | None = None, override_mpp: bool = False, progress: Progress | None = None
 ) -> str:
-    """Find the tissue of a slide and write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``.
+    """Find a slide's tissue; write ``NAME.tissue.geojson`` and ``NAME.tissue.png`` into ``out``, and return a sentence.
 
-    Args:
-        path: the slide.
-        out: the folder, made if missing.
-        mpp: see :func:`restain.slides.open_slide`.
-        override_mpp: see :func:`restain.slides.open_slide`.
-        progress: called with rows read and rows in all.
-
-    Returns:
-        The result in one sentence.
-
-    Raises:
-        RestainError: if the slide cannot be read, has no mpp, or a file cannot be written.
+    Raises RestainError if the slide cannot be read, has no mpp, or a file cannot be written.
     """
     # Imported here, since masks of arrays need no slide libraries.
     from restain.slides.slide import open_slide
@@ -203,14 +193,10 @@ def write_tissue(
 
 
 def tissue_of(rgb: Rgb, mpp: float) -> TissueMask:
-    """Tissue in a picture of a slide. A picture without glass is all tissue.
+    """Tissue in ``(H, W, 3)`` ``uint8`` of H&E or IHC on glass of any colour, best at 4 to 16 µm per px; all without
+    glass.
 
-    Args:
-        rgb: ``(H, W, 3)`` ``uint8``, H&E (or IHC) on glass of any colour; best at 4 to 16 µm per pixel.
-        mpp: micrometres per pixel.
-
-    Raises:
-        ValueError: if ``mpp`` is not a positive, finite number.
+    Raises ValueError if ``mpp`` is not a positive, finite number.
     """
     um_to_px(1.0, mpp)
     glass, spread = measure_glass(rgb)
@@ -328,7 +314,7 @@ def _grown(mask: Mask, radius: float) -> Mask:
 
 
 def _shrunk(mask: Mask, radius: float) -> Mask:
-    """Erosion; beyond the picture the tissue is taken to go on."""
+    """Erosion; pixels beyond the picture count as tissue."""
     return ~_grown(~mask, radius)
 
 

@@ -17,8 +17,7 @@ from restain.slides.writer import NAMESPACE, OME
 def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a TIFF file or DICOM folder that restain wrote; empty for files of other programs.
 
-    Raises:
-        RestainError: if the file cannot be read as TIFF, or a file of the folder as DICOM.
+    Raises RestainError if the file cannot be read as TIFF, or a file of the folder as DICOM.
     """
     if path.is_dir():
         return read_dicom_metadata(path)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.geometry import Size
+from restain.progress import Progress
 from restain.slides.store import TileStore
-
-Progress = Callable[[int, int], None]
 
 SMALLEST = 512
 """Levels are halved until neither side is longer than this."""
@@ -55,15 +54,10 @@ class TileCount:
 
 
 def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> list[TileStore]:
-    """The levels of a slide, ``store`` first; reduced ones are made in its folder, or resumed there.
+    """The levels of a slide, the complete ``store`` first; reduced ones are made in its folder, or resumed there.
 
-    Args:
-        store: level 0, complete.
-        stack: closes the reduced levels.
-        step: called after each tile of a reduced level.
-
-    Raises:
-        RestainError: if the store is damaged or its folder cannot be written.
+    ``stack`` closes them; ``step`` is called after each of their tiles. Raises RestainError if the store is damaged or
+    its folder cannot be written.
     """
     levels = [store]
     for number, size in enumerate(level_sizes(store.size)[1:], start=1):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.optics import round_to_uint8
 
@@ -46,11 +48,17 @@ def axis_taps(start: int, count: int, scale: float, length: int) -> Taps:
     return Taps(np.clip(index, 0, length - 1), weight.astype(np.float32))
 
 
-def resample(source: Rgb, origin: tuple[int, int], rows: Taps, columns: Taps) -> Rgb:
-    """``source`` (its first pixel at ``origin`` = row, column of the level) as ``(len(rows), len(columns), 3)``."""
-    across = _along(source.astype(np.float32), columns, origin[1], 1)
-    both = _along(across, rows, origin[0], 0)
-    return round_to_uint8(both)
+def resample(read: Callable[[Region], Rgb], region: Region, scale: float, extent: Size) -> Rgb:
+    """A region of an image that is ``scale`` times smaller than the one of ``extent`` px that ``read`` reads."""
+    rows = axis_taps(region.origin.y, region.size.height, scale, extent.height)
+    columns = axis_taps(region.origin.x, region.size.width, scale, extent.width)
+    top, left = int(rows.index.min()), int(columns.index.min())
+    needed = Size(int(columns.index.max()) + 1 - left, int(rows.index.max()) + 1 - top)
+    pixels = read(Region(Point(left, top), needed))
+    if rows.index.shape[1] == columns.index.shape[1] == 1 and needed == region.size:
+        return pixels
+    across = _along(pixels.astype(np.float32), columns, left, 1)
+    return round_to_uint8(_along(across, rows, top, 0))
 
 
 def _along(image: NDArray[np.float32], taps: Taps, origin: int, axis: int) -> NDArray[np.float32]:

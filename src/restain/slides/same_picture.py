@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from restain.geometry import Point, Region, Size
 from restain.images import Rgb
-from restain.slides.resample import axis_taps, resample
+from restain.slides.resample import resample
 from restain.slides.source import levels_of
 
 Read = Callable[[Region], Rgb]
@@ -24,12 +24,10 @@ _SMALL, _SHARE = 4.0, 0.5
 def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -> bool:
     """Whether ``coarse`` shows what ``fine`` shows.
 
-    Small cells of both are averaged and compared: some over the whole image, and those in which a ``coarse`` of at most a
-    megapixel has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more,
-    differ much less than if they are moved against one another; to another picture it makes no difference.
-
-    Raises:
-        RestainError: if pixels cannot be decoded.
+    Small cells of both are averaged and compared: some over the whole image, and those in which a ``coarse`` of at most
+    a megapixel has most detail. Copies made with any kernel, or by leaving pixels out, and compressed once more, differ
+    much less than if they are moved against one another; to another picture it makes no difference. Raises RestainError
+    if pixels cannot be decoded.
     """
     step = levels_of([fine, coarse])[1].downsample
     side = max(8, min(_CELL, int(1024 / step)))
@@ -38,9 +36,9 @@ def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -
     thumbnail = None
     if coarse.width * coarse.height <= _MOST_PX:
         thumbnail = read_coarse(Region(Point(0, 0), coarse))
-    picture = None
     if fine.width * fine.height <= _MOST_PX:
         picture = read_fine(Region(Point(0, 0), fine))
+        read_fine = lambda region: picture[region.slices]  # noqa: E731
     if len(cells) > 2 * _CELLS:
         chosen = [cells[i] for i in np.linspace(0, len(cells) - 1, min(_CELLS, len(cells))).astype(int)]
         if thumbnail is not None:
@@ -52,7 +50,7 @@ def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -
     for cell in cells:
         region = Region(cell, Size(min(side, coarse.width - cell.x), min(side, coarse.height - cell.y)))
         theirs = _means(read_coarse(region) if thumbnail is None else thumbnail[region.slices])
-        ours = _means(_reduced(region, step, fine, read_fine, picture))
+        ours = _means(resample(read_fine, region, step, fine))
         aligned.append(np.abs(ours - theirs).mean())
         shifted.append(_shifted(ours, theirs))
     off = np.mean(aligned)
@@ -65,17 +63,6 @@ def _shifted(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     moved = [(ours[y:], theirs[: len(theirs) - y]), (ours[: len(ours) - y], theirs[y:])]
     moved += [(ours[:, x:], theirs[:, : theirs.shape[1] - x]), (ours[:, : ours.shape[1] - x], theirs[:, x:])]
     return float(np.mean([np.abs(one - other).mean() for one, other in moved]))
-
-
-def _reduced(region: Region, step: float, fine: Size, read: Read, picture: Rgb | None) -> Rgb:
-    """A region of the coarse image, made from the fine one."""
-    rows = axis_taps(region.origin.y, region.size.height, step, fine.height)
-    columns = axis_taps(region.origin.x, region.size.width, step, fine.width)
-    top, left = int(rows.index.min()), int(columns.index.min())
-    size = Size(int(columns.index.max()) + 1 - left, int(rows.index.max()) + 1 - top)
-    needed = Region(Point(left, top), size)
-    pixels = read(needed) if picture is None else picture[needed.slices]
-    return resample(pixels, (top, left), rows, columns)
 
 
 def _means(cell: Rgb) -> NDArray[np.float64]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from restain.geometry import Point, Region, Size, same_mpp
 from restain.images import TIFF_MAGIC, Rgb, file_head, no_image, picture_kind
 from restain.slides.find import ZARR_METADATA, check_companions, split_number
 from restain.slides.orientation import upright
-from restain.slides.resample import axis_taps, resample
+from restain.slides.resample import resample
 from restain.slides.source import Level, SlideImage, Source, choose_image
 from restain.slides.source_picture import PictureSource
 
@@ -64,18 +64,13 @@ class Slide:
         return self._source.decoded_at_once
 
     def load(self) -> None:
-        """Decode a picture, which can only be decoded whole.
-
-        Raises:
-            RestainError: if it cannot be decoded.
-        """
+        """Decode a picture, which can only be decoded whole. Raises RestainError if it cannot be decoded."""
         self._source.load()
 
     def read_all(self) -> Rgb:
         """All pixels of level 0, ``(H, W, 3)`` ``uint8``.
 
-        Raises:
-            RestainError: if pixels are missing or damaged, or there are more than 400 million.
+        Raises RestainError if pixels are missing or damaged, or there are more than 400 million.
         """
         if self.size.width * self.size.height > _LARGEST_WHOLE:
             raise RestainError(
@@ -91,11 +86,7 @@ class Slide:
 
     @property
     def mpp(self) -> float:
-        """Micrometres per pixel of level 0.
-
-        Raises:
-            RestainError: if neither the file nor the caller gave it.
-        """
+        """Micrometres per pixel of level 0. Raises RestainError if neither the file nor the caller gave it."""
         if self._mpp is None:
             raise RestainError(f"{self.path} does not say its micrometres per pixel; give them with --mpp.")
         return self._mpp
@@ -107,11 +98,7 @@ class Slide:
         return other
 
     def size_at(self, mpp: float) -> Size:
-        """Size of the whole slide at ``mpp``, in px.
-
-        Raises:
-            RestainError: if the slide's own mpp is unknown.
-        """
+        """Size of the whole slide at ``mpp``, in px. Raises RestainError if the slide's own mpp is unknown."""
         return self.size.to_um(self.mpp).to_px(mpp)
 
     def read(self, region: Region | tuple[int, int, int, int], mpp: float | None = None) -> Rgb:
@@ -124,8 +111,7 @@ class Slide:
             region: ``(x, y, width, height)`` in px of level 0, or a :class:`~restain.geometry.Region` in px at ``mpp``.
             mpp: µm per px of the result; None for that of level 0.
 
-        Raises:
-            RestainError: if ``mpp`` is given and the slide's own is unknown, or pixels cannot be decoded.
+        Raises RestainError if ``mpp`` is given and the slide's own is unknown, or pixels cannot be decoded.
 
         Example:
             >>> with open_slide("field.png") as slide:  # 400 x 300 px at 0.5 µm per px
@@ -152,22 +138,12 @@ class Slide:
         )
         scale = ratio / self.levels[level].downsample
         side = max(1, int(math.sqrt(_BLOCK) / scale))
+        read = partial(self._source.read, level)
         for y in range(top, bottom, side):
             for x in range(left, right, side):
-                size = Size(min(side, right - x), min(side, bottom - y))
-                at_x, at_y = x - region.origin.x, y - region.origin.y
-                out[at_y : at_y + size.height, at_x : at_x + size.width] = self._block(x, y, size, level, scale)
+                block = Region(Point(x, y), Size(min(side, right - x), min(side, bottom - y)))
+                out[block.within(region)] = resample(read, block, scale, self.levels[level].size)
         return out
-
-    def _block(self, x: int, y: int, size: Size, level: int, scale: float) -> Rgb:
-        of = self.levels[level].size
-        rows = axis_taps(y, size.height, scale, of.height)
-        columns = axis_taps(x, size.width, scale, of.width)
-        top, left = int(rows.index.min()), int(columns.index.min())
-        needed = Size(int(columns.index.max()) + 1 - left, int(rows.index.max()) + 1 - top)
-        pixels = self._source.read(level, Region(Point(left, top), needed))
-        plain = rows.index.shape[1] == columns.index.shape[1] == 1 and pixels.shape[:2] == (size.height, size.width)
-        return pixels if plain else resample(pixels, (top, left), rows, columns)
 
     def thumbnail(self, max_side: int) -> tuple[Rgb, float]:
         """The whole slide with its longer side at most ``max_side`` px, and its mpp.
@@ -182,8 +158,7 @@ class Slide:
     def read_associated(self, name: str) -> Rgb:
         """Pixels ``(H, W, 3)`` ``uint8`` of one of the ``associated`` images.
 
-        Raises:
-            RestainError: if there is no such image, or its format does not give the pixels.
+        Raises RestainError if there is no such image, or its format does not give the pixels.
         """
         return self._source.read_associated(name)
 
@@ -222,7 +197,7 @@ class Slide:
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -255,9 +230,8 @@ def open_slide(
         inspect: open also unusable images (none of several chosen, pixels not square); ``faults`` then says why.
         header_only: decode a picture's pixels when they are first read, not now.
 
-    Raises:
-        RestainError: if ``path`` is missing, damaged or of an unknown format, states another mpp than ``mpp``, or is
-            not usable.
+    Raises RestainError if ``path`` is missing, damaged or of an unknown format, states another mpp than ``mpp``, or is
+    not usable.
 
     Example:
         >>> with open_slide("field.png") as slide:
@@ -289,8 +263,7 @@ def open_slide(
 def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> list[str]:
     """Why the scale that a file states cannot be used: its pixels are not square.
 
-    Raises:
-        RestainError: if the file states another mpp than ``mpp``.
+    Raises RestainError if the file states another mpp than ``mpp``.
     """
     stated, stated_y = source.mpp, source.mpp_y
     if stated is None or (mpp is not None and override_mpp):
@@ -311,8 +284,7 @@ def _scale_refusals(source: Source, mpp: float | None, override_mpp: bool) -> li
 def read_image(path: str | Path) -> Rgb:
     """All pixels of an image's level 0, upright, as ``(H, W, 3)`` ``uint8`` RGB.
 
-    Raises:
-        RestainError: as :func:`open_slide` and :meth:`Slide.read_all`.
+    Raises RestainError as :func:`open_slide` and :meth:`Slide.read_all`.
 
     Example:
         >>> read_image("field.png").shape

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.geometry import Region, Size
+from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 
 
@@ -62,27 +62,21 @@ class Source(ABC):
     def read(self, level: int, region: Region) -> Rgb:
         """Pixels ``(h, w, 3)`` ``uint8`` of a region that lies inside ``level``; the same for any enclosing region.
 
-        Raises:
-            RestainError: if the pixels cannot be decoded.
+        Raises RestainError if the pixels cannot be decoded.
         """
 
     def load(self) -> None:  # noqa: B027 most kinds are read piece by piece
-        """Decode now what can only be decoded whole.
-
-        Raises:
-            RestainError: if it cannot be decoded.
-        """
+        """Decode now what can only be decoded whole. Raises RestainError if it cannot be decoded."""
 
     def read_associated(self, name: str) -> Rgb:
         """Pixels ``(H, W, 3)`` ``uint8`` of an associated image.
 
-        Raises:
-            RestainError: if there is none of that name, or its pixels cannot be read.
+        Raises RestainError if there is none of that name, or its pixels cannot be read.
         """
         raise RestainError(f"{self.path}: the associated image '{name}' cannot be read.")
 
     def close(self) -> None:  # noqa: B027 a picture in memory has nothing to give back
-        """Give the file back."""
+        """Close the file."""
 
 
 LEAST_SHARE = 0.5
@@ -90,18 +84,9 @@ LEAST_SHARE = 0.5
 
 
 def choose_image(path: Path, images: Sequence[SlideImage], number: int | None) -> tuple[int, list[str]]:
-    """Choose one of several images of slide size.
+    """The index of one of several images of slide size, and a refusal if there are several and no ``number`` was chosen.
 
-    Args:
-        path: the file or folder, for messages.
-        images: all images, in the order of their numbers.
-        number: the user's choice.
-
-    Returns:
-        The image's index, and a refusal if there are several and none was chosen.
-
-    Raises:
-        RestainError: if there is no image of that number.
+    Raises RestainError if there is no image of that number in ``path``.
     """
     if number is not None:
         if not 0 <= number < len(images):
@@ -142,11 +127,6 @@ def damaged(path: Path, what: str) -> RestainError:
 
 def paste(out: NDArray[Any], region: Region, piece: NDArray[Any], x: int, y: int) -> None:
     """Put into ``out``, the pixels of ``region``, what lies in it of a ``piece`` whose first pixel is at ``x``, ``y``."""
-    height, width = piece.shape[:2]
-    top, left = max(y, region.origin.y), max(x, region.origin.x)
-    bottom, right = min(y + height, region.bottom), min(x + width, region.right)
-    rows, columns = (
-        slice(top - region.origin.y, bottom - region.origin.y),
-        slice(left - region.origin.x, right - region.origin.x),
-    )
-    out[rows, columns] = piece[top - y : bottom - y, left - x : right - x]
+    placed = Region(Point(x, y), Size(piece.shape[1], piece.shape[0]))
+    common = placed.common(region)
+    out[common.within(region)] = piece[common.within(placed)]

@@ -128,8 +128,7 @@ class DicomSource(Source):
 def _files(path: Path) -> list[Path]:
     """The DICOM files of a folder, or of the folder in which a file lies.
 
-    Raises:
-        RestainError: if there is none, or the folder cannot be listed.
+    Raises RestainError if there is none, or the folder cannot be listed.
     """
     try:
         if path.is_dir() and not any(path.iterdir()):
@@ -145,8 +144,7 @@ def _files(path: Path) -> list[Path]:
 def _readers(path: Path, files: Sequence[Path]) -> list[Any]:
     """wsidicom's readers of the instances of slides among the files, closed, by name.
 
-    Raises:
-        RestainError: if there is none.
+    Raises RestainError if there is none.
     """
     try:
         with WsiDicomFileSource.open(files) as probe:
@@ -164,10 +162,7 @@ def _by_series(path: Path, readers: Sequence[Any]) -> Iterator[list[Path]]:
     """The files of each slide, in the order of their names; where ``path`` is a file, those of its own slide.
 
     A slide is a series, or several series that are levels of one image: they have a frame of reference and an extent in
-    common, and no size.
-
-    Raises:
-        RestainError: if there is no slide.
+    common, and no size. Raises RestainError if there is no slide.
     """
     slides: list[list[Any]] = []
     for reader in readers:
@@ -228,8 +223,7 @@ def _unread(path: Path, files: Sequence[Path], read: set[Path]) -> list[str]:
 def _open_series(path: Path, files: list[Path]) -> _Series:
     """Open a series with wsidicom; frames are decoded by the colours that their codestreams state.
 
-    Raises:
-        RestainError: if the files make no pyramid.
+    Raises RestainError if the files make no pyramid.
     """
     source = WsiDicomFileSource.open(files)
     faults, refusals = [], []

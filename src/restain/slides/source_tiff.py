@@ -6,13 +6,15 @@ import itertools
 import math
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from restain.errors import RestainError
 from restain.geometry import Region, Size
@@ -23,37 +25,86 @@ from restain.slides.source import SlideImage, Source, choose_image, damaged, lev
 from restain.slides.tiff_images import Plane, TiffImage, keep_true_levels, of_slide_size, size_of, tiff_images
 
 
+class TiffTiles:
+    """An open TIFF whose tiles (or strips) are read and decoded one by one, from any thread; closed after a fault.
+
+    Raises RestainError if the file cannot be opened, and where the block of :meth:`directory` fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            self.tiff = tifffile.TiffFile(path)
+        except FileNotFoundError:
+            raise RestainError(f"{path} does not exist.") from None
+        except Exception:
+            raise damaged(path, "its TIFF directory cannot be read") from None
+
+    @contextmanager
+    def directory(self) -> Iterator[tifffile.TiffFile]:
+        """The file, for a block that reads its directory."""
+        try:
+            yield self.tiff
+        except BaseException as fault:
+            self.tiff.close()
+            if isinstance(fault, RestainError) or not isinstance(fault, Exception):
+                raise
+            raise damaged(self.path, "its TIFF directory cannot be read") from None
+
+    def read(self, parts: Sequence[tuple[Any, int]], region: Region, out: NDArray[Any]) -> None:
+        """Put the pixels of a region inside an image into ``out`` ``(h, w, channels)``.
+
+        ``parts`` are a page with all channels, or one for each, and the number of the page's first tile that holds them.
+        """
+        page = parts[0][0]
+        height, width = _piece(page)
+        across = -(-page.imagewidth // width)
+        for row in range(region.origin.y // height, -(-region.bottom // height)):
+            for column in range(region.origin.x // width, -(-region.right // width)):
+                for channel, (one, first) in enumerate(parts):
+                    piece = self._tile(one, first + row * across + column)
+                    if piece is not None:
+                        to = out if len(parts) == 1 else out[..., channel : channel + 1]
+                        paste(to, region, piece, column * width, row * height)
+
+    def _tile(self, page: Any, index: int) -> NDArray[Any] | None:
+        """A decoded tile ``(h, w, samples)``, or None for one that the file leaves out (glass)."""
+        at, count = page.dataoffsets[index], page.databytecounts[index]
+        if not count:
+            return None
+        with self._lock:
+            handle = self.tiff.filehandle
+            handle.seek(at)
+            data = handle.read(count)
+        if len(data) < count:
+            raise RestainError(f"{self.path} is truncated: a tile's data lie beyond its end.")
+        try:
+            return np.asarray(page.decode(data, index, jpegtables=page.jpegtables)[0][0])
+        except Exception:
+            raise damaged(self.path, f"tile {index} cannot be decoded") from None
+
+
 class TiffSource(Source):
-    """One image of a TIFF, whose tiles (or strips) are read and decoded one by one, from any thread."""
+    """One image of a TIFF."""
 
     def __init__(self, path: Path, image: int | None = None) -> None:
-        self._lock = threading.Lock()
-        self.path = path
-        try:
-            self._tiff = tifffile.TiffFile(path)
-        except Exception:
-            raise damaged(path, "its TIFF directory cannot be read") from None
-        try:
-            self._open(path, image)
-        except RestainError:
-            self._tiff.close()
-            raise
-        except Exception:
-            self._tiff.close()
-            raise damaged(path, "its TIFF directory cannot be read") from None
+        self._tiles = TiffTiles(path)
+        with self._tiles.directory() as tiff:
+            self._open(path, tiff, image)
 
-    def _open(self, path: Path, image: int | None) -> None:
-        images = tiff_images(self._tiff, self._same)
+    def _open(self, path: Path, tiff: tifffile.TiffFile, image: int | None) -> None:
+        images = tiff_images(tiff, self._same)
         large, small = of_slide_size(images)
         listed = tuple(_described(one) for one in large)
         number, refusals = choose_image(path, listed, image)
         chosen = large[number]
         pages = [page for plane in chosen.levels for page in plane]
-        if any(page.parent is not self._tiff for page in pages):
+        if any(page.parent is not tiff for page in pages):
             raise RestainError(f"{path} keeps its pixels in other files; restain reads an OME-TIFF that is one file.")
         if all(one.form for one in large) and len(large) > 1:
             raise RestainError(f"{path} holds {len(large)} images, none of 8-bit RGB; the first is {large[0].form}.")
-        faults = broken_chain(path) + lost_tiles(path, pages, self._tiff.filehandle.size, strict=True)
+        faults = broken_chain(path) + lost_tiles(path, pages, tiff.filehandle.size, strict=True)
         if not refusals:
             if chosen.form and faults:
                 # What a cut directory seems to say is not what the file holds.
@@ -67,7 +118,7 @@ class TiffSource(Source):
         mpp, mpp_y = chosen.scale or (None, None)
         super().__init__(
             path,
-            "OME-TIFF" if self._tiff.is_ome else "TIFF",
+            "OME-TIFF" if tiff.is_ome else "TIFF",
             levels_of([size_of(plane) for plane in self._levels]),
             mpp=mpp,
             mpp_y=mpp_y,
@@ -86,19 +137,14 @@ class TiffSource(Source):
 
     def _read(self, plane: Plane, region: Region) -> Rgb:
         page = plane[0]
-        height, width = _piece(page)
-        across, down = -(-page.imagewidth // width), -(-page.imagelength // height)
         out = np.full((region.size.height, region.size.width, 3), 255, np.uint8)
         # One page with all colours in each piece, or with a set of pieces for each colour, or a page for each.
-        separate = len(plane) == 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-        parts = [(page, colour * across * down) for colour in range(3)] if separate else [(one, 0) for one in plane]
-        for row in range(region.origin.y // height, -(-region.bottom // height)):
-            for column in range(region.origin.x // width, -(-region.right // width)):
-                for colour, (one, first) in enumerate(parts):
-                    piece = self._tile(one, first + row * across + column)
-                    if piece is not None:
-                        to = out if len(parts) == 1 else out[..., colour : colour + 1]
-                        paste(to, region, piece, column * width, row * height)
+        parts = [(one, 0) for one in plane]
+        if len(plane) == 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            height, width = _piece(page)
+            count = -(-page.imagewidth // width) * -(-page.imagelength // height)
+            parts = [(page, colour * count) for colour in range(3)]
+        self._tiles.read(parts, region, out)
         return out
 
     def _same(self, fine: Plane, coarse: Plane) -> bool:
@@ -110,25 +156,8 @@ class TiffSource(Source):
             # Damage is reported on reading; the directory says that this is a level.
             return True
 
-    def _tile(self, page: Any, index: int) -> Rgb | None:
-        """A decoded tile ``(h, w, samples)``, or None for one that the file leaves out (glass)."""
-        at, count = page.dataoffsets[index], page.databytecounts[index]
-        if not count:
-            return None
-        with self._lock:
-            handle = self._tiff.filehandle
-            handle.seek(at)
-            data = handle.read(count)
-        if len(data) < count:
-            raise RestainError(f"{self.path} is truncated: a tile's data lie beyond its end.")
-        try:
-            decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
-            return np.asarray(decoded[0], np.uint8)
-        except Exception:
-            raise damaged(self.path, f"tile {index} cannot be decoded") from None
-
     def close(self) -> None:
-        self._tiff.close()
+        self._tiles.tiff.close()
 
 
 def broken_chain(path: Path) -> list[str]:
@@ -139,8 +168,7 @@ def broken_chain(path: Path) -> list[str]:
 def lost_tiles(path: Path, pages: Sequence[Any], end: int, *, strict: bool) -> list[str]:
     """The fault of a TIFF of ``end`` bytes whose tiles or strips lie beyond it.
 
-    Raises:
-        ValueError: if ``strict`` and a page has more offsets than byte counts, or the other way round.
+    Raises ValueError if ``strict`` and a page has more offsets than byte counts, or the other way round.
     """
     ends = [at + count for page in pages for at, count in zip(page.dataoffsets, page.databytecounts, strict=strict)]
     lost = sum(one > end for one in ends)
@@ -148,7 +176,7 @@ def lost_tiles(path: Path, pages: Sequence[Any], end: int, *, strict: bool) -> l
 
 
 def _chain_ends(path: Path) -> bool:
-    """Whether a TIFF's chain of directories comes to its end; tifffile drops what follows a break without a word."""
+    """Whether a TIFF's chain of directories comes to its end; tifffile silently ignores what follows a break."""
     with open(path, "rb") as file:
         end = file.seek(0, 2)
         file.seek(0)

@@ -20,12 +20,12 @@ from restain.slides.source import LEAST_SHARE, SlideImage, Source, choose_image,
 _NO_IMAGES = ("OME", "labels")
 _DEEPEST = 2
 _LEVEL_PX = 2
-"""A level's sides may differ by this many px from those of the finest level, divided: writers round in ways of their own."""
+"""Tolerance in px for the sides of a level, since writers round differently."""
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """One plane of a multiscale image: its arrays, finest first, and where in them it lies."""
+    """One plane of a multiscale image: its arrays, finest first, and its index on the axes t and z."""
 
     image: SlideImage
     arrays: list[Any]
@@ -128,8 +128,7 @@ def _multiscales(path: Path, name: str, group: Any, depth: int) -> Iterator[tupl
 def _planes(path: Path, name: str, group: Any, scales: dict[str, Any]) -> Iterator[_Plane]:
     """The planes of a multiscale image: one, or one for each focal plane and time point.
 
-    Raises:
-        RestainError: if it is not whole, or has no axes y and x.
+    Raises RestainError if it is not whole, or has no axes y and x.
     """
     try:
         axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in scales.get("axes", "tczyx")]
@@ -168,7 +167,7 @@ def _planes(path: Path, name: str, group: Any, scales: dict[str, Any]) -> Iterat
 
 
 def _side(described: Any, axis: int, steps: list[dict[str, Any]]) -> tuple[float | None, float | None]:
-    """The scale along an axis, all steps multiplied, and the same in µm; None where nothing is said."""
+    """The product of all scales along an axis, as stated and in µm; None if not stated."""
     scales = [float(step["scale"][axis]) for step in steps if step.get("type") == "scale" and "scale" in step]
     value = math.prod(scales) if scales else None
     if value is None or not (math.isfinite(value) and value > 0):

@@ -1,39 +1,42 @@
-"""Finished tiles of a slide on disk, in any order; a killed job resumes from them.
-
-Tiles lie in neither SQLite nor zarr. A SQLite file that is cut anywhere loses all its tiles; here only the torn record is lost.
-zarr keeps decoded arrays, not the bytes of a TIFF tile, and one file per tile.
-"""
+"""Finished tiles of a slide in a SQLite file, in any order; a killed job resumes from them."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
+import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.files import lock, write_json
+from restain.files import locked_folder
 from restain.geometry import Region, Size
 from restain.images import OD_PER_COUNT
-from restain.slides.records import BLANK, HOLE, MISSING, TILE, RecordIndex, record_of
 from restain.slides.source import paste
 
 Kind = Literal["rgb", "dab"]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
-PLAN = "plan.json"
-RECORDS = "records.bin"
-_FORMAT = 1
+FILE = "tiles.sqlite"
+TILE, BLANK, HOLE = "tile", "blank", "hole"
+"""What a store holds of a tile."""
+_FORMAT = 2
 _LEVELS = "levels"
+# With a write-ahead log no tile waits for the disk, and neither a kill nor a power failure damages the file.
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS plan (text TEXT);
+CREATE TABLE IF NOT EXISTS tile (number INTEGER PRIMARY KEY, content TEXT, payload BLOB, crc INTEGER);
+"""
 
 
 class TileGrid:
@@ -54,25 +57,19 @@ class TileGrid:
         return min(self.tile, rest[0]), min(self.tile, rest[1])
 
     def index(self, row: int, column: int) -> int:
-        """Number of a tile, row by row.
-
-        Raises:
-            IndexError: if the grid has no such tile.
-        """
+        """Number of a tile, row by row. Raises IndexError if the grid has no such tile."""
         if not (0 <= row < self.grid[0] and 0 <= column < self.grid[1]):
             raise IndexError(f"no tile {row}, {column} in a grid of {self.grid[0]}x{self.grid[1]}")
         return row * self.grid[1] + column
 
 
 class TileStore(TileGrid):
-    """A folder ``NAME.part`` of encoded tiles: ``plan.json`` identifies the job, ``records.bin`` grows by tiles.
+    """A folder ``NAME.part`` with a SQLite file of encoded tiles and the plan that identifies the job.
 
-    Whole records survive the death of the process; a torn one is cut at the next opening. The later of two records of
-    a tile is valid. ``rgb`` tiles are JPEG without chroma subsampling, or deflate with horizontal differencing if
-    ``quality`` is None. ``dab`` tiles are 16-bit counts of 1e-4 OD (0 to 6.5535), deflate. All are valid TIFF tiles,
-    which :meth:`encoded` returns unchanged.
-
-    Made by :meth:`open`; a context manager. All methods are thread-safe.
+    Stored tiles survive the death of the process; those with a wrong checksum are dropped at the next opening. ``rgb``
+    tiles are JPEG without chroma subsampling, or deflate with horizontal differencing if ``quality`` is None. ``dab``
+    tiles are 16-bit counts of 1e-4 OD (0 to 6.5535), deflate. All are valid TIFF tiles, which :meth:`encoded` returns
+    unchanged. Made by :meth:`open`; a context manager. All methods are thread-safe.
     """
 
     def __init__(
@@ -86,40 +83,33 @@ class TileStore(TileGrid):
         self.pattern: NDArray[np.uint8] | None = None
         """``(p, p, 3)``, ``p`` a multiple of ``tile``: pixels of blank ``rgb`` tiles, repeated from the slide's corner.
         It is not stored: set it after each opening."""
-        self._records = RecordIndex(self.grid[0] * self.grid[1])
         self._lock = threading.Lock()
         self._uniform: dict[bytes, bytes] = {}
-        self._file: io.FileIO
+        self._open = ExitStack()
+        self._db: sqlite3.Connection
 
     @classmethod
     def open(
         cls, folder: Path, identity: Mapping[str, str], size: Size, tile: int, kind: Kind, quality: int | None = 90
     ) -> TileStore:
-        """Open the store in ``folder``, or begin one.
+        """Open the store in ``folder``, or begin one; the folder's parent must exist.
 
         Args:
-            folder: made if missing; its parent must exist.
-            identity: all inputs of the tiles (slide, bundle, options). A store of another identity or geometry is
-                removed and begun anew.
+            identity: all inputs of the tiles (slide, bundle, options). A store of another identity or geometry is begun anew.
             size: level 0 in px.
             tile: side of a tile in px, a multiple of 16 (TIFF).
-            kind: ``"rgb"`` or ``"dab"``.
             quality: JPEG quality, 1 to 100; None for lossless tiles. Not used by ``dab``.
 
-        Raises:
-            RestainError: if the folder cannot be written or another process has the store open.
-            ValueError: if ``tile`` is not a positive multiple of 16.
+        Raises RestainError if the folder cannot be written or another process has the store open; ValueError if
+        ``tile`` is not a positive multiple of 16.
         """
         if tile <= 0 or tile % 16:
             raise ValueError(f"the side of a tile must be a positive multiple of 16, not {tile}")
         store = cls(folder, identity, size, tile, kind, quality)
         with store._writing():
             folder.mkdir(exist_ok=True)
-            # Unbuffered: what write() has taken survives the death of the process.
-            store._file = io.FileIO(folder / RECORDS, "a+")
         try:
-            if not lock(store._file):
-                raise RestainError(f"{folder} is in use by another process.")
+            store._open.enter_context(locked_folder(folder, "lock"))
             store._resume()
         except BaseException:
             store.close()
@@ -128,71 +118,63 @@ class TileStore(TileGrid):
 
     def has(self, row: int, column: int) -> bool:
         """Whether the tile is stored: as pixels, blank, or a hole."""
-        return bool(self._records.content[self.index(row, column)] != MISSING)
+        return self._find("content", row, column) is not None
 
     @property
     def missing(self) -> int:
         """Number of tiles that are not stored yet."""
-        return int(np.count_nonzero(self._records.content == MISSING))
+        ((stored,),) = self._select("SELECT count(*) FROM tile")
+        return self.grid[0] * self.grid[1] - int(stored)
 
     @property
     def holes(self) -> list[tuple[int, int, str]]:
         """``(row, column, reason)`` of every hole, row by row."""
-        found = np.flatnonzero(self._records.content == HOLE).tolist()
-        return [(*divmod(index, self.grid[1]), self._payload(index).decode()) for index in found]
+        found = self._select("SELECT number, payload FROM tile WHERE content = ? ORDER BY number", HOLE)
+        return [(*divmod(number, self.grid[1]), reason.decode()) for number, reason in found]
 
     @property
     def stamp(self) -> str:
         """Text that changes with every stored tile."""
-        return str(self._records.end)
+        return str(*self._select("SELECT count(*), sum(crc) FROM tile"))
 
     def put(self, row: int, column: int, image: Pixels) -> None:
-        """Store the pixels of a tile.
+        """Store the pixels of a whole tile or of its :meth:`extent`: ``uint8`` ``(h, w, 3)``, or optical density ``(h,
+        w)``.
 
-        Args:
-            row: of the grid.
-            column: of the grid.
-            image: ``uint8`` ``(h, w, 3)`` for ``rgb``; ``float`` ``(h, w)`` optical density for ``dab``. Size of the
-                whole tile or of its :meth:`extent`.
-
-        Raises:
-            RestainError: if the system refuses to write; earlier tiles are kept.
-            ValueError: if shape or type are wrong.
+        Raises RestainError if the system refuses to write, and keeps earlier tiles; ValueError if shape or type are
+        wrong.
         """
         height, width = self.extent(row, column)
         if image.shape[:2] not in {(height, width), (self.tile, self.tile)}:
             raise ValueError(f"tile {row}, {column} is {height}x{width} px, not {image.shape}")
-        self._append(row, column, TILE, self._encode(image[:height, :width]))
+        self._put(row, column, TILE, self._encode(image[:height, :width]))
 
     def put_blank(self, row: int, column: int, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
         """Store a tile of glass in a few bytes: ``colour`` for ``rgb``, no density for ``dab``.
 
-        Raises:
-            RestainError: if the system refuses to write.
+        Raises RestainError if the system refuses to write.
         """
-        self._append(row, column, BLANK, bytes(colour) if self.kind == "rgb" else b"")
+        self._put(row, column, BLANK, bytes(colour) if self.kind == "rgb" else b"")
 
     def put_hole(self, row: int, column: int, reason: str) -> None:
         """Store that a tile could not be made. Its pixels are a black cross on grey (``dab``: no density).
 
-        Raises:
-            RestainError: if the system refuses to write.
+        Raises RestainError if the system refuses to write.
         """
-        self._append(row, column, HOLE, reason.encode())
+        self._put(row, column, HOLE, reason.encode())
 
     def blank(self, row: int, column: int) -> tuple[int, int, int] | None:
-        """Colour of a blank tile (``dab``: white); ``None`` for any other."""
-        index = self.index(row, column)
-        if self._records.content[index] != BLANK:
+        """Colour of a blank tile (``dab``: white); None for any other."""
+        content, payload = self._payload(row, column)
+        if content != BLANK:
             return None
-        red, green, blue = self._payload(index) or b"\xff\xff\xff"
+        red, green, blue = payload or b"\xff\xff\xff"
         return red, green, blue
 
     def read(self, row: int, column: int) -> Pixels:
         """Pixels of a tile, cut to :meth:`extent`: ``uint8`` RGB or ``float32`` density.
 
-        Raises:
-            RestainError: if the tile is missing or damaged.
+        Raises RestainError if the tile is missing or damaged.
         """
         height, width = self.extent(row, column)
         data = self.encoded(row, column)
@@ -205,11 +187,7 @@ class TileStore(TileGrid):
         return counts[:height, :width].astype(np.float32) * np.float32(OD_PER_COUNT)
 
     def read_region(self, region: Region) -> Pixels:
-        """Pixels of a region inside the slide.
-
-        Raises:
-            RestainError: if one of its tiles is missing or damaged.
-        """
+        """Pixels of a region inside the slide. Raises RestainError if one of its tiles is missing or damaged."""
         shape = (region.size.height, region.size.width)
         out = np.empty((*shape, 3), np.uint8) if self.kind == "rgb" else np.empty(shape, np.float32)
         for row in range(region.origin.y // self.tile, (region.bottom - 1) // self.tile + 1):
@@ -220,11 +198,9 @@ class TileStore(TileGrid):
     def encoded(self, row: int, column: int) -> bytes:
         """A tile as the bytes of a TIFF tile, at its full side (the border repeated beyond the slide).
 
-        Raises:
-            RestainError: if the tile is missing or damaged.
+        Raises RestainError if the tile is missing or damaged.
         """
-        index = self.index(row, column)
-        payload, content = self._payload(index), self._records.content[index]
+        content, payload = self._payload(row, column)
         if content == TILE:
             return payload
         key, pixels = b"hole", None
@@ -244,8 +220,7 @@ class TileStore(TileGrid):
     def level(self, number: int, size: Size) -> TileStore:
         """A store inside this folder for the tiles of a reduced level; begun anew if this store has changed since.
 
-        Raises:
-            RestainError: as :meth:`open`.
+        Raises RestainError as :meth:`open`.
         """
         with self._writing():
             (self.folder / _LEVELS).mkdir(exist_ok=True)
@@ -254,14 +229,10 @@ class TileStore(TileGrid):
 
     def close(self) -> None:
         """Close the files; stored tiles stay in the folder."""
-        self._file.close()
+        self._open.close()
 
     def discard(self) -> None:
-        """Close the store and remove its folder.
-
-        Raises:
-            RestainError: if the system refuses.
-        """
+        """Close the store and remove its folder. Raises RestainError if the system refuses."""
         self.close()
         with self._writing():
             shutil.rmtree(self.folder)
@@ -269,9 +240,7 @@ class TileStore(TileGrid):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _encode(self, image: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
@@ -292,63 +261,75 @@ class TileStore(TileGrid):
         padded[:, 1:] = np.diff(padded, axis=1)
         return bytes(imagecodecs.zlib_encode(padded.tobytes(), level=6))
 
-    def _payload(self, index: int) -> bytes:
-        with self._lock:
-            place = self._records.place(index)
-            if place[0] == MISSING:
-                raise RestainError(f"{self.folder} has no tile {divmod(index, self.grid[1])} yet.")
-            payload = RecordIndex.payload(self._file, index, place)
-        if payload is None:
-            raise RestainError(f"{self.folder / RECORDS} is damaged: the checksum of a tile is wrong.")
-        return payload
+    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as fault:
+            raise RestainError(f"{self.folder / FILE} is damaged: {fault}.") from None
 
-    def _append(self, row: int, column: int, content: int, payload: bytes) -> None:
-        index = self.index(row, column)
-        record = memoryview(record_of(index, content, payload))
+    def _find(self, columns: str, row: int, column: int) -> tuple[Any, ...] | None:
+        return next(iter(self._select(f"SELECT {columns} FROM tile WHERE number = ?", self.index(row, column))), None)
+
+    def _payload(self, row: int, column: int) -> tuple[str, bytes]:
+        found = self._find("content, payload, crc", row, column)
+        if found is None:
+            raise RestainError(f"{self.folder} has no tile {(row, column)} yet.")
+        if not is_intact(self.index(row, column), *found):
+            raise RestainError(f"{self.folder / FILE} is damaged: the checksum of a tile is wrong.")
+        return found[:2]
+
+    def _put(self, row: int, column: int, content: str, payload: bytes) -> None:
+        number = self.index(row, column)
+        values = number, content, payload, checksum(number, content, payload)
         with self._lock, self._writing():
-            done = 0
-            try:
-                while done < len(record):
-                    done += self._file.write(record[done:])
-            except OSError:
-                # Otherwise the next record would follow a torn one and be lost with it.
-                self._file.truncate(self._records.end)
-                raise
-            self._records.add(index, content, len(payload))
+            self._db.execute("INSERT OR REPLACE INTO tile VALUES (?, ?, ?, ?)", values)
 
     def _resume(self) -> None:
-        plan = {
-            "format": _FORMAT,
-            "identity": self.identity,
-            "size": [self.size.width, self.size.height],
-            "tile": self.tile,
-            "kind": self.kind,
-            "quality": self.quality,
-        }
-        try:
-            same = json.loads((self.folder / PLAN).read_bytes()) == plan
-        except (OSError, ValueError):
-            same = False
+        facts = self.identity, [self.size.width, self.size.height], self.tile, self.kind, self.quality
+        plan = json.dumps(
+            dict(zip(("identity", "size", "tile", "kind", "quality"), facts, strict=True), format=_FORMAT)
+        )
         with self._writing():
-            if same:
-                # Detached, since closing the buffer would close the file.
-                buffer = io.BufferedReader(self._file, 1 << 20)
-                self._records.scan(buffer, check=True)
-                buffer.detach()
-            else:
-                shutil.rmtree(self.folder / _LEVELS, ignore_errors=True)
-            # Records go before the plan changes: old tiles must never stand under a new plan.
-            self._file.truncate(self._records.end)
-        if not same:
-            write_json(self.folder / PLAN, plan)
+            try:
+                self._connect()
+                if self._db.execute("SELECT text FROM plan").fetchone() == (plan,):
+                    every = self._db.execute("SELECT number, content, payload, crc FROM tile")
+                    damaged = [(found[0],) for found in every if not is_intact(*found)]
+                    self._db.executemany("DELETE FROM tile WHERE number = ?", damaged)
+                    return
+                self._db.close()
+            except sqlite3.DatabaseError:
+                pass
+            shutil.rmtree(self.folder / _LEVELS, ignore_errors=True)
+            for file in self.folder.glob(f"{FILE}*"):
+                file.unlink()
+            self._connect()
+            self._db.execute("INSERT INTO plan VALUES (?)", (plan,))
+
+    def _connect(self) -> None:
+        self._db = sqlite3.connect(self.folder / FILE, isolation_level=None, check_same_thread=False)
+        self._open.callback(self._db.close)
+        self._db.executescript(_SCHEMA)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except OSError as fault:
-            kept = " (finished tiles are kept)" if (self.folder / RECORDS).exists() else ""
-            raise RestainError(f"{self.folder} cannot be written: {fault.strerror or fault}{kept}.") from None
+        except (OSError, sqlite3.Error) as fault:
+            kept = " (finished tiles are kept)" if (self.folder / FILE).exists() else ""
+            reason = getattr(fault, "strerror", None) or fault
+            raise RestainError(f"{self.folder} cannot be written: {reason}{kept}.") from None
+
+
+def checksum(number: int, content: str, payload: bytes) -> int:
+    """CRC-32 of a tile and its number."""
+    return zlib.crc32(payload, zlib.crc32(f"{number} {content}".encode()))
+
+
+def is_intact(number: int, content: str, payload: bytes, crc: int) -> bool:
+    """Whether a row of the file is what was stored."""
+    return checksum(number, content, payload) == crc
 
 
 def lossless_tile(data: bytes, side: int) -> NDArray[np.uint8]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import threading
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from restain.geometry import Size
 from restain.images import Rgb
-from restain.slides.records import BLANK, MISSING, TILE, RecordIndex
-from restain.slides.store import PLAN, RECORDS, lossless_tile, uniform_tile
+from restain.slides.store import BLANK, FILE, TILE, is_intact, lossless_tile, uniform_tile
 
 COARSEST = 512
 """Tiles are given at halves down to one px of this side."""
@@ -24,7 +25,7 @@ _SHORTCUT = 8
 class StoreView:
     """The RGB tiles that a :class:`~restain.slides.TileStore` of another process holds so far.
 
-    Nothing is locked or written. A store that was begun anew is noticed. Thread-safe.
+    Nothing is written. A store that was begun anew is noticed. Thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,22 +34,24 @@ class StoreView:
         self.tile = 0
         self.grid = (0, 0)
         self._lossless = False
-        self._plan: tuple[int, int] | None = None
-        self._lock = threading.Lock()
-        self._records = RecordIndex(0)
+        self._there = np.zeros(self.grid, bool)
 
     def refresh(self) -> int:
-        """Read new records; the number of tiles now, 0 without a store."""
-        with self._lock:
-            try:
-                self._read_plan()
-                with open(self.folder / RECORDS, "rb") as file:
-                    if file.seek(0, io.SEEK_END) < self._records.end:
-                        self._records = RecordIndex(self.count)
-                    self._records.scan(file, check=False)
-            except (OSError, ValueError, KeyError, TypeError):
-                self._records = RecordIndex(self.count)
-            return int(np.count_nonzero(self._records.content != MISSING))
+        """Look for new tiles; the number of tiles now, 0 without a store."""
+        try:
+            ((text,),) = self._select("SELECT text FROM plan")
+            plan = json.loads(text)
+            if plan["kind"] != "rgb":
+                raise ValueError("not a store of RGB tiles")
+            self.size, self.tile = Size(*plan["size"]), int(plan["tile"])
+            self._lossless = plan["quality"] is None
+            self.grid = (-(-self.size.height // self.tile), -(-self.size.width // self.tile))
+            there = np.zeros(self.grid, bool)
+            there.flat[[number for (number,) in self._select("SELECT number FROM tile")]] = True
+        except (sqlite3.Error, ValueError, KeyError, TypeError, IndexError):
+            there = np.zeros(self.grid, bool)
+        self._there = there
+        return int(np.count_nonzero(there))
 
     @property
     def count(self) -> int:
@@ -57,8 +60,7 @@ class StoreView:
 
     def there(self, rows: slice, columns: slice) -> list[tuple[int, int]]:
         """``(row, column)`` of the stored tiles within rows and columns of the grid."""
-        with self._lock:
-            found = np.argwhere(self._records.content.reshape(self.grid)[rows, columns] != MISSING)
+        found = np.argwhere(self._there[rows, columns])
         return [(int(row) + rows.start, int(column) + columns.start) for row, column in found]
 
     def read(self, row: int, column: int, reduction: int = 1) -> Rgb | None:
@@ -66,38 +68,22 @@ class StoreView:
 
         ``reduction`` is a power of two up to the tile's side: the result is that many times smaller.
         """
-        side = self.tile // reduction
-        with self._lock:
-            index = row * self.grid[1] + column
-            if index >= self._records.content.size:
-                return None
-            place = self._records.place(index)
-        if place[0] == MISSING:
-            return None
+        side, number = self.tile // reduction, row * self.grid[1] + column
         try:
-            with open(self.folder / RECORDS, "rb") as file:
-                payload = RecordIndex.payload(file, index, place)
-        except OSError:
+            found = self._select("SELECT content, payload, crc FROM tile WHERE number = ?", number)
+        except sqlite3.Error:
             return None
-        if payload is None:
+        if not found or not is_intact(number, *found[0]):
             return None
-        if place[0] == TILE:
+        content, payload, _ = found[0]
+        if content == TILE:
             return _decoded(payload, self.tile, side, self._lossless)
-        return uniform_tile(side, payload if place[0] == BLANK else None)
+        return uniform_tile(side, payload if content == BLANK else None)
 
-    def _read_plan(self) -> None:
-        path = self.folder / PLAN
-        state = path.stat()
-        if self._plan == (state.st_mtime_ns, state.st_ino):
-            return
-        plan = json.loads(path.read_bytes())
-        if plan["kind"] != "rgb":
-            raise ValueError("not a store of RGB tiles")
-        self.size, self.tile = Size(*plan["size"]), int(plan["tile"])
-        self._lossless = plan["quality"] is None
-        self.grid = (-(-self.size.height // self.tile), -(-self.size.width // self.tile))
-        self._plan = state.st_mtime_ns, state.st_ino
-        self._records = RecordIndex(self.count)
+    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        # Opened anew each time: a store that was begun anew is another file.
+        with closing(sqlite3.connect(f"{(self.folder / FILE).resolve().as_uri()}?mode=ro", uri=True)) as db:
+            return db.execute(query, values).fetchall()
 
 
 def _decoded(payload: bytes, tile: int, side: int, lossless: bool) -> Rgb:

@@ -27,7 +27,7 @@ _NEUTRAL_CHANNEL = re.compile(r"(channel|ch|c)?[ _:-]*\d*(:\d+)*|r(ed)?|g(reen)?
 
 @dataclass
 class TiffImage:
-    """One image: its levels, finest first; ``form`` says in words what it holds where that is not 8-bit RGB."""
+    """One image: its levels, finest first; ``form`` describes its pixels unless they are 8-bit RGB."""
 
     name: str
     levels: list[Plane]
@@ -35,7 +35,7 @@ class TiffImage:
     form: str
     reduced: bool = False
     rejected: list[Plane] = field(default_factory=list)
-    """What the file offers as levels and cannot be: pages of another shape or another picture."""
+    """Pages that the file lists as levels, but that have another shape or show another picture."""
 
     @property
     def size(self) -> Size:
@@ -57,7 +57,7 @@ SamePicture = Callable[[Plane, Plane], bool]
 
 
 def tiff_images(tiff: tifffile.TiffFile, same: SamePicture) -> list[TiffImage]:
-    """All images of a file, in its order. Levels are gathered from SubIFDs, reduced pages and smaller pages behind one another."""
+    """All images of a file, in file order. Levels come from SubIFDs, reduced pages and successive smaller pages."""
     found = list(_series_images(tiff))
     known = {_key(page) for image in found for plane in image.levels for page in plane}
     pages = [(number, page.aspage()) for number, page in enumerate(tiff.pages)]
@@ -79,7 +79,7 @@ def tiff_images(tiff: tifffile.TiffFile, same: SamePicture) -> list[TiffImage]:
 def of_slide_size(images: Sequence[TiffImage]) -> tuple[list[TiffImage], list[TiffImage]]:
     """The images that can be the slide, and the others (macro, label, thumbnail).
 
-    A pyramid is the slide rather than an image of one level, and what is much coarser than the finest image is none.
+    Pyramids take precedence over images of one level. An image much coarser than the finest one is not a slide.
     """
     pool = [one for one in images if not one.reduced and not any(word in one.name.lower() for word in _SMALL_NAMES)]
     finest = min((one.scale[0] for one in pool or images if one.scale), default=math.inf)
@@ -98,7 +98,7 @@ def of_slide_size(images: Sequence[TiffImage]) -> tuple[list[TiffImage], list[Ti
 
 
 def keep_true_levels(image: TiffImage, same: SamePicture) -> None:
-    """Move to ``rejected`` what is offered as a level and is not a smaller copy of the level before it."""
+    """Move levels that are not smaller copies of the previous level to ``rejected``."""
     offered, image.levels = image.levels[1:], image.levels[:1]
     for plane in sorted(offered, key=lambda one: -size_of(one).width):
         if len(plane) == len(image.levels[0]) and _is_smaller(image, plane) and same(image.levels[-1], plane):
@@ -126,7 +126,7 @@ def _fits(host: TiffImage, image: TiffImage) -> bool:
 
 
 def _is_smaller(image: TiffImage, plane: Plane) -> bool:
-    """Whether a plane is smaller than the last level of an image, and of its shape but for the rounding of the sides."""
+    """Whether a plane is smaller than the last level of an image and has its aspect ratio, up to rounding."""
     full, last, size = image.size, size_of(image.levels[-1]), size_of(plane)
     ratio_x, ratio_y = full.width / size.width, full.height / size.height
     slack = max(1 / size.width, 1 / size.height) + 0.005
@@ -191,14 +191,14 @@ def _planes(
 
 
 def _lead(series: Any) -> str | None:
-    """The axes of a series in which its pages follow one another; None where they are not told apart."""
+    """The axes of a series along which its pages are ordered; None if unknown."""
     page = series.pages[0]
     axes = series.keyframe.axes if page is None else page.aspage().axes
     return str(series.axes[: -len(axes)]) if series.axes.endswith(axes) else None
 
 
 def _channels_form(plane: Plane, channels: list[dict[str, str]], ome: bool) -> str:
-    """What a plane of one-sample channels holds, in words; empty for red, green and blue of 8 bits."""
+    """Description of a plane of one-sample channels; empty for 8-bit red, green and blue."""
     names = [one.get("Name", "") for one in channels]
     light = any(one.keys() & {"Fluor", "EmissionWavelength"} for one in channels)
     if any(page.dtype != np.uint8 for page in plane):

@@ -18,7 +18,8 @@ import tifffile
 from restain import __version__
 from restain.errors import RestainError
 from restain.files import remove_partial, whole_file
-from restain.slides.pyramid import Progress, TileCount, kept_metadata, pyramid
+from restain.progress import Progress
+from restain.slides.pyramid import TileCount, kept_metadata, pyramid
 from restain.slides.store import TileStore
 
 NAMESPACE = "restain/provenance"
@@ -30,23 +31,18 @@ OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 def write_ome_tiff(
     store: TileStore, path: Path, *, mpp: float, metadata: Mapping[str, str], progress: Progress | None = None
 ) -> None:
-    """Write a finished slide as a pyramidal OME-TIFF (BigTIFF), which OpenSlide reads too.
+    """Write a complete store as a pyramidal OME-TIFF (BigTIFF), which OpenSlide reads too.
 
     Level 0 takes the store's encoded tiles; each further level is the 2x2 mean of the one before. Memory is some 30
     bytes per tile. A killed call resumes at the next one. ``rgb`` is JPEG, or deflate from a lossless store; ``dab`` is
     ``uint16``, 1e-4 OD per count, deflate (OpenSlide reads no 16-bit TIFF).
 
-    Args:
-        store: complete; not changed.
-        path: replaced when the new file is complete; its folder must exist.
-        mpp: micrometres per pixel of level 0, stored as TIFF resolution and as OME ``PhysicalSizeX/Y``.
-        metadata: stored as an OME map annotation; see :func:`read_metadata`. ``notice`` is added if missing, ``holes``
-            (JSON: ``[x, y, width, height, reason]`` in px of level 0) if the store has holes.
-        progress: called with ``(done, total)`` tiles.
+    ``mpp`` of level 0 is stored as TIFF resolution and as OME ``PhysicalSizeX/Y``, ``metadata`` as an OME map
+    annotation (:func:`read_metadata`). ``notice`` is added if missing, and ``holes`` (JSON: ``[x, y, width, height,
+    reason]`` in px of level 0) if the store has any.
 
-    Raises:
-        RestainError: if tiles are missing, the store is damaged, or the file cannot be written.
-        ValueError: if ``mpp`` is not positive.
+    Raises RestainError if tiles are missing, the store is damaged, or the file cannot be written; ValueError if ``mpp``
+    is not positive.
     """
     if not mpp > 0:
         raise ValueError(f"mpp must be positive, not {mpp}")
@@ -66,10 +62,8 @@ def chain_levels(path: Path) -> None:
     """Link the SubIFDs of the first directory of a little-endian BigTIFF into its main chain, in place.
 
     The offset that ends a directory (8 bytes in BigTIFF) is set: the first directory's to the first SubIFD, each
-    SubIFD's to the next one, the last one's to 0.
-
-    Raises:
-        ValueError: if the file is not such a TIFF or its first directory is not the only one in the main chain.
+    SubIFD's to the next one, the last one's to 0. Raises ValueError if the file is not such a TIFF or its first
+    directory is not the only one in the main chain.
     """
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first

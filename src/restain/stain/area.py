@@ -20,13 +20,9 @@ FADE_UM = 32.0
 
 
 class Area:
-    """What of a slide is stained.
+    """What of a slide is stained at ``mpp``; all regions below are in px at this.
 
-    Args:
-        tissue: the slide's tissue.
-        slide_mpp: of level 0, in whose px ``roi`` is.
-        mpp: at which the slide is stained; all regions below are in px at this.
-        roi: outlines outside of which nothing is stained; None for the whole slide.
+    Nothing is stained outside of the outlines ``roi``, in px of level 0 at ``slide_mpp``; None for the whole slide.
     """
 
     def __init__(self, tissue: TissueMask, slide_mpp: float, mpp: float, roi: Sequence[Polygon] | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from restain.bundle import DEFAULT, Bundle, load_bundle
 from restain.errors import RestainError, needs
 from restain.files import make_folder
+from restain.progress import Progress, Warn
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.model import Model
 from restain.stain.options import StainOptions
@@ -68,22 +69,13 @@ def stain_on_cluster(
     options: StainOptions | None = None,
     *,
     cluster: Cluster,
-    progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> list[Outcome]:
-    """:func:`restain.stain.stain_many` on a Ray cluster.
+    """:func:`restain.stain.stain_many` on a Ray cluster; all machines share ``out``, and every worker loads the bundle.
 
-    Args:
-        sources: see :func:`restain.stain.find_sources`.
-        out: on storage that all machines share; made where needed.
-        bundle: the model; loaded again on every worker.
-        options: how.
-        cluster: where.
-        progress: called with sources done and in all.
-        warn: called with what workers warned of.
-
-    Raises:
-        RestainError: if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults are outcomes.
+    Raises RestainError if Ray is not installed, no cluster answers, or the folder cannot be written. Other faults are
+    outcomes.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with needs("ray", "--ray"):

@@ -59,11 +59,7 @@ class SlideFigures:
 
     @staticmethod
     def read(path: Path) -> SlideFigures:
-        """Read what :meth:`write` wrote.
-
-        Raises:
-            RestainError: if the file cannot be read or holds other figures.
-        """
+        """Read what :meth:`write` wrote. Raises RestainError if the file cannot be read or holds other figures."""
         try:
             content = json.loads(path.read_bytes())
             content["provenance"] = Provenance.from_metadata(content["provenance"])

@@ -76,13 +76,7 @@ class Noise:
 
 
 def measure_noise(slide: Slide, tissue: TissueMask, mpp: float) -> Noise | None:
-    """The noise of a slide's glass at ``mpp``; None where it has none, or too little glass is seen to tell.
-
-    Args:
-        slide: the H&E slide.
-        tissue: its tissue.
-        mpp: micrometres per pixel at which the noise is wanted.
-    """
+    """The noise of an H&E slide's glass at ``mpp``; None where it has none, or too little glass is seen to tell."""
     every = 0
     noisy: list[Floats] = []
     for region in _places(slide, tissue, mpp):
@@ -192,10 +186,7 @@ class Glass:
     def shown(self, he: Rgb, rgb: Floats, part: tuple[slice, slice] = EVERYTHING) -> Floats:
         """How much of the virtual image shows, ``(h, w)`` in [0, 1]: 0 where both it and the H&E are glass.
 
-        Args:
-            he: ``(H, W, 3)`` at the virtual image's scale; best with :attr:`reach` px around.
-            rgb: ``(h, w, 3)`` in [0, 255], the virtual image.
-            part: where ``rgb`` lies in ``he``.
+        ``rgb`` ``(h, w, 3)`` in [0, 255] lies at ``part`` of ``he`` ``(H, W, 3)``, best with :attr:`reach` px around.
         """
         density = np.abs(ndimage.gaussian_filter(self._density[he[..., GREEN]], self._sigma))
         return np.maximum(_rise(density[part], *BARE_OD), self._stained(rgb))

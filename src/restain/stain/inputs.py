@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from restain.errors import RestainError
 from restain.geometry import Region, Size, same_mpp
 from restain.images import Rgb
 from restain.images.scale import COARSEST_MPP
+from restain.progress import Progress
 from restain.slides import Slide, open_slide
 from restain.slides.source import Source, levels_of
 from restain.stain.options import StainOptions
@@ -51,12 +52,8 @@ class InputImage:
     mpp_assumed: bool
     rgb: Rgb | None = None
 
-    def digest(self, progress: Callable[[int, int], None] | None = None) -> str:
-        """SHA-256 of the file, or of shape and pixels of an array.
-
-        Raises:
-            RestainError: if the file cannot be read.
-        """
+    def digest(self, progress: Progress | None = None) -> str:
+        """SHA-256 of the file, or of shape and pixels of an array. Raises RestainError if the file cannot be read."""
         if self.rgb is None:
             return digest(self.slide.path, progress)
         return hashlib.sha256(str(self.rgb.shape).encode() + self.rgb.tobytes()).hexdigest()
@@ -66,11 +63,9 @@ class InputImage:
 def open_input(image: Image, mpp: float, options: StainOptions) -> Iterator[InputImage]:
     """Open an image; an open slide stays open.
 
-    A picture or array without an mpp, of its own or in the options, is taken as being at ``mpp``, the model's.
-
-    Raises:
-        RestainError: if it cannot be read, is no 8-bit RGB image and cannot be made one exactly, states another mpp than
-            the options, or is a slide without an mpp.
+    A picture or array without an mpp, of its own or in the options, is taken as being at ``mpp``, the model's. Raises
+    RestainError if it cannot be read, is no 8-bit RGB image and cannot be made one exactly, states another mpp than the
+    options, or is a slide without an mpp.
     """
     if isinstance(image, str | Path):
         path = Path(image)
@@ -107,8 +102,7 @@ def as_rgb(image: Any) -> Rgb:
     Grey gets three equal channels, an alpha channel that is opaque everywhere is dropped, and floats in [0, 1] are scaled
     to 255 and rounded.
 
-    Raises:
-        RestainError: if the image is something else: 16 bit, floats outside [0, 1], transparent, channels first.
+    Raises RestainError if the image is something else: 16 bit, floats outside [0, 1], transparent, channels first.
 
     Example:
         >>> as_rgb(np.full((1, 1), 0.2)).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file
+from restain.progress import Progress, Warn, item
 from restain.stain.model import Model
 from restain.stain.options import StainOptions
 from restain.stain.slide import stain_slide
@@ -43,8 +44,8 @@ def stain_one(
     model: Model,
     options: StainOptions,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Outcome:
     """Stain a picture or a slide; a :class:`~restain.errors.RestainError` becomes the outcome's ``fault``."""
     began = time.perf_counter()
@@ -78,32 +79,20 @@ def stain_many(
     model: Model,
     options: StainOptions | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> list[Outcome]:
     """Stain sources into ``out``, with a summary in ``out/summary.csv`` that is updated after each source.
 
-    Args:
-        sources: see :func:`restain.stain.sources.find_sources`, whose results have names of their own.
-        out: made where needed.
-        model: what stains.
-        options: None for the model's.
-        progress: called with work done and in all, in thousandths of a source.
-        warn: see :func:`restain.stain.stain_slide`.
-
-    Raises:
-        RestainError: for options that the model cannot serve, or if the summary cannot be written. Other faults are outcomes.
+    Raises RestainError for options that the model cannot serve, or if the summary cannot be written. Other faults are
+    outcomes.
     """
     options = options or model.options
     model.check(options)
     make_folder(out)
     outcomes = [Outcome(source.path, "waiting") for source in sources]
     for number, source in enumerate(sources):
-
-        def report(done: int, total: int, before: int = number) -> None:
-            if progress is not None:
-                progress(1000 * before + 1000 * done // max(total, 1), 1000 * len(sources))
-
+        report = item(progress, number, len(sources))
         outcomes[number] = stain_one(source, out, model, options, progress=report, warn=warn)
         write_summary(out / SUMMARY, outcomes)
         report(1, 1)

@@ -23,14 +23,14 @@ from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.ood.detector import Ood
 from restain.prediction import Prediction
+from restain.progress import Bar, Progress, Warn, is_live, item
 from restain.slides import Polygon, Slide
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.area import rectangle
 from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
 from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
-from restain.stain.pipeline import Progress, Warn
-from restain.stain.plan import plan_staining
+from restain.stain.plan import StainJob
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
 
@@ -39,15 +39,12 @@ BUNDLES = Path("bundles")
 
 
 class Model:
-    """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each other.
+    """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each
+    other.
 
-    Args:
-        bundle: the weights.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None for CUDA where there is one, else the CPU.
-        options: the defaults of all calls.
-
-    Raises:
-        RestainError: if there is no such device, or the bundle cannot do what the options ask.
+    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None for CUDA where there is one, else the CPU. ``options``
+    are the defaults of all calls. Raises RestainError if there is no such device, or the bundle cannot do what the
+    options ask.
     """
 
     def __init__(self, bundle: Bundle, *, device: str | None = None, options: StainOptions | None = None) -> None:
@@ -102,27 +99,9 @@ class Model:
             return self._engines[name]
 
     @overload
-    def stain(
-        self,
-        image: Image,
-        *,
-        mpp: float | None = ...,
-        progress: Progress | Literal[False] | None = ...,
-        warn: Warn | None = ...,
-        **options: Any,
-    ) -> StainResult: ...
-
+    def stain(self, image: Image, **options: Any) -> StainResult: ...
     @overload
-    def stain(
-        self,
-        image: Sequence[Image],
-        *,
-        mpp: float | None = ...,
-        progress: Progress | Literal[False] | None = ...,
-        warn: Warn | None = ...,
-        **options: Any,
-    ) -> list[StainResult]: ...
-
+    def stain(self, image: Sequence[Image], **options: Any) -> list[StainResult]: ...
     def stain(
         self,
         image: Image | Sequence[Image],
@@ -143,8 +122,8 @@ class Model:
             warn: called with warnings, each a sentence; None for :func:`warnings.warn`.
             **options: of :class:`~restain.stain.options.StainOptions`, in place of the model's.
 
-        Raises:
-            RestainError: if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option is wrong.
+        Raises RestainError if an image cannot be read or used, a slide states no mpp or holds no tissue, or an option
+        is wrong.
 
         Example:
             >>> model = load()
@@ -157,11 +136,7 @@ class Model:
         results = []
         with shown(progress, "staining") as report:
             for number, one in enumerate(images):
-
-                def part(done: int, total: int, before: int = number) -> None:
-                    if report is not None:
-                        report(1000 * before + 1000 * done // max(total, 1), 1000 * len(images))
-
+                part = item(report, number, len(images))
                 with open_input(one, self.mpp, changed) as opened:
                     size = opened.slide.size_at(self.mpp) if opened.rgb is None and opened.slide.has_mpp else None
                     if size is not None and size.width * size.height > LARGEST_PICTURE:
@@ -169,7 +144,7 @@ class Model:
                             f"{opened.source}: the result has {size.width} x {size.height} px, too many to be held in "
                             "memory; stain_slide writes it to a file."
                         )
-                    results.append(stain_in_memory(opened, self, changed, progress=part, warn=warn or _warned))
+                    results.append(stain_in_memory(StainJob(opened, self, changed, warn or _warned, part)))
                 part(1, 1)
         return results if isinstance(image, list | tuple) else results[0]
 
@@ -191,12 +166,9 @@ class Model:
             out: made where needed.
             mpp: micrometres per pixel of slides that do not state it.
             region: stain only this, x, y, width and height in level-0 px; outlines of any shape are the option ``roi``.
-            progress: see :meth:`stain`.
-            warn: see :meth:`stain`.
             **options: see :meth:`stain`.
 
-        Raises:
-            RestainError: see :func:`restain.stain.stain_slide`.
+        Raises RestainError as :func:`restain.stain.stain_slide`.
 
         Example:
             >>> import tempfile
@@ -221,8 +193,8 @@ class Model:
             (64, 64)
         """
         image = InputImage(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
-        plan = plan_staining(image, self, self.options, lambda sentence: None)
-        return Prediction(*pixels_of(image, self, self.options, plan))
+        job = StainJob(image, self, self.options, lambda sentence: None)
+        return Prediction(*pixels_of(job, job.plan(0, 0)))
 
     def ood_of(
         self, slide: Slide, windows: Sequence[Region], normalization: HENormalization | None = None
@@ -245,11 +217,8 @@ def load(model: str | Path | None = None, *, device: str | None = None, options:
     Args:
         model: a bundle's folder; ``default`` or None for the shipped one, which knows only synthetic tissue; or the name of
             a folder in ``bundles`` of the working folder.
-        device: see :class:`Model`.
-        options: see :class:`Model`.
 
-    Raises:
-        RestainError: if there is no such bundle or device, or the bundle is damaged.
+    Raises RestainError if there is no such bundle or device, or the bundle is damaged.
 
     Example:
         >>> load().mpp
@@ -275,11 +244,9 @@ def device_of(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RestainError(f"Unknown device {name!r}; choose from cpu, cuda, cuda:N and mps.") from None
-    there = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type
+    )
     if there is None:
         raise RestainError(f"{name}: restain does not run on this device; choose from cpu, cuda, cuda:N and mps.")
     if (device.index or 0) >= there:
@@ -304,8 +271,6 @@ def shown(progress: Progress | Literal[False] | None, what: str) -> Iterator[Pro
         yield progress or None
         return
     from rich.console import Console
-
-    from restain.progress import Bar, is_live
 
     console = Console(stderr=True)
     if not is_live(console):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restain.bundle import Bundle
 from restain.data.normalization import ESTIMATION_MPP, HENormalization, normalization_of
@@ -26,19 +25,11 @@ LEAST_TISSUE = 0.25
 def slide_normalization(
     slide: Slide, tissue: TissueMask, bundle: Bundle, options: StainOptions
 ) -> HENormalization | None:
-    """How ``slide`` is normalised before the network; None for a bundle that was trained without, or where it is switched off.
+    """How ``slide`` is normalised before the network; None for a bundle that was trained without, or where it is switched
+    off.
 
-    Of a slide, evenly spread samples of its tissue are read, whatever region is to be stained, and the white is the glass of the
-    overview; pen marks do not count.
-
-    Args:
-        slide: the H&E image, with an mpp.
-        tissue: of the whole image.
-        bundle: its card says whether the network expects normalised images.
-        options: see :attr:`~restain.stain.options.StainOptions.normalization`.
-
-    Raises:
-        RestainError: if pixels cannot be decoded.
+    Evenly spread samples of its tissue are read, whatever region is to be stained, and the white is the glass of the
+    overview; pen marks do not count. Raises RestainError if pixels cannot be decoded.
     """
     if bundle.card.normalization is None or not options.normalization:
         return None
@@ -78,16 +69,5 @@ def _samples(size: Size, mpp: float, tissue: TissueMask) -> list[Region]:
 def _without_ink(rgb: Rgb, region: Region, mpp: float, tissue: TissueMask) -> Rgb:
     if tissue.ink is None or not tissue.ink.any():
         return rgb
-    rows, columns = (
-        _mask_places(start, count, mpp / tissue.mpp, length)
-        for start, count, length in (
-            (region.origin.y, region.size.height, tissue.ink.shape[0]),
-            (region.origin.x, region.size.width, tissue.ink.shape[1]),
-        )
-    )
-    return np.where(tissue.ink[rows[:, None], columns][..., None], np.uint8(255), rgb)
-
-
-def _mask_places(start: int, count: int, scale: float, length: int) -> NDArray[np.int64]:
-    places: NDArray[np.int64] = ((np.arange(start, start + count) + 0.5) * scale).astype(np.int64)
-    return places.clip(0, length - 1)
+    ink = tissue.nearest(tissue.ink, region, mpp)
+    return np.where(ink[..., None], np.uint8(255), rgb)

@@ -13,26 +13,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 Made = TypeVar("Made")
-Progress = Callable[[int, int], None]
-"""Called with work done and work in all."""
-Warn = Callable[[str], None]
-"""Called with a sentence that names its source."""
-
 PREPARED, STAINED = 60, 940
 """Thousandths of a job's progress at which preparation and staining end; then files are written."""
-
-
-class ProgressParts:
-    """Progress of consecutive steps as one, each with its share of a thousand."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._before = progress, 0
-
-    def part(self, share: int) -> Progress | None:
-        before, self._before = self._before, self._before + share
-        if (report := self._progress) is None:
-            return None
-        return lambda done, total: report(before + share * done // max(total, 1), 1000)
 
 
 @dataclass

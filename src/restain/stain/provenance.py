@@ -13,6 +13,7 @@ from restain import NOTICE, __version__
 from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.ood.detector import Ood
+from restain.progress import Progress
 from restain.slides.find import split_number
 
 OWN_WHITE = "the model's own"
@@ -91,9 +92,7 @@ class Provenance:
     def from_metadata(text: Mapping[str, str]) -> Provenance:
         """What :meth:`metadata` wrote.
 
-        Raises:
-            KeyError: if something is missing, as in files of other programs.
-            ValueError: if a number is none.
+        Raises KeyError if something is missing, as in files of other programs; ValueError if a number is none.
         """
         white = None
         if text["white"] != OWN_WHITE:
@@ -129,15 +128,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> str:
-    """SHA-256 of a file in hexadecimal, or of the names and contents of all files in a folder.
+def digest(source: Path, progress: Progress | None = None) -> str:
+    """SHA-256 of a file in hexadecimal, or of the names and contents of all files in a folder (a DICOM series, an
+    OME-Zarr).
 
-    Args:
-        source: the file, or the folder of a DICOM series or OME-Zarr.
-        progress: called with bytes read and bytes in all.
-
-    Raises:
-        RestainError: if something cannot be read.
+    Raises RestainError if something cannot be read.
     """
     source, _ = split_number(source)
     files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
@@ -160,8 +155,7 @@ def digest(source: Path, progress: Callable[[int, int], None] | None = None) -> 
 def image_metadata(source: Path, made_by: Mapping[str, str]) -> dict[str, str]:
     """Provenance of an evaluation's image as metadata; ``made_by`` names what made it from ``source``.
 
-    Raises:
-        RestainError: if the source cannot be read.
+    Raises RestainError if the source cannot be read.
     """
     return {
         "notice": NOTICE,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from restain.files import make_folder
 from restain.images import Rgb, write_density, write_rgb
 from restain.ood.detector import Ood
+from restain.progress import part
+from restain.slides.store import Kind
 from restain.stain.figures import SlideFigures
-from restain.stain.inputs import InputImage
-from restain.stain.options import StainOptions
-from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
-from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
+from restain.stain.pipeline import PREPARED, STAINED
+from restain.stain.plan import StainJob, StainPlan
 from restain.stain.provenance import Provenance
 from restain.stain.tiles import TILE, MemoryTiles
 from restain.stain.windows import WindowStainer
-
-if TYPE_CHECKING:
-    from restain.stain.model import Model
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,7 @@ class StainResult:
     def save(self, path: str | Path) -> None:
         """Write the image with its provenance, as PNG, TIFF or JPEG by the suffix. The DAB density is not written.
 
-        Raises:
-            RestainError: if the suffix is another one or the file cannot be written.
+        Raises RestainError if the suffix is another one or the file cannot be written.
         """
         path = Path(path)
         make_folder(path.parent)
@@ -60,9 +56,7 @@ class StainResult:
     def save_dab(self, path: str | Path) -> None:
         """Write the DAB density as ``uint16`` TIFF, 1e-4 OD per count.
 
-        Raises:
-            RestainError: if the file cannot be written.
-            ValueError: if there is none.
+        Raises RestainError if the file cannot be written; ValueError if there is none.
         """
         if self.dab is None:
             raise ValueError("the model has no stain output, so there is no DAB density")
@@ -92,39 +86,24 @@ class StainedSlide:
     figures: SlideFigures | None = None
 
 
-def stain_in_memory(
-    image: InputImage,
-    model: Model,
-    options: StainOptions,
-    made: Provenance | None = None,
-    *,
-    progress: Progress | None = None,
-    warn: Warn,
-) -> StainResult:
+def stain_in_memory(job: StainJob, made: Provenance | None = None) -> StainResult:
     """Stain an image in memory, with the DAB density if the model has one.
 
-    Raises:
-        RestainError: as :func:`restain.stain.plan.plan_staining`, or at a place that cannot be read.
+    Raises RestainError as :meth:`restain.stain.plan.StainJob.plan`, or at a place that cannot be read.
     """
-    parts = ProgressParts(progress)
-    for fault in image.slide.faults:
-        warn(f"{image.source}: {fault}")
-    made = made or provenance_of(image, model, options, None)
-    plan = plan_staining(image, model, options, warn, parts.part(PREPARED))
-    made = replace(
-        made, normalization=plan.normalization, ood=model.ood_of(image.slide, plan.windows, plan.normalization)
-    )
-    rgb, dab = pixels_of(image, model, options, plan, parts.part(STAINED - PREPARED))
-    warn_of(image, made, warn)
-    return StainResult(rgb, dab, made.ood, model.mpp, made)
+    job.warn_of_faults()
+    made = made or job.provenance(None)
+    plan = job.plan(0, PREPARED)
+    made = job.planned(made, plan)
+    rgb, dab = pixels_of(job, plan)
+    job.warn_of(made)
+    return StainResult(rgb, dab, made.ood, job.model.mpp, made)
 
 
-def pixels_of(
-    image: InputImage, model: Model, options: StainOptions, plan: StainPlan, progress: Progress | None = None
-) -> tuple[Rgb, NDArray[np.float32] | None]:
+def pixels_of(job: StainJob, plan: StainPlan) -> tuple[Rgb, NDArray[np.float32] | None]:
     """The pixels of :func:`stain_in_memory`."""
-    stores = [MemoryTiles(plan.size, TILE, kind) for kind in (("rgb", "dab") if model.has_dab else ("rgb",))]
-    glass = glass_of(image.slide, model, options, plan.tissue, None)
-    WindowStainer(image.slide, model, options, plan.area, glass, stores, None, plan.normalization).run(progress)
-    dab = stores[1].pixels if model.has_dab else None
+    kinds: tuple[Kind, ...] = ("rgb", "dab") if job.model.has_dab else ("rgb",)
+    stores = [MemoryTiles(plan.size, TILE, kind) for kind in kinds]
+    WindowStainer(job, plan, job.glass(plan.tissue, None), stores).run(part(job.progress, PREPARED, STAINED))
+    dab = stores[1].pixels if job.model.has_dab else None
     return cast(Rgb, stores[0].pixels), cast("NDArray[np.float32] | None", dab)

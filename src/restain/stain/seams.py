@@ -48,23 +48,18 @@ def measure_seams(
     most: int = 512,
     seed: int = 0,
 ) -> Seams | None:
-    """Measure seams on a sample of a slide's borders.
+    """Measure seams on a sample of a slide's borders; None where none lies in tissue, or nothing but flat colour does.
 
-    A gradient is the mean absolute difference of neighbouring pixels over a stretch of 256 px; figures are ratios of means
-    over all stretches. The lines without a border are borders of JPEG blocks too, and have the same position relative to the
-    pixels of the source, since resampling smooths by that position.
+    A gradient is the mean absolute difference of neighbouring pixels over a stretch of 256 px; figures are ratios of
+    means over all stretches. The lines without a border are borders of JPEG blocks too, and have the same position
+    relative to the pixels of the source, since resampling smooths by that position.
 
     Args:
         read: pixels ``(h, w, 3)`` of a region.
-        size: of the slide in px.
         block: px from one border to the next; with less than 160 no figure is given.
         shown: whether a region shows stained tissue; others are left out.
         scale: px of the source per px of the slide.
         most: stretches at most, drawn from all.
-        seed: of the draws.
-
-    Returns:
-        None where no border lies in tissue, or nothing but flat colour does.
     """
     if block < LEAST_BLOCK:
         return None

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from restain.errors import RestainError
 from restain.files import make_folder
 from restain.images import read_text
 from restain.ood.tiles import COLOUR, NAME, TileScores
+from restain.progress import Progress, Warn, part
 from restain.slides import Slide, TileStore, to_polygons, write_geojson, write_ome_tiff
 from restain.slides.dicom import write_dicom
 from restain.slides.slide import LARGEST_PICTURE
 from restain.stain.figures import Hole, SlideFigures
-from restain.stain.inputs import InputImage, open_input
-from restain.stain.options import StainOptions
-from restain.stain.pipeline import PREPARED, STAINED, Progress, ProgressParts, Warn
-from restain.stain.plan import StainPlan, glass_of, plan_staining, provenance_of, warn_of
+from restain.stain.inputs import open_input
+from restain.stain.options import Format, StainOptions
+from restain.stain.pipeline import PREPARED, STAINED
+from restain.stain.plan import StainJob, StainPlan
 from restain.stain.provenance import Provenance
 from restain.stain.result import StainedSlide, stain_in_memory
 from restain.stain.seams import measure_seams
@@ -33,6 +33,9 @@ from restain.stain.windows import WindowStainer
 
 if TYPE_CHECKING:
     from restain.stain.model import Model
+
+
+SUFFIXES = {"png": ".png", "dicom": ".dicom", "ome-tiff": ".ome.tiff"}
 
 
 def stain_slide(
@@ -46,100 +49,81 @@ def stain_slide(
 ) -> StainedSlide:
     """Stain a picture or a whole slide into the folder ``out``; the result is at the model's mpp.
 
-    Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB density
-    is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the folder
-    ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB density is
-    asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of distribution, if the bundle
-    has a detector; and ``NAME.stain.json`` with provenance and figures (:class:`SlideFigures`).
+    Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB
+    density is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the
+    folder ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB
+    density is asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of
+    distribution, if the bundle has a detector; and ``NAME.stain.json`` with provenance and figures
+    (:class:`SlideFigures`).
 
-    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head. Tissue
-    outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``: the same call
-    resumes after a kill, with the same result. A finished result of the same source, bundle and options is kept.
+    Pixels without tissue get the rendered white, or the colour of the H&E's glass from a model without a stain head.
+    Tissue outside of ``options.roi`` or under a pen mark is grey. Finished tiles of a slide are kept in ``NAME.part``:
+    the same call resumes after a kill, with the same result. A finished result of the same source, bundle and options
+    is kept.
 
-    Args:
-        source: the image; see :data:`restain.stain.inputs.Image`.
-        out: made where needed.
-        model: what stains.
-        options: None for the model's.
-        progress: called with work done and in all.
-        warn: called with sentences that name the source: mpp assumed, out of distribution, damaged, with holes.
-
-    Raises:
-        RestainError: if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for options that
-            the model cannot serve; if the result cannot be written, or another process writes it.
+    Raises RestainError if the image cannot be read, is a slide without mpp or tissue, or has (``strict``) a fault; for
+    options that the model cannot serve; if the result cannot be written, or another process writes it.
     """
     options = options or model.options
-    warn = warn or (lambda sentence: None)
     model.check(options)
-    out = Path(out)
-    make_folder(out)
+    out = make_folder(Path(out))
     with open_input(source, model.mpp, options) as image:
         if options.strict and image.slide.faults:
             raise RestainError(f"{image.source}: {' '.join(image.slide.faults)}")
-        form = _form(image, model, options)
-        name = slide_name(image.source)
-        target = out / f"{name}{'.png' if form == 'png' else '.dicom' if form == 'dicom' else '.ome.tiff'}"
+        job = StainJob(image, model, options, warn or (lambda sentence: None), progress)
+        form = _form(job)
+        target = out / f"{slide_name(image.source)}{SUFFIXES[form]}"
         if target.resolve() == image.slide.path.resolve():
             raise RestainError(f"{image.source}: the result would overwrite its source; choose another output folder.")
         if form == "png":
-            return _stain_to_picture(image, target, model, options, progress, warn)
+            return _stain_to_picture(job, target)
         # The frames of DICOM are JPEG.
-        quality = None if image.slide.is_picture and form == "ome-tiff" else options.quality
-        return _stain_to_slide(image, target, model, options, quality, progress, warn)
+        return _stain_to_slide(job, target, None if image.slide.is_picture and form == "ome-tiff" else options.quality)
 
 
-def _form(image: InputImage, model: Model, options: StainOptions) -> Literal["png", "ome-tiff", "dicom"]:
-    size = image.slide.size_at(model.mpp)
+def _form(job: StainJob) -> Format:
+    image, form = job.image, job.options.format
+    size = image.slide.size_at(job.model.mpp)
     small = size.width * size.height <= LARGEST_PICTURE
-    if options.format == "auto":
+    if form == "auto":
         return "png" if image.slide.is_picture and small else "ome-tiff"
-    if options.format == "png" and not small:
+    if form == "png" and not small:
         raise RestainError(
             f"{image.source}: the result has {size.width} x {size.height} px, too many for PNG; "
             "choose OME-TIFF or DICOM (--format)."
         )
-    return options.format
+    return form
 
 
-def _stain_to_picture(
-    image: InputImage, target: Path, model: Model, options: StainOptions, progress: Progress | None, warn: Warn
-) -> StainedSlide:
-    dab = target.with_name(f"{target.name.removesuffix('.png')}.dab.tif") if options.dab else None
-    made = provenance_of(image, model, options, None)
+def _stain_to_picture(job: StainJob, target: Path) -> StainedSlide:
+    source = job.image.source
+    dab = target.with_name(f"{target.name.removesuffix('.png')}.dab.tif") if job.options.dab else None
+    made = job.provenance(None)
     before = read_text(target) if target.is_file() else {}
     if made.made(before) and (dab is None or dab.is_file()):
         kept = Provenance.from_metadata(before)
-        warn_of(image, kept, warn)
-        return StainedSlide(image.source, target, dab, kept, kept=True)
-    result = stain_in_memory(image, model, options, made, progress=progress, warn=warn)
+        job.warn_of(kept)
+        return StainedSlide(source, target, dab, kept, kept=True)
+    result = stain_in_memory(job, made)
     if dab is not None:
         result.save_dab(dab)
     result.save(target)
-    return StainedSlide(image.source, target, dab, result.provenance, kept=False)
+    return StainedSlide(source, target, dab, result.provenance, kept=False)
 
 
-def _stain_to_slide(
-    image: InputImage,
-    target: Path,
-    model: Model,
-    options: StainOptions,
-    quality: int | None,
-    progress: Progress | None,
-    warn: Warn,
-) -> StainedSlide:
-    slide, source, out, detector = image.slide, image.source, target.parent, model.bundle.ood
-    name = slide_name(source)
+def _stain_to_slide(job: StainJob, target: Path, quality: int | None) -> StainedSlide:
+    slide, source, model, out = job.image.slide, job.image.source, job.model, target.parent
+    name, detector, progress = slide_name(source), model.bundle.ood, job.progress
     tissue, report = out / f"{name}.tissue.geojson", out / f"{name}.stain.json"
     ood = None if detector is None else out / f"{name}.ood.geojson"
-    dab = out / f"{name}.dab.ome.tiff" if options.dab else None
-    parts, began = ProgressParts(progress), time.perf_counter()
-    made = provenance_of(image, model, options, quality, parts.part(PREPARED // 2))
+    dab = out / f"{name}.dab.ome.tiff" if job.options.dab else None
+    began = time.perf_counter()
+    made = job.provenance(quality, part(progress, 0, PREPARED // 2))
     if (before := _finished(report, made)) is not None and target.exists() and (dab is None or dab.is_file()):
-        warn_of(image, before.provenance, warn)
+        job.warn_of(before.provenance)
         return StainedSlide(source, target, dab, before.provenance, True, tissue, ood, report, before)
-    for slide_fault in slide.faults:
-        warn(f"{source}: {slide_fault}")
-    plan = plan_staining(image, model, options, warn, parts.part(PREPARED - PREPARED // 2))
+    job.warn_of_faults()
+    plan = job.plan(PREPARED // 2, PREPARED)
     with ExitStack() as stack:
         stores = [
             stack.enter_context(
@@ -148,24 +132,21 @@ def _stain_to_slide(
             for kind in (("rgb", "dab") if dab else ("rgb",))
         ]
         scores = None if detector is None else TileScores(stores[0].folder / "ood.jsonl", stores[0].grid, detector)
-        made = replace(
-            made, normalization=plan.normalization, ood=model.ood_of(slide, plan.windows, plan.normalization)
-        )
-        glass = glass_of(slide, model, options, plan.tissue, quality)
-        stainer = WindowStainer(slide, model, options, plan.area, glass, stores, scores, plan.normalization)
-        stainer.run(parts.part(STAINED - PREPARED))
+        made = job.planned(made, plan)
+        stainer = WindowStainer(job, plan, job.glass(plan.tissue, quality), stores, scores)
+        stainer.run(part(progress, PREPARED, STAINED))
 
-        warn_of(image, made, warn)
+        job.warn_of(made)
         figures = _figures(made, stainer, plan, slide, stores[0])
         if figures.holes:
-            warn(f"{source}: {len(figures.holes)} tiles could not be read and are marked holes in {target}.")
+            job.warn(f"{source}: {len(figures.holes)} tiles could not be read and are marked holes in {target}.")
         write_geojson(tissue, to_polygons(plan.tissue.mask, plan.tissue.mpp, slide.mpp))
         if scores is not None and ood is not None:
             write_geojson(ood, scores.outlines(TILE, plan.size, model.mpp, slide.mpp), NAME, COLOUR)
-        for store, path, part in zip(stores, (target, dab), (40, 20), strict=False):
+        for store, path, start, end in zip(stores, (target, dab), (STAINED, 980), (980, 1000), strict=False):
             assert path is not None
             write = write_dicom if path.suffix == ".dicom" else write_ome_tiff
-            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=parts.part(part))
+            write(store, path, mpp=model.mpp, metadata=made.metadata(), progress=part(progress, start, end))
         stainer.seconds.all = time.perf_counter() - began
         figures.write(report)
         for store in stores:

@@ -36,8 +36,7 @@ def slide_name(source: Path) -> str:
 def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The images that files and folders name; a folder stands for the images directly in it.
 
-    Raises:
-        RestainError: if one is missing, a folder has no image, or the results of two would have one name.
+    Raises RestainError if one is missing, a folder has no image, or the results of two would have one name.
     """
     wanted = set(suffixes)
     found: list[Path] = []
@@ -59,13 +58,10 @@ def expand(images: Sequence[Path], suffixes: Iterable[str] = IMAGE_SUFFIXES) -> 
 def find_sources(names: Sequence[Path]) -> list[Source]:
     """Pictures and slides: files, folders, patterns (``*.svs``), and CSV tables with a column ``slide``.
 
-    A folder stands for the pictures and slides directly in it, unless it is a slide itself (a DICOM series, an OME-Zarr).
-    ``#N`` after a name is the number of one of several images. A table's paths are relative to it; it may have a column
-    ``mpp``.
-
-    Raises:
-        RestainError: if something is missing, a folder or pattern has no match, a table is damaged, or the results of two would
-            have one name.
+    A folder stands for the pictures and slides directly in it, unless it is a slide itself (a DICOM series, an
+    OME-Zarr). ``#N`` after a name is the number of one of several images. A table's paths are relative to it; it may
+    have a column ``mpp``. Raises RestainError if something is missing, a folder or pattern has no match, a table is
+    damaged, or the results of two would have one name.
     """
     found: list[Source] = []
     for name in names:

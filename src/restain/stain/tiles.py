@@ -85,13 +85,8 @@ class MemoryTiles(TileGrid):
 class HeTiles:
     """The H&E at the model's mpp, read tile by tile and kept for a while, since neighbouring windows share pixels.
 
-    May be used by several threads at once.
-
-    Args:
-        read: pixels of a tile; raises RestainError where they cannot be read.
-        store: whose grid of tiles is used.
-        glass: ``(3,)`` RGB of tiles that cannot be read and of all beyond the image.
-        strict: whether a tile that cannot be read is an error.
+    ``glass`` ``(3,)`` RGB is shown beyond the image, and for a tile that ``read`` cannot read, unless ``strict``. May
+    be used by several threads at once.
     """
 
     def __init__(self, read: Callable[[Region], Rgb], store: Tiles, glass: NDArray[np.float32], strict: bool) -> None:
@@ -102,11 +97,7 @@ class HeTiles:
         self._lock = threading.Lock()
 
     def tile(self, tile: Tile) -> Rgb:
-        """The pixels of a tile.
-
-        Raises:
-            RestainError: if they cannot be read.
-        """
+        """The pixels of a tile. Raises RestainError if they cannot be read."""
         with self._lock:
             future = self._tiles.pop(tile, None)
             mine = future is None
@@ -124,8 +115,7 @@ class HeTiles:
     def region(self, region: Region) -> Rgb:
         """The pixels of any region, with the colour of glass where there are none.
 
-        Raises:
-            RestainError: if ``strict`` and a tile cannot be read.
+        Raises RestainError if ``strict`` and a tile cannot be read.
         """
         out = np.empty((region.size.height, region.size.width, 3), np.uint8)
         out[:] = self._glass

@@ -11,27 +11,24 @@ than a window is one window of its own size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.data.normalization import HENormalization
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size, tile_starts
 from restain.images import Rgb
 from restain.ood.tiles import TileScores
-from restain.slides import Slide
-from restain.stain.area import Area
+from restain.progress import Progress
 from restain.stain.glass import Glass
-from restain.stain.options import StainOptions
 from restain.stain.pipeline import Pipeline, Seconds
 from restain.stain.tiles import HeTiles, Tile, Tiles, region_of, tiles_of
 
 if TYPE_CHECKING:
-    from restain.stain.model import Model
+    from restain.stain.plan import StainJob, StainPlan
 
 Planes = NDArray[np.float32]
 """``(h, w, 3 or 4)``: RGB in [0, 1] or its natural logarithm, then DAB density."""
@@ -59,12 +56,7 @@ class Window:
 
 
 class WindowLattice:
-    """The windows that cover an image of ``size`` px, row by row.
-
-    Args:
-        size: of the image at the model's mpp.
-        context: side of a window in px.
-    """
+    """The windows, with a side of ``context`` px, that cover an image of ``size`` px at the model's mpp, row by row."""
 
     def __init__(self, size: Size, context: int) -> None:
         overlap = context // OVERLAP
@@ -98,32 +90,17 @@ class WindowStainer:
     """Fills stores with an image's stained tiles.
 
     Windows are added up in the order of the lattice, so that neither threads nor what was finished earlier change a bit.
-
-    Args:
-        slide: the H&E image.
-        model: what stains it.
-        options: see :class:`~restain.stain.options.StainOptions`; here ``engine``, ``white`` and ``strict``.
-        area: what is stained.
-        glass: fills what is not stained.
-        stores: of RGB, and of DAB where it is wanted; tiles that they hold already are left alone.
-        scores: OOD scores of the tiles; None where tiles are not scored.
-        normalization: of the H&E before the network and the scores; None for none.
+    ``stores`` are of RGB, and of DAB where it is wanted; tiles that they hold already are left alone. Without ``scores``
+    tiles are not scored.
     """
 
     def __init__(
-        self,
-        slide: Slide,
-        model: Model,
-        options: StainOptions,
-        area: Area,
-        glass: Glass,
-        stores: Sequence[Tiles],
-        scores: TileScores | None = None,
-        normalization: HENormalization | None = None,
+        self, job: StainJob, plan: StainPlan, glass: Glass, stores: Sequence[Tiles], scores: TileScores | None = None
     ) -> None:
-        self.model, self.area, self.glass, self.stores, self.scores = model, area, glass, stores, scores
+        model, options, slide = job.model, job.options, job.image.slide
+        self.model, self.area, self.glass, self.stores, self.scores = model, plan.area, glass, stores, scores
         self.he = HeTiles(lambda region: slide.read(region, model.mpp), stores[0], glass.he_glass, options.strict)
-        self.normalization = normalization
+        self.normalization = plan.normalization
         self.lattice = WindowLattice(stores[0].size, model.context_px)
         stores[0].pattern = glass.pattern
         self.white = None if options.white is None else np.asarray(options.white, np.float32)
@@ -135,11 +112,10 @@ class WindowStainer:
         self._canvases: dict[Tile, Planes] = {}
         self._done = 0
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def run(self, progress: Progress | None = None) -> None:
         """Fill the stores; ``progress`` is called with tiles there and tiles in all.
 
-        Raises:
-            RestainError: if the system refuses to write, or ``strict`` and a tile cannot be read.
+        Raises RestainError if the system refuses to write, or ``strict`` and a tile cannot be read.
         """
         rows, columns = self.stores[0].grid
         unfinished = {tile for tile in np.ndindex(rows, columns) if not self._settle(*tile)}
@@ -177,7 +153,7 @@ class WindowStainer:
         return [
             tile
             for tile in tiles_of(self.stores[0], window.region)
-            if tile in tiles and self.area.is_stained(_common(region_of(self.stores[0], *tile), window.region))
+            if tile in tiles and self.area.is_stained(region_of(self.stores[0], *tile).common(window.region))
         ]
 
     def _work(self, jobs: Sequence[Job], he: Sequence[Rgb]) -> Sequence[Planes]:
@@ -198,7 +174,7 @@ class WindowStainer:
             if (canvas := self._canvases.get(tile)) is None:
                 shape = region.size.height, region.size.width, planes.shape[2]
                 canvas = self._canvases[tile] = np.zeros(shape, np.float32)
-            common = _common(region, window.region)
+            common = region.common(window.region)
             canvas[common.within(region)] += planes[common.within(window.region)]
             self._open[tile] -= 1
             if not self._open[tile]:
@@ -206,9 +182,7 @@ class WindowStainer:
 
     def _finish(self, tile: Tile, planes: Planes) -> None:
         region, reach, size = region_of(self.stores[0], *tile), self.glass.reach, self.stores[0].size
-        left, top = region.origin.x - reach, region.origin.y - reach
-        around = Region(Point(left, top), Size(region.size.width + 2 * reach, region.size.height + 2 * reach))
-        around = _common(around, Region(Point(0, 0), size))
+        around = region.grown(reach).common(Region(Point(0, 0), size))
         try:
             he = self.he.tile(tile)
         except RestainError as fault:
@@ -239,8 +213,3 @@ class WindowStainer:
         self.stores[0].put(row, column, np.rint(rgb.clip(0, 255)).astype(np.uint8))
         if len(self.stores) > 1:
             self.stores[1].put(row, column, planes[..., 3] * weight * shown)
-
-
-def _common(one: Region, other: Region) -> Region:
-    left, top = max(one.origin.x, other.origin.x), max(one.origin.y, other.origin.y)
-    return Region(Point(left, top), Size(min(one.right, other.right) - left, min(one.bottom, other.bottom) - top))
