@@ -202,7 +202,7 @@ stain_slide(slide, out, load(bundle), StainOptions(dab=True),
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
-def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
+def test_killed_at_any_moment_it_resumes_with_the_same_result(
     seed: int, slide: Path, bundle: Bundle, stained: StainedSlide, tmp_path: Path
 ) -> None:
     moments = random.Random(seed)
@@ -234,7 +234,7 @@ def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(
 
 
 @pytest.mark.slow
-def test_a_store_of_other_options_is_not_gone_on_with(
+def test_a_store_of_other_options_is_not_resumed(
     slide: Path, model: Model, white: np.ndarray, tmp_path: Path
 ) -> None:
     with TileStore.open(tmp_path / "block_1.rgb.part", {"bundle": "other"}, Size(1500, 1100), 512, "rgb") as store:

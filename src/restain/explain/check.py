@@ -144,10 +144,9 @@ def check_phantom(
     sentences = [f"{name}: {one.sentence}" for name, target in targets.items() for one in target.comparisons]
     notes = list(_notes(by_target, len(pairs), bundle))
     result = CheckResult(str(data), split, seed, sentences, notes, targets, rows)
-    facts = [("data", f"{data}, {split} split"), ("seed", str(seed))]
-    by = page.Provenance.of(bundle, baseline, command)
+    facts = {"data": f"{data}, {split} split", "seed": str(seed)}
     title = "Do the explanations say what drives the result?"
-    path = page.write_report(out, "check.html.j2", result, by, facts, title=title)
+    path = page.write_report(out, "check.html.j2", result, bundle, baseline, command, facts, title=title)
     return page.ExplainReport(path, (*sentences, *notes))
 
 

@@ -175,10 +175,10 @@ def explain_image(
         )
     side = (region.size.width, region.size.height)
     result = ImageResult(source.name, scale, side, shown_level, shown_points, sentences)
-    facts = [("resolution", f"{scale} µm/px")]
+    facts = {"resolution": f"{scale} µm/px"}
     title = f"What drives the result: {source.name}"
-    by = page.Provenance.of(bundle, baseline, command)
-    path = page.write_report(out, "image.html.j2", result, by, facts, title=title, chosen=bool(points))
+    view = {"title": title, "chosen": bool(points)}
+    path = page.write_report(out, "image.html.j2", result, bundle, baseline, command, facts, **view)
     return page.ExplainReport(path, tuple(sentences))
 
 

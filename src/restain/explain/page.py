@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,49 +45,27 @@ class ExplainReport:
     sentences: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """The model, baseline and command behind a result."""
-
-    model: str
-    trained_on: str
-    baseline: str
-    command: str
-
-    @classmethod
-    def of(cls, bundle: Bundle, baseline: str, command: str) -> Provenance:
-        return cls(f"{bundle.card.name} ({bundle.card.hash[:12]})", bundle.card.data, baseline, command)
-
-
 def write_report(
-    out: Path, template: str, result: Any, source: Provenance, facts: Iterable[tuple[str, str]], **view: Any
+    out: Path,
+    template: str,
+    result: Any,
+    bundle: Bundle,
+    baseline: str,
+    command: str,
+    facts: dict[str, str],
+    **view: Any,
 ) -> Path:
     """Write the dataclass ``result`` as ``out/explain.json`` and by a template as ``out/explain.html``.
 
     Raises RestainError if a file cannot be written.
     """
-    write_json(
-        out / "explain.json",
-        {"notice": NOTICE, "restain": __version__, **json_ready(asdict(source)), **json_ready(result)},
-    )
-    all_facts = (
-        ("model", source.model),
-        ("trained on", source.trained_on),
-        ("baseline", BASELINES[source.baseline]),
-        *facts,
-        ("command", source.command),
-    )
+    model, data = f"{bundle.card.name} ({bundle.card.hash[:12]})", bundle.card.data
+    source = {"model": model, "trained_on": data, "baseline": baseline, "command": command}
+    write_json(out / "explain.json", {"notice": NOTICE, "restain": __version__, **source, **json_ready(result)})
+    facts = {"model": model, "trained on": data, "baseline": BASELINES[baseline], **facts, "command": command}
     colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in COLOURS.items()}
-    return report.write_page(
-        out / "explain.html",
-        template,
-        "restain.explain",
-        facts=all_facts,
-        r=result,
-        titles=TITLES,
-        colours=colours,
-        **view,
-    )
+    page, package = out / "explain.html", "restain.explain"
+    return report.write_page(page, template, package, facts=facts, r=result, titles=TITLES, colours=colours, **view)
 
 
 def top_of(values: NDArray[np.floating]) -> float:
