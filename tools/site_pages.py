@@ -97,7 +97,11 @@ def _commands() -> str:
 
     group = typer.main.get_command(app)
     text = get_docs_for_click(obj=group, ctx=typer.Context(group, info_name="restain"), name="restain")
-    return text.replace("# `restain`", "# Command line", 1).replace("[bold]", "**").replace("[/bold]", "**")
+    text = text.replace("# `restain`", "# Command line", 1).replace("[bold]", "**").replace("[/bold]", "**")
+    overview = ["| command | effect |", "|---|---|"]
+    overview += [f"| [`{name}`](#restain-{name}) | {one.help.splitlines()[0]} |" for name, one in group.commands.items()]
+    # In place of typer's list, which cuts the sentences.
+    return re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", lambda _: "\n".join(overview) + "\n", text, count=1)
 
 
 def _recipes() -> str:
@@ -118,16 +122,20 @@ def _recipes() -> str:
     ]
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
         comment = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
-        words = re.sub(r"\n?#\s?", " ", comment.group() if comment else "").split("  ")[0]
+        words = " ".join(re.findall(r"^# ?(\S.*)", comment.group() if comment else "", re.MULTILINE))
         name = path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
-        lines.append(f"| `{name}` | {re.split(r'(?<=[.:]) ', words.strip())[0].rstrip(':')} |")
+        lines.append(f"| `{name}` | {re.split(r'(?<=[.])(?<!al[.]) ', words)[0]} |")
     return "\n".join(lines) + "\n"
 
 
 def _keys(prefix: str, owner: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
     """A heading and a table for one class of keys, then those of the classes that it holds."""
     about = ast.get_docstring(owner) or ""
-    yield from (f"## {f'`{prefix}`' if prefix else 'Top level'}", "", *([about, ""] if about else []))
+    kind = next((one for one in owner.body if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) == "kind"), None)
+    title = f"`{prefix}`" if prefix else "Top level"
+    if kind is not None and prefix == "peer":
+        title += f", kind `{ast.literal_eval(kind.annotation.slice)}`" if isinstance(kind.annotation, ast.Subscript) else ""
+    yield from (f"## {title}", "", *([about, ""] if about else []))
     yield from ("| key | value | default | meaning |", "|---|---|---|---|")
     parts: list[tuple[str, str]] = []
     for field, after in zip(owner.body, [*owner.body[1:], None], strict=True):
@@ -141,7 +149,7 @@ def _keys(prefix: str, owner: ast.ClassDef, classes: dict[str, ast.ClassDef]) ->
             parts += [(key, name) for name in ("Pix2PixRecipe", "CycleGanRecipe", "AspRecipe", "BridgeRecipe")]
         value = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
         meaning = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", " ".join(str(value or "").split())).replace("``", "`")
-        default = "" if field.value is None else f"`{ast.unparse(field.value)}`"
+        default = "" if field.value is None or inner else f"`{ast.unparse(field.value)}`"
         yield f"| `{key}` | {_kind(kind, inner)} | {default} | {meaning} |".replace(" |  |", " | |")
     yield ""
     for key, name in parts:
@@ -159,7 +167,8 @@ def _kind(annotation: str, inner: str | None) -> str:
     for name, words in KINDS.items():
         annotation = re.sub(rf"\b{name}\b", words, annotation)
     annotation = annotation.replace(" | None", ", or null")
-    return re.sub(r"tuple\[(.*?)(, \.\.\.)?\]", lambda found: "list of " + found.group(1), annotation)
+    annotation = annotation.replace("tuple[tuple[text, ...], ...]", "list of lists of text").replace(", ...]", "]")
+    return re.sub(r"tuple\[(.*?)\]", lambda found: "list: " + found.group(1), annotation)
 
 
 def _cards() -> dict[str, dict[str, Any]]:
