@@ -1,12 +1,13 @@
 # make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
 # make test: all tests; make test-quick: those not marked slow. All make the virtual environment .venv where needed.
+# make docs: the documentation site in build/site, without PyTorch.
 
 PYTHON ?= python3
 REAL ?= ../shared/data
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-quick lint bench clean
+.PHONY: demo test test-quick lint docs bench clean
 
 demo: .venv/.demo
 	$(BIN)/restain demo --out demo --real $(REAL)
@@ -23,6 +24,9 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: .venv/.dev
 	$(BIN)/python benchmarks/attention.py --quick
 	$(BIN)/python benchmarks/seams.py --quick
@@ -30,10 +34,11 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/memory.py --quick
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv
+	$(INSTALL) --upgrade 'pip>=25.1'
 	touch $@
 
 .venv/.demo: .venv/.venv pyproject.toml constraints.txt
@@ -41,5 +46,9 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.venv pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[test,dev]'
-	touch $@ .venv/.demo
+	$(INSTALL) --editable '.[all]' --group dev
+	touch $@ .venv/.demo .venv/.docs
+
+.venv/.docs: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --group docs
+	touch $@

@@ -99,7 +99,9 @@ def _commands() -> str:
     text = get_docs_for_click(obj=group, ctx=typer.Context(group, info_name="restain"), name="restain")
     text = text.replace("# `restain`", "# Command line", 1).replace("[bold]", "**").replace("[/bold]", "**")
     overview = ["| command | effect |", "|---|---|"]
-    overview += [f"| [`{name}`](#restain-{name}) | {one.help.splitlines()[0]} |" for name, one in group.commands.items()]
+    overview += [
+        f"| [`{name}`](#restain-{name}) | {one.help.splitlines()[0]} |" for name, one in group.commands.items()
+    ]
     # In place of typer's list, which cuts the sentences.
     return re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", lambda _: "\n".join(overview) + "\n", text, count=1)
 
@@ -131,10 +133,14 @@ def _recipes() -> str:
 def _keys(prefix: str, owner: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
     """A heading and a table for one class of keys, then those of the classes that it holds."""
     about = ast.get_docstring(owner) or ""
-    kind = next((one for one in owner.body if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) == "kind"), None)
+    kind = next(
+        (one for one in owner.body if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) == "kind"), None
+    )
     title = f"`{prefix}`" if prefix else "Top level"
     if kind is not None and prefix == "peer":
-        title += f", kind `{ast.literal_eval(kind.annotation.slice)}`" if isinstance(kind.annotation, ast.Subscript) else ""
+        title += (
+            f", kind `{ast.literal_eval(kind.annotation.slice)}`" if isinstance(kind.annotation, ast.Subscript) else ""
+        )
     yield from (f"## {title}", "", *([about, ""] if about else []))
     yield from ("| key | value | default | meaning |", "|---|---|---|---|")
     parts: list[tuple[str, str]] = []
@@ -184,7 +190,9 @@ def _cards() -> dict[str, dict[str, Any]]:
 def _model_page(name: str, card: dict[str, Any]) -> str:
     """The hand-written part of a model card where there is one, and all that its ``card.json`` states."""
     written = DOCS / MODELS / f"{name}.md"
-    text = written.read_text(encoding="utf-8") if written.is_file() else (DOCS / MODELS / "_other.md").read_text("utf-8")
+    text = (
+        written.read_text(encoding="utf-8") if written.is_file() else (DOCS / MODELS / "_other.md").read_text("utf-8")
+    )
     rows = {key: value for key, value in card.items() if not isinstance(value, dict | list)}
     lines = [text.replace("NAME", name).rstrip(), "", "## From the card", "", "| field | value |", "|---|---|"]
     lines += [f"| `{key}` | {value} |" for key, value in rows.items() if value not in ("", None)]
@@ -193,7 +201,12 @@ def _model_page(name: str, card: dict[str, Any]) -> str:
         lines += [f"| `{key}` | {'–' if value is None else format(value, '.4g')} |" for key, value in figures.items()]
     if recipe := card.get("recipe"):
         block = json.dumps(recipe, indent=2, ensure_ascii=False)
-        lines += ["", '??? note "The recipe of the training"', "    ```json", *(f"    {line}" for line in block.splitlines())]
+        lines += [
+            "",
+            '??? note "The recipe of the training"',
+            "    ```json",
+            *(f"    {line}" for line in block.splitlines()),
+        ]
         lines.append("    ```")
     return "\n".join(lines) + "\n"
 
