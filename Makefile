@@ -23,6 +23,10 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/hadolint docker/Dockerfile integrations/grand-challenge/Dockerfile
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -38,7 +42,6 @@ clean:
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --upgrade 'pip>=25.1'
 	touch $@
 
 .venv/.demo: .venv/.venv pyproject.toml constraints.txt
@@ -46,9 +49,11 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --upgrade 'pip>=25.1'
 	$(INSTALL) --editable '.[all]' --group dev
 	touch $@ .venv/.demo .venv/.docs
 
 .venv/.docs: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --upgrade 'pip>=25.1'
 	$(INSTALL) --group docs
 	touch $@
