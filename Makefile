@@ -1,12 +1,13 @@
 # make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
-# make test: all tests; make test-quick: those that are neither slow nor need a browser. All make the virtual environment .venv where needed.
+# make test: all tests; make test-quick: those that are neither slow nor need a browser. All make .venv where needed.
+# make docs: the documentation site in build/site, without PyTorch.
 
 PYTHON ?= python3
 REAL ?= ../shared/data
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-quick lint bench clean
+.PHONY: demo test test-quick lint docs bench clean
 
 demo: .venv/.demo
 	$(BIN)/restain demo --out demo --real $(REAL)
@@ -22,6 +23,13 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/hadolint docker/Dockerfile integrations/grand-challenge/Dockerfile
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/attention.py --quick
@@ -30,7 +38,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/memory.py --quick
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv
@@ -41,5 +49,11 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.venv pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[test,dev]'
-	touch $@ .venv/.demo
+	$(INSTALL) --upgrade 'pip>=25.1'
+	$(INSTALL) --editable '.[all]' --group dev
+	touch $@ .venv/.demo .venv/.docs
+
+.venv/.docs: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --upgrade 'pip>=25.1'
+	$(INSTALL) --group docs
+	touch $@

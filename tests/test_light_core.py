@@ -174,9 +174,7 @@ def test_every_command_of_an_extra_tells_which_it_is(pairs: Path, light: list[st
         assert code == 2, told
         assert re.search(rf"^error: .* needs the package [\w-]+: pip install 'restain\[{extra}\]'\.$", last), told
         assert "Traceback" not in told
-    assert set(commands) | {"all", "dev", "test", "notebook", "backbone", "peers", "postgres", "stain-norm"} == set(
-        EXTRAS
-    )
+    assert set(commands) | {"all", "notebook", "backbone", "peers", "postgres", "stain-norm"} == set(EXTRAS)
 
 
 @pytest.mark.slow
