@@ -81,6 +81,13 @@ def phantom(
     from_he_mpp: Annotated[
         float | None, Option(min=0.05, help="Micrometres per pixel of real H&E images that state no scale.")
     ] = None,
+    spots: Annotated[
+        list[Path] | None,
+        Option(
+            help="Spots with mRNA of the --from-he image, in the same order: CSV, Visium folder or .h5ad. "
+            "HER2 then follows the ERBB2 measured there. Repeatable."
+        ),
+    ] = None,
     scanned_at: Annotated[
         float | None,
         Option(min=0.05, help="Render at this mpp, compress as JPEG, and average to --mpp, as patches of slides."),
@@ -105,6 +112,7 @@ def phantom(
             misalign_um=misalign,
             from_he=from_he or (),
             from_he_mpp=from_he_mpp,
+            spots=spots or (),
             scanned_at=scanned_at,
             progress=progress,
             workers=workers,

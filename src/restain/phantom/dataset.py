@@ -29,6 +29,7 @@ from restain._version import __version__
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file, write_json, write_text
 from restain.her2 import Her2Level
+from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
@@ -113,6 +114,7 @@ def write_phantom(
     misalign_um: float = 0.0,
     from_he: Sequence[Path] = (),
     from_he_mpp: float | None = None,
+    spots: Sequence[Path] = (),
     scanned_at: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
@@ -130,6 +132,8 @@ def write_phantom(
         misalign_um: RMS of the elastic field that moves each IHC (and its truth), in µm; 0 is exact alignment.
         from_he: H&E images, or folders of them, to keep as the H&E side; their cells decide the level.
         from_he_mpp: mpp of those images that state none; None for ``mpp``.
+        spots: for each of these images mRNA counts of spots (:func:`restain.data.read_spots`), which then decide the HER2
+            score of the cells.
         scanned_at: mpp at which pairs are rendered and compressed before they are averaged to ``mpp``.
         progress: called with (pairs done, pairs in all) after each pair.
         workers: number of processes; the pixels do not depend on it.
@@ -154,14 +158,21 @@ def write_phantom(
         (workers < 1, f"At least one worker is needed, not {workers}."),
         (not scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
         (
+            bool(spots) and len(spots) != len(images),
+            f"Each H&E image needs its spots: there are {len(images)} images and {len(spots)} tables of spots.",
+        ),
+        (
             bool(images) and set(levels) != set(Her2Level),
             "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
         ),
     ):
         if wrong:
             raise RestainError(sentence)
+    tables: dict[Path, Path] = dict(zip(images, spots, strict=True)) if spots else {}
     for image in images:
-        open_slide(image, from_he_mpp, header_only=True).close()
+        with open_slide(image, from_he_mpp, header_only=True) as slide:
+            if image in tables:
+                read_expression(tables[image], slide.mpp if slide.has_mpp else mpp)
     parameters = {
         "restain": __version__,
         "pairs": pairs,
@@ -173,7 +184,9 @@ def write_phantom(
         "misalign_um": misalign_um,
         "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in images],
         "from_he_mpp": from_he_mpp,
-    } | ({} if scanned_at is None else {"scanned_at": scanned_at})
+    }
+    parameters |= {} if scanned_at is None else {"scanned_at": scanned_at}
+    parameters |= {"spots": [_sha256(path) for path in spots if path.is_file()]} if spots else {}
     n_train = pairs - round(pairs * test_share)
     by_split = _split_images(images, n_train, pairs - n_train, seed)
     options: dict[str, Any] = {"size": size, "mpp": mpp, "misalign_um": misalign_um}
@@ -182,7 +195,8 @@ def write_phantom(
         split, number = ("train", index) if index < n_train else ("test", index - n_train)
         make: Callable[[], PhantomPair]
         if choice := by_split[split]:
-            make = functools.partial(_on_image, choice[number % len(choice)], from_he_mpp, seed, index, **options)
+            image = choice[number % len(choice)]
+            make = functools.partial(_on_image, image, from_he_mpp, tables.get(image), seed, index, **options)
         else:
             level = levels[number % len(levels)]
             make = functools.partial(make_pair, seed, index, level, scanned_at=scanned_at, **options)
@@ -261,16 +275,19 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
             raise
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _read_image(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
     """An image and its mpp: its own, or ``mpp`` where it states none."""
     with open_slide(path, mpp) as slide:
         return slide.read_all(), slide.mpp if slide.has_mpp else None
 
 
-def _on_image(path: Path, stated_mpp: float | None, seed: int, index: int, **options: Any) -> PhantomPair:
+def _on_image(
+    path: Path, stated_mpp: float | None, spots: Path | None, seed: int, index: int, **options: Any
+) -> PhantomPair:
     image, mpp = _read_image(path, stated_mpp)
-    return pair_from_image(image, str(path), seed, index, image_mpp=mpp, **options)
+    expression = None if spots is None else read_expression(spots, mpp or options["mpp"])
+    return pair_from_image(image, str(path), seed, index, image_mpp=mpp, expression=expression, **options)
 
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:

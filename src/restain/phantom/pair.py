@@ -14,6 +14,7 @@ from skimage.transform import resize_local_mean
 
 from restain.her2 import Her2Level, asco_cap_level
 from restain.phantom.cells import Cells, Floats
+from restain.phantom.expression import Expression
 from restain.phantom.from_he import draw_crop, find_tissue
 from restain.phantom.noise import FIELD_BUMP_UM, misalignment_field
 from restain.phantom.render import (
@@ -116,6 +117,7 @@ def pair_from_image(
     mpp: float = 0.46,
     image_mpp: float | None = None,
     misalign_um: float = 0.0,
+    expression: Expression | None = None,
 ) -> PhantomPair:
     """Cut a crop out of a real H&E image, find its cells, and render the IHC that the phantom's rule gives them.
 
@@ -126,13 +128,16 @@ def pair_from_image(
         image: ``(H, W, 3)`` uint8 RGB.
         name: name of the image for the record and for errors.
         image_mpp: micrometres per pixel of the image; None for ``mpp``.
+        expression: mRNA measured on the image, which then decides the cells' scores instead.
 
     Raises:
         RestainError: if the image is too small, or has too little tissue.
     """
     rng = np.random.default_rng([seed, index, 0])
-    he, corner = draw_crop(image, name, rng, size=size, scale=(image_mpp or mpp) / mpp)
-    found = find_tissue(he, mpp, rng)
+    scale = (image_mpp or mpp) / mpp
+    he, corner = draw_crop(image, name, rng, size=size, scale=scale)
+    scorer = None if expression is None else lambda xy: expression.scores(xy / scale + np.array(corner))
+    found = find_tissue(he, mpp, rng, scorer)
     appearance = ihc_appearance(np.random.default_rng([seed, index, 1]))
     dab = membrane_dab(found.territory, found.cells, found.cover, mpp, rng)
     ihc, truth, record = _ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))

@@ -12,7 +12,7 @@ from skimage.measure import block_reduce
 from restain.geometry import Point, Region, Size
 from restain.optics import EOSIN, HEMATOXYLIN, glass_white, optical_density, unmix
 from restain.slides import DensitySlide, Slide
-from restain.spots.table import Spots
+from restain.data.spots import Spots
 
 GRID_UM = 4.0
 """Pixel of the maps in which spots are read."""
