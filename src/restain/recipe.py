@@ -57,6 +57,8 @@ class DataRecipe(_Part):
     """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
     same_slide: tuple[tuple[str, ...], ...] = ()
     """Groups of name patterns (``fnmatch``): the pairs that a group matches are of one slide, where names do not tell it."""
+    licence: str = "Apache-2.0"
+    """Terms of use of the bundle, which follow from those of the data, and whom to cite; part of the card."""
     swap: bool = False
     """Exchange the sides: for data whose H&E lies where the layout has the IHC, and the IHC where it has the H&E."""
     weighted: bool = False
@@ -271,6 +273,8 @@ class Recipe(_Part):
     generator_optimiser: OptimiserRecipe = OptimiserRecipe()
     discriminator_optimiser: OptimiserRecipe = OptimiserRecipe()
     train: TrainRecipe = TrainRecipe()
+    half_weights: bool = False
+    """Write the bundle's weights in half precision, in half the space; they are computed with in fp32 all the same."""
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:

@@ -177,7 +177,7 @@ def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> N
 
 def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
     if recipe.start_from is not None:
-        source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        source = load_bundle(recipe.start_from)
         # A bundle that predicts its white may start a model that does not; nothing else may be missing.
         own = generator.state_dict()
         given = source.generator.state_dict()
