@@ -120,6 +120,24 @@ def phantom(
     show(summary.describe())
 
 
+@command("restain render-pairs bci_sample mist_sample -o rendered")
+def render_pairs(
+    data: Annotated[list[Path], Argument(help="Folders of real pairs.")],
+    out: opt.Run,
+    seed: opt.Seed = 0,
+    mpp: Annotated[float, Option(min=0.1, max=2.0, help="Micrometres per pixel of the pairs.")] = 0.46,
+) -> None:
+    """Write real pairs with an IHC rendered on the cells of their H&E, for training where sections match only roughly.
+
+    The HER2 of a cell follows the DAB that the real IHC shows around it.
+    """
+    from restain.phantom.from_pair import write_rendered_pairs
+
+    with progress_bar("rendering") as progress:
+        count = write_rendered_pairs(data, out, mpp=mpp, seed=seed, progress=progress)
+    show(f"{out}: {count} pairs with rendered IHC")
+
+
 def _size(text: str) -> Size:
     match = re.fullmatch(r"([1-9]\d{0,6})\s*[x×]\s*([1-9]\d{0,6})", text.strip())
     if match is None:

@@ -6,7 +6,7 @@ The others are tumour cells where they lie densely. Normal epithelium is taken f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -64,6 +64,10 @@ class Nuclei:
     density: Floats
     tissue: NDArray[np.bool_]
     mpp: float
+
+    def with_kind(self, kind: Ints) -> Nuclei:
+        """These nuclei with other kinds, ``(N,)``."""
+        return replace(self, kind=kind)
 
     def tumour_territory(self) -> Ints:
         """One plus the index of the tumour cell that owns a pixel, else 0: ``(H, W)``."""

@@ -8,7 +8,7 @@ follows it instead (:mod:`restain.phantom.expression`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -114,21 +114,25 @@ def find_tissue(
     where it allows them.
     """
     nuclei = find_nuclei(he, mpp, divide_masses=scorer is not None)
-    hema, cover = nuclei.hematoxylin, nuclei.cover
-    top = max(float(np.percentile(hema, 99)), 1e-3)
-    stain = np.clip(ndimage.gaussian_filter(hema, 0.4 / mpp) / top, 0, 1.3)
-    thick = ndimage.gaussian_filter(np.clip(nuclei.density / 0.2, 0, 1), 0.5 / mpp)
-    counter = (thick * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
     if scorer is None:
         score = _scores(nuclei)
     else:
         score, allowed = scorer(np.stack([nuclei.x, nuclei.y], axis=1).astype(np.float64))
         tumour = nuclei.kind == CellKind.TUMOUR
-        nuclei = replace(nuclei, kind=np.where(tumour & ~allowed, CellKind.LYMPHOCYTE, nuclei.kind).astype(np.int32))
+        nuclei = nuclei.with_kind(np.where(tumour & ~allowed, CellKind.LYMPHOCYTE, nuclei.kind).astype(np.int32))
         score = np.where(tumour & allowed, score, 0).astype(np.int32)
     completeness, dab_od = stain_membranes(rng, nuclei.kind, score, nuclei.diameter_um)
     cells = Cells(nuclei.x, nuclei.y, nuclei.kind, score, nuclei.diameter_um, completeness, dab_od)
-    return FoundTissue(nuclei.tumour_territory(), cover, counter, cells)
+    return FoundTissue(nuclei.tumour_territory(), nuclei.cover, counterstain_of(nuclei), cells)
+
+
+def counterstain_of(nuclei: Nuclei) -> Floats:
+    """Hematoxylin density of the IHC to render, ``(H, W)`` in OD units."""
+    hema, cover, mpp = nuclei.hematoxylin, nuclei.cover, nuclei.mpp
+    top = max(float(np.percentile(hema, 99)), 1e-3)
+    stain = np.clip(ndimage.gaussian_filter(hema, 0.4 / mpp) / top, 0, 1.3)
+    thick = ndimage.gaussian_filter(np.clip(nuclei.density / 0.2, 0, 1), 0.5 / mpp)
+    return (thick * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
 
 
 def _scores(nuclei: Nuclei) -> Ints:

@@ -88,7 +88,7 @@ def make_pair(
     noise = None if noiseless else np.random.default_rng([seed, index, 2])
     he = expose(as_seen(he_densities(tissue, rng), of_he, mpp), of_he, rng=noise)
     dab = tissue_dab(tissue, rng)
-    ihc, truth, record = _ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
+    ihc, truth, record = render_ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
     record = {"style": tissue.style, "he": asdict(of_he), **record}
     return PhantomPair(he, ihc, truth, tissue.cells.inside(size), level, record)
 
@@ -140,13 +140,13 @@ def pair_from_image(
     found = find_tissue(he, mpp, rng, scorer)
     appearance = ihc_appearance(np.random.default_rng([seed, index, 1]))
     dab = membrane_dab(found.territory, found.cells, found.cover, mpp, rng)
-    ihc, truth, record = _ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
+    ihc, truth, record = render_ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
     tumour = found.cells.tumour
     level = asco_cap_level(tumour.completeness, tumour.dab_od)
     return PhantomPair(he, ihc, truth, found.cells, level, {"source": name, "corner_px": corner, **record})
 
 
-def _ihc(
+def render_ihc(
     hematoxylin: Floats,
     dab: Floats,
     appearance: Appearance,
