@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from restain.bundle import CARD, WEIGHTS, load_bundle, save_bundle
 from restain.cli import app
 from restain.errors import RestainError
+from restain.model_store import find_model, get_model, store_folder
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
-from restain.model_store import find_model, get_model, store_folder
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -54,7 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("RESTAIN_MODELS", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe(generator=GeneratorRecipe(width=4, depth=1), expression=ExpressionRecipe(width=4), half_weights=True)
+    recipe = Recipe(
+        generator=GeneratorRecipe(width=4, depth=1), expression=ExpressionRecipe(width=4), half_weights=True
+    )
     bundle = tmp_path / "bundle"
     save_bundle(bundle, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as packed:
@@ -91,7 +93,8 @@ def test_a_cut_download_goes_on_or_starts_anew(server: Server, tmp_path: Path, r
     assert seen[-1] == (len(server.content), len(server.content))
     assert load_bundle("tiny").path == folder == find_model(f"{address(server)}#sha256={sha256(server)}")
     assert len(server.asked) == 2, "a model that is there is not downloaded again"
-    assert not (tmp_path / "outside.txt").exists() and sorted(p.name for p in store_folder().iterdir()) == ["tiny"]
+    assert not (tmp_path / "outside.txt").exists()
+    assert sorted(p.name for p in store_folder().iterdir()) == ["tiny"]
 
 
 def test_a_wrong_hash_leaves_what_was_there(server: Server) -> None:
@@ -122,4 +125,6 @@ def test_the_commands_get_and_list(server: Server) -> None:
     got = CliRunner().invoke(app, ["models", "get", address(server), "--sha256", sha256(server), "--name", "mine"])
     assert got.exit_code == 0, got.output
     listed = CliRunner().invoke(app, ["models"])
-    assert listed.exit_code == 0 and "mine" in listed.output and "default" in listed.output
+    assert listed.exit_code == 0
+    assert "mine" in listed.output
+    assert "default" in listed.output

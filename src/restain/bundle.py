@@ -20,7 +20,7 @@ from restain import NOTICE, __version__
 from restain.data.normalization import describe_normalization
 from restain.errors import RestainError
 from restain.files import whole_folder, write_json
-from restain.model_store import CARD, DEFAULT, find_model, models_at_hand
+from restain.model_store import CARD, find_model, models_at_hand
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
 from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector

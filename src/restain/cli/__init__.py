@@ -16,7 +16,20 @@ from restain.errors import Interrupted
 # The help lists commands in the order of these imports.
 # isort: off
 from restain.cli.console import app, err_console, out_console, plain, show_fault
-from restain.cli import staining, models, cohort, data, register, build, training, evaluation, explain, serve, accounts, review
+from restain.cli import (
+    staining,
+    models,
+    cohort,
+    data,
+    register,
+    build,
+    training,
+    evaluation,
+    explain,
+    serve,
+    accounts,
+    review,
+)
 # isort: on
 
 __all__ = [

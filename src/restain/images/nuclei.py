@@ -157,7 +157,9 @@ def _divided(labels: Ints, mpp: float) -> Ints:
     mass = (np.bincount(labels.ravel()) >= LARGEST_UM2 / mpp**2)[labels] & (labels > 0)
     step = max(2, round(NUCLEUS_UM / mpp))
     seeds = np.zeros(labels.shape, dtype=np.int32)
-    rows, cols = (grid.ravel() for grid in np.mgrid[step // 2 : labels.shape[0] : step, step // 2 : labels.shape[1] : step])
+    rows, cols = (
+        grid.ravel() for grid in np.mgrid[step // 2 : labels.shape[0] : step, step // 2 : labels.shape[1] : step]
+    )
     seeds[rows, cols] = np.arange(1, len(rows) + 1) + int(labels.max())
     pieces = watershed(np.zeros(labels.shape, dtype=np.uint8), seeds * mass, mask=mass)
     return np.where(mass, pieces, labels).astype(np.int32)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from restain.bundle import Bundle, load_bundle
-from restain.model_store import DEFAULT
 from restain.errors import RestainError, needs
 from restain.files import make_folder
+from restain.model_store import DEFAULT
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.model import Model
 from restain.stain.options import StainOptions
