@@ -114,7 +114,7 @@ def test_what_is_no_model_is_refused(server: Server) -> None:
         get_model(address(server), "12")
     with pytest.raises(RestainError, match="no http or https address"):
         get_model("file:///etc/passwd.zip", "0" * 64)
-    with pytest.raises(RestainError, match="neither a model bundle nor the name of one"):
+    with pytest.raises(RestainError, match="is not a model bundle, nor the name of one"):
         find_model("nothing")
     server.content = b"no archive"
     with pytest.raises(RestainError, match="no zip archive of a model bundle"):

@@ -85,7 +85,7 @@ def find_model(model: str | Path | None) -> Path:
     known = models_at_hand()
     if text in known:
         return known[text]
-    raise RestainError(f"{text}: is neither a model bundle nor the name of one ({', '.join(known)}).")
+    raise RestainError(f"{text}: is not a model bundle, nor the name of one ({', '.join(known)}).")
 
 
 def get_model(url: str, sha256: str, *, name: str | None = None, progress: Progress = lambda done, total: None) -> Path:
