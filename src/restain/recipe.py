@@ -192,6 +192,9 @@ class TrainRecipe(_Part):
     """Share of the steps after which both learning rates fall linearly to zero."""
     gan_from: Share = 0.0
     """Share of the steps after which the discriminator joins in."""
+    match_dab: bool = False
+    """In the end multiply the DAB by one factor, so that its mean over training pairs is that of their IHC: losses that ask
+    where stain is, of pairs whose strength the H&E hardly tells, leave it too pale."""
     frozen: Literal["none", "encoder", "body"] = "none"
     """For a handful of pairs: ``encoder`` keeps everything up to the bottleneck as it starts, ``body`` everything but the
     output head."""

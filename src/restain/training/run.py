@@ -37,7 +37,7 @@ from restain.training.expression import ExpressionStage
 from restain.training.peers import second_stage
 from restain.training.prepare import prepare, trains_expression
 from restain.training.stage import SecondStage
-from restain.training.validate import validate
+from restain.training.validate import match_dab, validate
 from restain.training.white import typical_white
 
 Stage = ExpressionStage | SecondStage
@@ -282,6 +282,9 @@ class _Run:
         if self.fabric.is_global_zero:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
+            if self.recipe.train.match_dab and not isinstance(stage, ExpressionStage) and done == stage.steps:
+                factor = match_dab(stage.averaged_generator, self.training, self.recipe.seed, self.normalize)
+                self.console.print(f"the DAB was multiplied by {factor:.2f}", highlight=False)
             if isinstance(stage, ExpressionStage):
                 figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
             else:
