@@ -25,4 +25,6 @@ def test_the_demo_ends_in_one_page_with_phantom_and_real_pairs(tmp_path: Path) -
     assert "mist" in text
     assert "staining and measuring 1 test pairs: real mist" in said
     assert (tmp_path / "out" / "real-mist" / "images" / "S1_1.png").is_file()
+    assert "S1_1.hematoxylin.jpg" in text
+    assert (tmp_path / "out" / "real-mist" / "figures" / "S1_1.hematoxylin.jpg").is_file()
     assert not (tmp_path / "out" / "real-mist" / "images" / "S2_1.png").exists()

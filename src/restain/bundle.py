@@ -20,6 +20,7 @@ from restain import NOTICE, __version__
 from restain.data.normalization import describe_normalization
 from restain.errors import RestainError
 from restain.files import whole_folder, write_json
+from restain.model_store import CARD, find_model, models_at_hand
 from restain.models.build import build_generator
 from restain.models.network import StainingNetwork
 from restain.ood.detector import OodDetector, load_ood_detector, save_ood_detector
@@ -32,11 +33,8 @@ METHOD = "U-Net, FAVOR+ residual attention at every skip connection, HER2 label 
 """The architecture as cards name it; the card's recipe says which parts are switched off."""
 
 WEIGHTS = "weights.safetensors"
-CARD = "card.json"
 OOD = "ood.safetensors"
 """Optional: the OOD detector (:mod:`restain.ood.detector`), tied to the bundle by its hash."""
-
-DEFAULT = Path(__file__).parent / "default_bundle"
 
 
 class Card(BaseModel):
@@ -94,10 +92,9 @@ def save_bundle(
     step: int,
     data: str,
     figures: dict[str, float | None],
-    licence: str = "Apache-2.0",
     context_px: int = 512,
 ) -> Card:
-    """Write a bundle; an older one under the same path is replaced only when the new one is whole.
+    """Write a bundle with the terms of use, and in the precision, that the recipe states; an older one under the same path is replaced only when the new one is whole.
 
     Raises:
         RestainError: if the folder cannot be written, or ``path`` is there and is not a bundle.
@@ -105,6 +102,8 @@ def save_bundle(
     if path.exists() and not (path / CARD).is_file():
         raise RestainError(f"{path}: is there already and is not a bundle; it is left as it is.")
     state = {k: v.detach().to("cpu").contiguous().clone() for k, v in generator.state_dict().items()}
+    if recipe.half_weights:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     weights = safetensors.torch.save(state)
     card = Card(
         name=recipe.name,
@@ -113,7 +112,7 @@ def save_bundle(
         normalization=describe_normalization() if recipe.data.normalization else None,
         recipe=recipe.model_dump(mode="json"),
         data=data,
-        licence=licence,
+        licence=recipe.data.licence,
         step=step,
         context_px=context_px,
         figures=figures,
@@ -151,14 +150,23 @@ def read_card(path: Path) -> Card:
         raise RestainError(f"{path / CARD}: the model card is damaged at '{key}'.") from None
 
 
-def load_bundle(path: Path | None = None) -> Bundle:
-    """Load a bundle; without a path, the default that is shipped with restain.
+def cards_at_hand() -> dict[str, tuple[Path, Card]]:
+    """Folder and card of each model that a name alone finds, by name.
 
     Raises:
-        RestainError: if ``path`` is no bundle, its hash does not match, its weights do not fit its recipe, or a newer
+        RestainError: if a card is damaged or of a newer restain.
+    """
+    return {name: (path, read_card(path)) for name, path in models_at_hand().items()}
+
+
+def load_bundle(model: str | Path | None = None) -> Bundle:
+    """Load a bundle: a folder, a name or an address (:func:`restain.model_store.find_model`); None for the shipped one.
+
+    Raises:
+        RestainError: if there is no such bundle, its hash does not match, its weights do not fit its recipe, or a newer
             restain wrote it; or if its OOD detector is damaged or another bundle's.
     """
-    path = DEFAULT if path is None else path
+    path = find_model(model)
     card = read_card(path)
     try:
         weights = (path / WEIGHTS).read_bytes()

@@ -57,6 +57,8 @@ class DataRecipe(_Part):
     """Name patterns (``fnmatch``) of pairs that form the test split whatever their folder says; all others are for training."""
     same_slide: tuple[tuple[str, ...], ...] = ()
     """Groups of name patterns (``fnmatch``): the pairs that a group matches are of one slide, where names do not tell it."""
+    licence: str = "Apache-2.0"
+    """Terms of use of the bundle, which follow from those of the data, and whom to cite; part of the card."""
     swap: bool = False
     """Exchange the sides: for data whose H&E lies where the layout has the IHC, and the IHC where it has the H&E."""
     weighted: bool = False
@@ -190,6 +192,9 @@ class TrainRecipe(_Part):
     """Share of the steps after which both learning rates fall linearly to zero."""
     gan_from: Share = 0.0
     """Share of the steps after which the discriminator joins in."""
+    match_dab: bool = False
+    """In the end multiply the DAB by one factor, so that its mean over training pairs is that of their IHC: losses that ask
+    where stain is, of pairs whose strength the H&E hardly tells, leave it too pale."""
     frozen: Literal["none", "encoder", "body"] = "none"
     """For a handful of pairs: ``encoder`` keeps everything up to the bottleneck as it starts, ``body`` everything but the
     output head."""
@@ -271,6 +276,8 @@ class Recipe(_Part):
     generator_optimiser: OptimiserRecipe = OptimiserRecipe()
     discriminator_optimiser: OptimiserRecipe = OptimiserRecipe()
     train: TrainRecipe = TrainRecipe()
+    half_weights: bool = False
+    """Write the bundle's weights in half precision, in half the space; they are computed with in fp32 all the same."""
 
 
 def parse_recipe(values: dict[str, Any], source: str) -> Recipe:

@@ -11,8 +11,11 @@ from PIL import Image
 
 from restain.errors import RestainError
 from restain.her2 import Her2Level, asco_cap_level
+from restain.optics import dab_density
 from restain.phantom import PhantomPair, make_pair, pair_from_image, read_record, write_phantom
+from restain.phantom.expression import read_expression
 from restain.phantom.from_he import FoundTissue, find_images, find_tissue
+from restain.phantom.from_pair import write_rendered_pairs
 from restain.slides import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -75,6 +78,43 @@ def test_a_picture_is_resampled_when_its_pixel_size_is_given() -> None:
     same = pair_from_image(picture, "p", 0, 0, size=200, mpp=0.46, image_mpp=0.46)
     x, y = same.record["corner_px"]
     np.testing.assert_array_equal(same.he, picture[y : y + 200, x : x + 200])
+
+
+def test_scores_follow_the_spots_and_not_the_nuclei(tmp_path: Path) -> None:
+    picture = make_pair(11, 3, Her2Level.THREE, size=360).he
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    lines = ["spot,x_px,y_px,total,ERBB2,EPCAM"]
+    for n in range(24):
+        x, y = 30 + 100 * (n % 4), 30 + 60 * (n // 4)
+        lines.append(f"s{n},{x},{y},1000,{400 if x > 180 else n % 4},50")
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    # At 4 µm per px as the spots' scale, counts reach no further than 30 px.
+    summary = write_phantom(
+        tmp_path / "out", pairs=1, size=360, test_share=0, from_he=[tmp_path / "a.png"], spots=[tmp_path / "a.csv"]
+    )
+    assert summary.cells > 20
+    expression = read_expression(tmp_path / "a.csv", 4.0)
+    score, epithelium = expression.scores(np.array([[30.0, 200.0], [330.0, 200.0]]))
+    assert score[0] <= 1
+    assert score[1] >= 2
+    assert epithelium.all()
+    with pytest.raises(RestainError, match="Each H&E image needs its spots"):
+        write_phantom(tmp_path / "no", pairs=1, test_share=0, spots=[tmp_path / "a.csv"])
+
+
+def test_a_rendered_pair_has_the_stain_where_the_real_one_has_it_and_lies_on_its_cells(tmp_path: Path) -> None:
+    pair = make_pair(11, 3, Her2Level.THREE, size=360)
+    # The real IHC is stained on its left half only, and its section lies 12 px further down.
+    real = np.roll(np.where(np.arange(360)[None, :, None] < 180, pair.ihc, 245), 12, axis=0).astype(np.uint8)
+    for folder, image in (("valA", pair.he), ("valB", real)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "set" / folder / "S1_1.png")
+    assert write_rendered_pairs([tmp_path / "set"], tmp_path / "out") == 1
+    np.testing.assert_array_equal(read_image(tmp_path / "out/set/valA/S1_1.png"), pair.he)
+    dab = dab_density(read_image(tmp_path / "out/set/valB/S1_1.png"), 240.0)
+    assert dab[:, :150].mean() > 5 * dab[:, 210:].mean()
+    left = np.s_[:, :150]
+    assert np.corrcoef(dab[left].ravel(), pair.dab[left].ravel())[0, 1] > 0.3
 
 
 def test_a_picture_without_nuclei_gives_level_zero() -> None:

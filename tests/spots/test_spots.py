@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import spearmanr
 
+from restain.data.spots import Spots
 from restain.errors import RestainError
 from restain.geometry import Size
 from restain.spots import evaluate_spots, read_spots
 from restain.spots.association import blocks_of, noise_ceiling, spearman
 from restain.spots.densities import under_spots
-from restain.spots.table import Spots
 from restain.stain import load
 
 N = 12

@@ -16,7 +16,20 @@ from restain.errors import Interrupted
 # The help lists commands in the order of these imports.
 # isort: off
 from restain.cli.console import app as app, err_console, out_console, plain, show_fault
-from restain.cli import staining, cohort, data, register, build, training, evaluation, explain, serve, accounts, review  # noqa: F401
+from restain.cli import (
+    staining,
+    models,
+    cohort,
+    data,
+    register,
+    build,
+    training,
+    evaluation,
+    explain,
+    serve,
+    accounts,
+    review,
+)  # noqa: F401
 # isort: on
 
 

@@ -81,6 +81,13 @@ def phantom(
     from_he_mpp: Annotated[
         float | None, Option(min=0.05, help="Micrometres per pixel of real H&E images that state no scale.")
     ] = None,
+    spots: Annotated[
+        list[Path] | None,
+        Option(
+            help="Spots with mRNA of the --from-he image, in the same order: CSV, Visium folder or .h5ad. "
+            "HER2 then follows the ERBB2 measured there. Repeatable."
+        ),
+    ] = None,
     scanned_at: Annotated[
         float | None,
         Option(min=0.05, help="Render at this mpp, compress as JPEG, and average to --mpp, as patches of slides."),
@@ -105,11 +112,30 @@ def phantom(
             misalign_um=misalign,
             from_he=from_he or (),
             from_he_mpp=from_he_mpp,
+            spots=spots or (),
             scanned_at=scanned_at,
             progress=progress,
             workers=workers,
         )
     show(summary.describe())
+
+
+@command("restain render-pairs bci_sample mist_sample -o rendered")
+def render_pairs(
+    data: Annotated[list[Path], Argument(help="Folders of real pairs.")],
+    out: opt.Run,
+    seed: opt.Seed = 0,
+    mpp: Annotated[float, Option(min=0.1, max=2.0, help="Micrometres per pixel of the pairs.")] = 0.46,
+) -> None:
+    """Write real pairs with an IHC rendered on the cells of their H&E, for training where sections match only roughly.
+
+    The HER2 of a cell follows the DAB that the real IHC shows around it.
+    """
+    from restain.phantom.from_pair import write_rendered_pairs
+
+    with progress_bar("rendering") as progress:
+        count = write_rendered_pairs(data, out, mpp=mpp, seed=seed, progress=progress)
+    show(f"{out}: {count} pairs with rendered IHC")
 
 
 def _size(text: str) -> Size:

@@ -15,8 +15,12 @@ Run = Annotated[Path, Option("-o", "--out", help="Output folder. Re-run with the
 Seed = Annotated[int, Option(min=0, help="Random seed; the same seed gives the same result.")]
 
 Model = Annotated[
-    Path | None,
-    Option("--model", help="Model bundle. Default: the shipped one, which was trained on the phantom only."),
+    str | None,
+    Option(
+        "--model",
+        help="Model: a bundle's folder, a name ('restain models' lists them), or URL.zip#sha256=HEX. "
+        "Default: the shipped one, which was trained on the phantom only.",
+    ),
 ]
 Her2Classifier = Annotated[
     Path | None,

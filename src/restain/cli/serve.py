@@ -28,7 +28,7 @@ def serve(
     ] = False,
     model: Annotated[
         list[str] | None,
-        Option("--model", help="Bundle for staining in the browser; 'default' for the shipped one. Repeatable."),
+        Option("--model", help="Model for staining in the browser, as 'restain models' lists them. Repeatable."),
     ] = None,
     upload_gib: Annotated[float, Option(min=0.01, help="Size limit of an uploaded image in GiB.")] = 2.0,
     study: Annotated[
@@ -49,7 +49,7 @@ def serve(
     ] = False,
 ) -> None:
     """Show slides in the browser: H&E beside virtual or real IHC, overlays, annotations, staining and studies."""
-    from restain.bundle import DEFAULT
+    from restain.model_store import find_model
     from restain.web import Settings
     from restain.web import serve as start_server
 
@@ -59,7 +59,7 @@ def serve(
         port=port,
         state=state,
         show_labels=show_labels,
-        models=[DEFAULT if one == "default" else Path(one) for one in model or ()],
+        models=[find_model(one) for one in model or ()],
         upload_bytes=int(upload_gib * (1 << 30)),
         studies=study or (),
         database=database,

@@ -5,6 +5,8 @@ from restain.data.check import CheckReport, check_folder
 from restain.data.consistency import read_header, require_scale, require_sides
 from restain.data.layouts import Layout, Split, recognise
 from restain.data.pairs import Fault, Pair, PairSet, Scan, open_pairs, scan_pairs
+from restain.data.spots import Spots as Spots
+from restain.data.spots import read_spots as read_spots
 from restain.data.weights import pair_weights
 
 __all__ = [

@@ -58,6 +58,8 @@ class EvaluationSection:
     title: str
     evaluation: Evaluation
     note: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further pictures of each image, ``figures/NAME.KEY.jpg``: their titles by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def write_page(out: Path, title: str, sections: Sequence[EvaluationSection], not
         title=title,
         note=note,
         sections=[_view(section, out.parent) for section in sections],
-        panel_titles=PANEL_TITLES,
+        panel_titles=PANEL_TITLES | {key: title for section in sections for key, title in section.more.items()},
     )
 
 
@@ -123,13 +125,16 @@ def _view(section: EvaluationSection, folder: Path) -> dict[str, Any]:
     rows = {row["name"]: row for row in metrics["per_image"] if row["method"] == "model"}
 
     def image(name: str, **more: str) -> dict[str, Any]:
-        links = {key: relative_link(home / "figures" / f"{name}.{key}.jpg", folder) for key in PANEL_TITLES}
+        links = {
+            key: relative_link(home / "figures" / f"{name}.{key}.jpg", folder) for key in (*PANEL_TITLES, *section.more)
+        }
         return {"name": name, "links": links, "words": sentences.image_line(rows[name]), **more}
 
     by_level = titled(metrics, [m for m in COLUMNS if m.key in BY_LEVEL])
     return {
         "title": section.title,
         "note": section.note,
+        "more": list(section.more),
         "metrics": metrics,
         "facts": sentences.facts(metrics),
         "lead": sentences.leading(metrics),

@@ -106,7 +106,7 @@ def check_phantom(
     data: Path,
     out: Path,
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     split: str = "test",
     images: int = 12,
     baseline: Baseline = "glass",

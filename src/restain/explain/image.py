@@ -112,7 +112,7 @@ def explain_image(
     source: Path,
     out: Path,
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     points: Sequence[Point] = (),
     level: Her2Level | None = None,
     mpp: float | None = None,

@@ -6,7 +6,7 @@ The others are tumour cells where they lie densely. Normal epithelium is taken f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -28,6 +28,10 @@ REACH_UM = 5.0
 """A territory ends this far from its nucleus: cells reach about 8 µm from their centre."""
 NEST_COVER = 0.17
 """Least share of the surroundings that large nuclei cover in a nest."""
+LARGEST_UM2 = 260.0
+"""Area in µm² from which an object is no nucleus."""
+NUCLEUS_UM = 9.0
+"""Distance between the nuclei into which a mass is divided."""
 LEAST_NEST = 4
 """Least number of large nuclei within 20 µm of each other, the nucleus included, that form a nest."""
 
@@ -61,6 +65,10 @@ class Nuclei:
     tissue: NDArray[np.bool_]
     mpp: float
 
+    def with_kind(self, kind: Ints) -> Nuclei:
+        """These nuclei with other kinds, ``(N,)``."""
+        return replace(self, kind=kind)
+
     def tumour_territory(self) -> Ints:
         """One plus the index of the tumour cell that owns a pixel, else 0: ``(H, W)``."""
         if not len(self.x):
@@ -75,12 +83,18 @@ def glass_white(he: NDArray[np.uint8]) -> Floats:
     return np.maximum(optics.glass_white(he[::2, ::2]), 200.0)
 
 
-def find_nuclei(he: NDArray[np.uint8], mpp: float) -> Nuclei:
-    """Find the nuclei of an H&E image ``(H, W, 3)`` uint8 at ``mpp`` µm per px, and the kinds of their cells."""
+def find_nuclei(he: NDArray[np.uint8], mpp: float, divide_masses: bool = False) -> Nuclei:
+    """Find the nuclei of an H&E image ``(H, W, 3)`` uint8 at ``mpp`` µm per px, and the kinds of their cells.
+
+    Objects too large for a nucleus are left out, or with ``divide_masses`` divided: thick sections show dense tumour as
+    masses without outlines of nuclei.
+    """
     od = optics.optical_density(he, glass_white(he))
     hema = np.maximum(optics.unmix(od, (optics.HEMATOXYLIN, optics.EOSIN))[..., 0], 0.0)
     density = od.mean(axis=-1)
     labels = _segmented(hema, mpp)
+    if divide_masses:
+        labels = _divided(labels, mpp)
     rows, cols = np.nonzero(labels)
     owner = labels[rows, cols]
 
@@ -97,7 +111,7 @@ def find_nuclei(he: NDArray[np.uint8], mpp: float) -> Nuclei:
     elongation = np.sqrt((mean + spread) / np.maximum(mean - spread, 1 / 12))
     darkness = total(hema[rows, cols].astype(float)) / n
     area_um = area * mpp**2
-    keep = (area_um > 9) & (area_um < 260)
+    keep = (area_um > 9) & (area_um < LARGEST_UM2)
     keep[0] = False
     number = np.zeros(len(area), dtype=np.int32)
     number[keep] = np.arange(1, keep.sum() + 1)
@@ -136,6 +150,19 @@ def _segmented(hema: Floats, mpp: float) -> Ints:
     seeds = np.zeros(hema.shape, dtype=np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return watershed(-height, seeds, mask=mask).astype(np.int32)
+
+
+def _divided(labels: Ints, mpp: float) -> Ints:
+    """``labels`` with each object too large for a nucleus divided among the points of a square lattice inside it."""
+    mass = (np.bincount(labels.ravel()) >= LARGEST_UM2 / mpp**2)[labels] & (labels > 0)
+    step = max(2, round(NUCLEUS_UM / mpp))
+    seeds = np.zeros(labels.shape, dtype=np.int32)
+    rows, cols = (
+        grid.ravel() for grid in np.mgrid[step // 2 : labels.shape[0] : step, step // 2 : labels.shape[1] : step]
+    )
+    seeds[rows, cols] = np.arange(1, len(rows) + 1) + int(labels.max())
+    pieces = watershed(np.zeros(labels.shape, dtype=np.uint8), seeds * mass, mask=mass)
+    return np.where(mass, pieces, labels).astype(np.int32)
 
 
 def _kinds(

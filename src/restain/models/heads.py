@@ -131,6 +131,12 @@ class StainHead(nn.Module):
         """``(2, 3)``: unit absorption vectors of hematoxylin and DAB."""
         return F.normalize(F.softplus(self.raw_vectors), dim=1)
 
+    def scale_dab(self, factor: float) -> None:
+        """Multiply every DAB density by ``factor``, above 0; exact, since the density is a projected linear map."""
+        with torch.no_grad():
+            self.densities.weight[1] *= factor
+            self.densities.bias[1] *= factor  # type: ignore[index]
+
     def forward(self, features: Tensor, bottleneck: Tensor, white: Tensor | None = None) -> Stained:
         """Features at full size and at the bottleneck, and a white, ``(N or 1, 3)`` in [0, 1], in place of the own one."""
         size = (features.shape[2], features.shape[3])

@@ -29,6 +29,7 @@ from restain._version import __version__
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file, write_json, write_text
 from restain.her2 import Her2Level
+from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
 from restain.phantom.pair import PhantomPair, make_pair, pair_from_image
 from restain.phantom.truth import NOTE, read_record, truth_file
@@ -121,6 +122,9 @@ class PhantomSettings:
     """H&E images, or folders of them, to keep as the H&E side; their cells decide the level."""
     from_he_mpp: float | None = None
     """Of those images that state none; None for ``mpp``."""
+    spots: Sequence[Path] = ()
+    """For each of these images mRNA counts of spots (:func:`restain.data.read_spots`), which then decide the HER2 score of
+    its cells."""
     scanned_at: float | None = None
     """The mpp at which pairs are rendered and compressed before they are averaged to ``mpp``."""
 
@@ -145,27 +149,41 @@ class PhantomSettings:
             ),
             (scans, f"Only grown pairs are scanned, at 0.05 to {mpp} µm per px, not at {scanned_at}."),
             (
+                not self.spots or len(self.spots) == len(self.from_he),
+                "Each H&E image needs its spots: "
+                f"there are {len(self.from_he)} images and {len(self.spots)} tables of spots.",
+            ),
+            (
                 not self.from_he or set(self.levels) == set(Her2Level),
                 "Levels cannot be chosen for real H&E images: the cells found in them decide the level.",
             ),
         ):
             if not right:
                 raise RestainError(sentence)
+        tables = self._tables()
         for image in self.from_he:
-            open_slide(image, self.from_he_mpp, header_only=True).close()
+            with open_slide(image, self.from_he_mpp, header_only=True) as slide:
+                if image in tables:
+                    read_expression(tables[image], slide.mpp if slide.has_mpp else mpp)
+
+    def _tables(self) -> dict[Path, Path]:
+        return dict(zip(self.from_he, self.spots, strict=True)) if self.spots else {}
 
     def parameters(self) -> dict[str, Any]:
         """The settings, ready for JSON."""
-        return {
+        values = {
             "restain": __version__,
             **{key: value for key, value in vars(self).items() if key != "scanned_at" or value is not None},
             "levels": [level.text for level in self.levels],
             "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in self.from_he],
         }
+        del values["spots"]
+        return values | ({"spots": [_sha256(path) for path in self.spots if path.is_file()]} if self.spots else {})
 
     def jobs(self, out: Path) -> Iterator[_Job]:
         """The pairs to write."""
         n_train = self.pairs - round(self.pairs * self.test_share)
+        tables = self._tables()
         by_split = _split_images(self.from_he, n_train, self.pairs - n_train, self.seed)
         options: dict[str, Any] = {"size": self.size, "mpp": self.mpp, "misalign_um": self.misalign_um}
         for index in range(self.pairs):
@@ -173,7 +191,9 @@ class PhantomSettings:
             make: Callable[[], PhantomPair]
             if images := by_split[split]:
                 image = images[number % len(images)]
-                make = functools.partial(_on_image, image, self.from_he_mpp, self.seed, index, **options)
+                make = functools.partial(
+                    _on_image, image, self.from_he_mpp, tables.get(image), self.seed, index, **options
+                )
             else:
                 level = self.levels[number % len(self.levels)]
                 make = functools.partial(make_pair, self.seed, index, level, scanned_at=self.scanned_at, **options)
@@ -267,16 +287,19 @@ def _written(jobs: list[_Job], workers: int) -> Iterator[None]:
             raise
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _read_image(path: Path, mpp: float | None) -> tuple[NDArray[np.uint8], float | None]:
     """An image and its mpp: its own, or ``mpp`` where it states none."""
     with open_slide(path, mpp) as slide:
         return slide.read_all(), slide.mpp if slide.has_mpp else None
 
 
-def _on_image(path: Path, stated_mpp: float | None, seed: int, index: int, **options: Any) -> PhantomPair:
+def _on_image(
+    path: Path, stated_mpp: float | None, spots: Path | None, seed: int, index: int, **options: Any
+) -> PhantomPair:
     image, mpp = _read_image(path, stated_mpp)
-    return pair_from_image(image, str(path), seed, index, image_mpp=mpp, **options)
+    expression = None if spots is None else read_expression(spots, mpp or options["mpp"])
+    return pair_from_image(image, str(path), seed, index, image_mpp=mpp, expression=expression, **options)
 
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:

@@ -1,12 +1,13 @@
 """The phantom on real H&E: the image keeps its pixels, and the IHC is rendered from the nuclei found in it.
 
 The HER2 score follows from the mean nuclear diameter of a focus by :data:`SCORE_BOUNDS_UM`: invented, fixed, the same for
-every image. Hematoxylin density does not count, because it varies between laboratories.
+every image. Hematoxylin density does not count, because it varies between laboratories. Where mRNA was measured, the score
+follows it instead (:mod:`restain.phantom.expression`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,18 +99,38 @@ def draw_crop(
     return crop, [x, y]
 
 
-def find_tissue(he: NDArray[np.uint8], mpp: float, rng: np.random.Generator) -> FoundTissue:
-    """Find the cells of an H&E image ``(H, W, 3)`` at ``mpp`` µm per px, and score them by the phantom's rule."""
-    nuclei = find_nuclei(he, mpp)
-    hema, cover = nuclei.hematoxylin, nuclei.cover
+Scorer = Callable[[NDArray[np.float64]], tuple[Ints, NDArray[np.bool_]]]
+"""HER2 scores at places ``(N, 2)`` in px of an H&E image, and whether tumour may be there, ``(N,)`` each."""
+
+
+def find_tissue(
+    he: NDArray[np.uint8], mpp: float, rng: np.random.Generator, scorer: Scorer | None = None
+) -> FoundTissue:
+    """Find the cells of an H&E image ``(H, W, 3)`` at ``mpp`` µm per px, and score them.
+
+    Scores follow the phantom's rule, or ``scorer``: then dark masses are divided into nuclei, and cells are of the tumour only
+    where it allows them.
+    """
+    nuclei = find_nuclei(he, mpp, divide_masses=scorer is not None)
+    if scorer is None:
+        score = _scores(nuclei)
+    else:
+        score, allowed = scorer(np.stack([nuclei.x, nuclei.y], axis=1).astype(np.float64))
+        tumour = nuclei.kind == CellKind.TUMOUR
+        nuclei = nuclei.with_kind(np.where(tumour & ~allowed, CellKind.LYMPHOCYTE, nuclei.kind).astype(np.int32))
+        score = np.where(tumour & allowed, score, 0).astype(np.int32)
+    completeness, dab_od = stain_membranes(rng, nuclei.kind, score, nuclei.diameter_um)
+    cells = Cells(nuclei.x, nuclei.y, nuclei.kind, score, nuclei.diameter_um, completeness, dab_od)
+    return FoundTissue(nuclei.tumour_territory(), nuclei.cover, counterstain_of(nuclei), cells)
+
+
+def counterstain_of(nuclei: Nuclei) -> Floats:
+    """Hematoxylin density of the IHC to render, ``(H, W)`` in OD units."""
+    hema, cover, mpp = nuclei.hematoxylin, nuclei.cover, nuclei.mpp
     top = max(float(np.percentile(hema, 99)), 1e-3)
     stain = np.clip(ndimage.gaussian_filter(hema, 0.4 / mpp) / top, 0, 1.3)
     thick = ndimage.gaussian_filter(np.clip(nuclei.density / 0.2, 0, 1), 0.5 / mpp)
-    counter = (thick * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
-    score = _scores(nuclei)
-    completeness, dab_od = stain_membranes(rng, nuclei.kind, score, nuclei.diameter_um)
-    cells = Cells(nuclei.x, nuclei.y, nuclei.kind, score, nuclei.diameter_um, completeness, dab_od)
-    return FoundTissue(nuclei.tumour_territory(), cover, counter, cells)
+    return (thick * (0.035 + 0.08 * stain) * (1 - cover) + 0.36 * stain * cover).astype(np.float32)
 
 
 def _scores(nuclei: Nuclei) -> Ints:

@@ -14,6 +14,7 @@ from skimage.transform import resize_local_mean
 
 from restain.her2 import Her2Level, asco_cap_level
 from restain.phantom.cells import Cells, Floats
+from restain.phantom.expression import Expression
 from restain.phantom.from_he import draw_crop, find_tissue
 from restain.phantom.noise import FIELD_BUMP_UM, misalignment_field
 from restain.phantom.render import (
@@ -84,7 +85,7 @@ def make_pair(
     noise = None if noiseless else np.random.default_rng([seed, index, 2])
     he = expose(as_seen(he_densities(tissue, rng), of_he, mpp), of_he, rng=noise)
     dab = tissue_dab(tissue, rng)
-    ihc, truth, record = _ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
+    ihc, truth, record = render_ihc(counterstain(tissue, rng), dab, of_ihc, mpp, misalign_um, (seed, index), noiseless)
     record = {"style": tissue.style, "he": asdict(of_he), **record}
     return PhantomPair(he, ihc, truth, tissue.cells.inside(size), level, record)
 
@@ -113,26 +114,29 @@ def pair_from_image(
     mpp: float = 0.46,
     image_mpp: float | None = None,
     misalign_um: float = 0.0,
+    expression: Expression | None = None,
 ) -> PhantomPair:
     """Cut a crop out of a real H&E image ``(H, W, 3)``, find its cells, and render the IHC that the phantom's rule gives
     them.
 
     The crop keeps the image's pixels; it is resampled only where ``image_mpp`` (None for ``mpp``) differs from ``mpp``.
-    The cells found decide the level. ``name`` is the image's, for the record and for errors; see :func:`make_pair` for
+    The cells found, or ``expression``, mRNA measured on the image, decide the level. ``name`` is the image's, for the record and for errors; see :func:`make_pair` for
     the other parameters. Raises RestainError if the image is too small, or has too little tissue.
     """
     rng = np.random.default_rng([seed, index, 0])
-    he, corner = draw_crop(image, name, rng, size=size, scale=(image_mpp or mpp) / mpp)
-    found = find_tissue(he, mpp, rng)
+    scale = (image_mpp or mpp) / mpp
+    he, corner = draw_crop(image, name, rng, size=size, scale=scale)
+    scorer = None if expression is None else lambda xy: expression.scores(xy / scale + np.array(corner))
+    found = find_tissue(he, mpp, rng, scorer)
     appearance = ihc_appearance(np.random.default_rng([seed, index, 1]))
     dab = membrane_dab(found.territory, found.cells, found.cover, mpp, rng)
-    ihc, truth, record = _ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
+    ihc, truth, record = render_ihc(found.counterstain, dab, appearance, mpp, misalign_um, (seed, index))
     tumour = found.cells.tumour
     level = asco_cap_level(tumour.completeness, tumour.dab_od)
     return PhantomPair(he, ihc, truth, found.cells, level, {"source": name, "corner_px": corner, **record})
 
 
-def _ihc(
+def render_ihc(
     hematoxylin: Floats,
     dab: Floats,
     appearance: Appearance,

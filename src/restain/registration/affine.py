@@ -131,6 +131,7 @@ def find_affine(
 
 
 def is_patch(section: Section) -> bool:
+    """Whether tissue fills the picture, so that its outline says nothing about the position."""
     return float(section.tissue.mask.mean()) >= PATCH_TISSUE
 
 

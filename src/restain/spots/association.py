@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from restain.spots.table import Spots
+from restain.data.spots import Spots
 from restain.statistics import RESAMPLES, Interval, percentile_interval
 
 BLOCK_UM = 1000.0

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.measure import block_reduce
 
+from restain.data.spots import Spots
 from restain.geometry import Point, Region, Size
 from restain.optics import EOSIN, HEMATOXYLIN, glass_white, optical_density, unmix
 from restain.slides import DensitySlide, Slide
-from restain.spots.table import Spots
 
 GRID_UM = 4.0
 """Pixel of the maps in which spots are read."""

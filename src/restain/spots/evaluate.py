@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain import NOTICE
+from restain.data.spots import Spots, read_spots
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file, write_json
 from restain.slides import DensitySlide, open_slide
 from restain.spots.association import Association, associations, noise_ceiling
 from restain.spots.densities import HEMATOXYLIN_GIVEN, dab_map, he_maps, under_spots
 from restain.spots.page import write_page
-from restain.spots.table import Spots, read_spots
 from restain.stain import Model
 from restain.statistics import json_ready
 

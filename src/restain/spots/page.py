@@ -10,11 +10,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from restain.data.spots import Spots
 from restain.report.page import write_page as write_report_page
 from restain.report.plots import inline_svg, plot_panels
 from restain.spots.association import BLOCK_UM, Association
 from restain.spots.densities import HEMATOXYLIN_GIVEN
-from restain.spots.table import Spots
 from restain.statistics import Interval
 
 

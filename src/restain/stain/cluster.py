@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from restain.bundle import DEFAULT, Bundle, load_bundle
+from restain.bundle import Bundle, load_bundle
 from restain.errors import RestainError, needs
 from restain.files import make_folder
+from restain.model_store import DEFAULT
 from restain.progress import Progress, Warn
 from restain.stain.many import SUMMARY, Outcome, stain_one, write_summary
 from restain.stain.model import Model

@@ -34,9 +34,6 @@ from restain.stain.plan import StainJob
 from restain.stain.result import StainedSlide, StainResult, pixels_of, stain_in_memory
 from restain.stain.slide import stain_slide
 
-BUNDLES = Path("bundles")
-"""In a checkout: folder of bundles that are found by their name."""
-
 
 class Model:
     """A loaded bundle that stains, with a copy of the weights of its own. One call at a time; models do not affect each
@@ -215,8 +212,8 @@ def load(model: str | Path | None = None, *, device: str | None = None, options:
     """Load a model.
 
     Args:
-        model: a bundle's folder; ``default`` or None for the shipped one, which knows only synthetic tissue; or the name of
-            a folder in ``bundles`` of the working folder.
+        model: a bundle's folder, the name of a model at hand, or the address of one; None for the shipped one, which knows
+            only synthetic tissue (:func:`restain.model_store.find_model`).
 
     Raises RestainError if there is no such bundle or device, or the bundle is damaged.
 
@@ -225,15 +222,7 @@ def load(model: str | Path | None = None, *, device: str | None = None, options:
         0.46
     """
     device_of(device)
-    return Model(load_bundle(_bundle_path(model)), device=device, options=options)
-
-
-def _bundle_path(model: str | Path | None) -> Path | None:
-    if model is None or model == "default":
-        return None
-    path = Path(model)
-    named = BUNDLES / path
-    return named if not path.exists() and isinstance(model, str) and named.is_dir() else path
+    return Model(load_bundle(model), device=device, options=options)
 
 
 def device_of(name: str | None) -> torch.device:

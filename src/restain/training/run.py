@@ -37,7 +37,7 @@ from restain.training.expression import ExpressionStage
 from restain.training.peers import second_stage
 from restain.training.prepare import prepare, trains_expression
 from restain.training.stage import SecondStage
-from restain.training.validate import validate
+from restain.training.validate import match_dab, validate
 from restain.training.white import typical_white
 
 Stage = ExpressionStage | SecondStage
@@ -177,7 +177,7 @@ def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> N
 
 def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
     if recipe.start_from is not None:
-        source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        source = load_bundle(recipe.start_from)
         if source.card.normalization is not None and not recipe.data.normalization:
             raise RestainError(
                 f"{source.path}: the bundle was trained on normalised H&E images; set data.normalization=true in the recipe."
@@ -282,6 +282,9 @@ class _Run:
         if self.fabric.is_global_zero:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
+            if self.recipe.train.match_dab and not isinstance(stage, ExpressionStage) and done == stage.steps:
+                factor = match_dab(stage.averaged_generator, self.training, self.recipe.seed, self.normalize)
+                self.console.print(f"the DAB was multiplied by {factor:.2f}", highlight=False)
             if isinstance(stage, ExpressionStage):
                 figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
             else:

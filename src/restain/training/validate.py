@@ -20,6 +20,48 @@ PANELS = 4
 Panel = NDArray[np.uint8]
 
 
+MATCHED = 16
+"""Most training pairs whose mean DAB is matched."""
+_MATCHED_PX = 512
+_FACTORS = (0.25, 4.0)
+"""Least and greatest factor of :func:`match_dab`."""
+
+
+def match_dab(
+    generator: StainingNetwork,
+    pairs: Sequence[Pair],
+    seed: int,
+    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+) -> float:
+    """Scale the generator's DAB so that its mean over the middle of training pairs is that of their IHC; returns the factor.
+
+    ``pairs`` are sampled with ``seed``; ``normalize`` is applied to each whole H&E picture. Without a stain head, or without
+    any DAB, nothing is changed.
+    """
+    head = generator.stain_head
+    if head is None:
+        return 1.0
+    was_training = generator.training
+    generator.eval()
+    chosen = np.random.default_rng([seed, 5]).permutation(len(pairs))[:MATCHED]
+    virtual = real = 0.0
+    for pair in (pairs[number] for number in sorted(chosen)):
+        he, ihc = pair.load()
+        he = he if normalize is None else normalize(he)
+        top, left = (max(0, (side - _MATCHED_PX) // 2) for side in he.shape[:2])
+        middle = np.s_[top : top + _MATCHED_PX, left : left + _MATCHED_PX]
+        answer = to_prediction(predict_at_once(generator, np.ascontiguousarray(he[middle])))
+        assert answer.dab is not None
+        virtual += float(answer.dab.mean())
+        real += float(dab_density(ihc[middle], glass_white(ihc)).mean())
+    generator.train(was_training)
+    if virtual <= 0 or real <= 0:
+        return 1.0
+    factor = float(np.clip(real / virtual, *_FACTORS))
+    head.scale_dab(factor)
+    return factor
+
+
 def validate(
     generator: StainingNetwork,
     pairs: Sequence[Pair],
