@@ -21,6 +21,7 @@ def train(
     accelerator: opt.Accelerator = "auto",
     devices: Annotated[str, Option(help="Number of devices per node, or auto.")] = "1",
     nodes: Annotated[int, Option(min=1, help="Number of nodes.")] = 1,
+    store: opt.Store = None,
 ) -> None:
     """Train the expression classifier, then the generator with its discriminator; write OUT/bundle."""
     from restain.recipe import find_recipe, load_recipe
@@ -28,7 +29,7 @@ def train(
     loaded = load_recipe(find_recipe(recipe), set_)
     from restain.training import train as train_job
 
-    bundle = train_job(loaded, data, out, accelerator=accelerator, devices=devices, nodes=nodes)
+    bundle = train_job(loaded, data, out, accelerator=accelerator, devices=devices, nodes=nodes, store=store)
     show(f"bundle: {bundle}")
 
 
