@@ -100,6 +100,7 @@ def test_figures_are_named_after_the_network_and_say_what_they_were_computed_on(
 
 def test_few_images_have_no_interval_and_no_network_no_figure() -> None:
     assert np.isnan(gathered(3).methods["model"]["kid"].low)
+    assert np.isnan(gathered(1).methods["real"]["fid"].mean)
     assert find_distribution([], "none") is None
 
 

@@ -88,7 +88,8 @@ def find_distribution(images: Sequence[Mapping[str, SetFeatures]], extractor: st
     for method in images[0]:
         if method == "real":
             other = real[1::2]
-            line = _Reference(real[::2], len(other)).against(other)
+            nothing = {"fid": Interval(math.nan), "kid": Interval(math.nan)}
+            line = _Reference(real[::2], len(other)).against(other) if other else nothing
         else:
             line = whole.against(loaded(method))
         if images[0][method].classes is not None:
