@@ -8,7 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from restain.evaluation.distribution import DistributionFindings, SetFeatures, fid, find_distribution, inception_score, kid
+from restain.evaluation.distribution import (
+    DistributionFindings,
+    SetFeatures,
+    fid,
+    find_distribution,
+    inception_score,
+    kid,
+)
 from restain.statistics import Interval, json_ready
 
 
@@ -114,7 +121,8 @@ def test_sums_over_groups_give_the_figures_of_the_rows_themselves() -> None:
     assert line["fid"].mean == pytest.approx(fid(np.concatenate(real), np.concatenate(own)), rel=1e-9)
     assert line["kid"].mean == pytest.approx(kid(np.concatenate(real), np.concatenate(own)), rel=1e-9)
     left_out = [
-        kid(*(np.concatenate([x for i, x in enumerate(side) if i % 20 != k]) for side in (real, own))) for k in range(20)
+        kid(*(np.concatenate([x for i, x in enumerate(side) if i % 20 != k]) for side in (real, own)))
+        for k in range(20)
     ]
     width = 1.96 * np.sqrt(19 / 20 * np.square(left_out - np.mean(left_out)).sum())
     assert line["kid"].high - line["kid"].mean == pytest.approx(width, rel=1e-6)

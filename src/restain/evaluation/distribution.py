@@ -93,7 +93,9 @@ def find_distribution(images: Sequence[Mapping[str, SetFeatures]], extractor: st
         else:
             line = whole.against(loaded(method))
         if images[0][method].classes is not None:
-            line["inception_score"] = _score_interval([np.asarray(image[method].classes, np.float64) for image in images])
+            line["inception_score"] = _score_interval(
+                [np.asarray(image[method].classes, np.float64) for image in images]
+            )
         methods[method] = line
     return DistributionFindings(
         extractor=extractor,

@@ -136,18 +136,13 @@ def gradient_energy(rgb: NDArray[np.uint8]) -> float:
     return float(sum(np.mean(np.square(g), dtype=np.float64) for g in along))
 
 
-def sharpness_ratio(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
-    """Gradient energy of the virtual over that of the real ``(H, W, 3)`` image; 1 is as sharp as real.
-
-    Below 1 is smoother than real (blur, a flat colour), above 1 is harsher (noise, a grid of a transposed
-    convolution). The Tenengrad idea of Krotkov, *Int J Comput Vis* 1:223, 1988, with Gaussian derivatives. It does not ask
-    whether edges are where the real ones are. NaN where the real image is flat.
-    """
-    return ratio(gradient_energy(virtual), gradient_energy(real))
-
-
 def ratio(virtual: float, real: float) -> float:
-    """``virtual / real``; NaN where ``real`` is 0."""
+    """``virtual / real``; NaN where ``real`` is 0.
+
+    Of gradient energies it is the sharpness: below 1 is smoother than real (blur, a flat colour), above 1 is harsher
+    (noise, a grid of a transposed convolution). The Tenengrad idea of Krotkov, *Int J Comput Vis* 1:223, 1988, with
+    Gaussian derivatives. It does not ask whether edges are where the real ones are.
+    """
     return virtual / real if real > 0 else float("nan")
 
 

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 DEVICE_BYTES = 2**30
 """Memory of a GPU for the tokens × features matrices of a block; on a CPU the recipe's ``attention.chunk`` decides."""
 
@@ -111,7 +110,7 @@ def _parts(images: int, length: int, tensor: Tensor) -> Iterator[tuple[Tensor, .
 
 def gather(tokens: Tensor, to_k: Tensor, projection: Tensor, chunk: int) -> AttentionState:
     """First pass, over keys: the state of ``tokens`` ``(N, n, channels)``, as in online softmax."""
-    n, channels = tokens.shape[1:]
+    channels = tokens.shape[2]
     rows = projection.shape[0] * projection.shape[1]
     images, length = _blocks(tokens, rows, 1, chunk)
     buffers = [tokens.new_empty(images * length, width) for width in (channels, rows)]
@@ -214,7 +213,7 @@ def _backward(
     mean: Tensor,
 ) -> tuple[Tensor, ...]:
     """The gradients of tokens, ``to_q``, ``to_k``, value map and bias; ``d_x`` is the gradient of ``x``."""
-    n, channels = tokens.shape[1:]
+    channels = tokens.shape[2]
     heads = len(projection)
     query_features = folded(to_q, projection)
     rows = len(query_features)

@@ -25,7 +25,7 @@ from restain.training.batches import Batch, Crops, batches, decoded_pairs
 from restain.training.expression import ExpressionStage
 from restain.training.peers import second_stage
 from restain.training.prepare import prepare, trains_expression
-from restain.training.run import STORE, Stage
+from restain.training.run import Stage
 from restain.training.validate import validate
 
 STEPS = 10
@@ -277,7 +277,9 @@ def leaks(pairs: PairSet) -> list[str]:
     for name in SPLITS[1:]:
         own = pairs.split(name)
         if shared := sorted({pair.slide for pair in own if pair.slide} & slides):
-            found.append(f"the split leaks: {len(shared)} slides of '{name}' are in 'train' too, for example {shared[0]}.")
+            found.append(
+                f"the split leaks: {len(shared)} slides of '{name}' are in 'train' too, for example {shared[0]}."
+            )
         if same := [pair for pair in own if contents[pair.he_path] in seen]:
             found.append(
                 f"the split leaks: {len(same)} H&E images of '{name}' are in 'train' too, for example {same[0].he_path}."
