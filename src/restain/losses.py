@@ -6,7 +6,8 @@ Images are ``(N, 3, H, W)`` RGB in [0, 1], densities ``(N, 1, H, W)`` in OD unit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -63,9 +64,21 @@ def l1(virtual: Tensor, real: Tensor) -> Tensor:
     return F.l1_loss(virtual, real)
 
 
+# Constants are kept on the device: to copy one there waits for the device.
+@lru_cache
+def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=device, dtype=dtype) / 16
+
+
+@lru_cache
+def _to_dab(device: torch.device, dtype: torch.dtype) -> Tensor:
+    stains = torch.from_numpy(optics.unit([optics.HEMATOXYLIN, optics.DAB]))
+    return torch.linalg.pinv(stains)[:, 1].to(device, dtype)
+
+
 def _halve(image: Tensor) -> Tensor:
     """Smooth with the 5-tap binomial kernel and drop every second pixel (Burt & Adelson 1983)."""
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=image.device, dtype=image.dtype) / 16
+    taps = _taps(image.device, image.dtype)
     channels = image.shape[1]
     padded = F.pad(image, (2, 2, 2, 2), mode="reflect")
     rows = F.conv2d(padded, taps.view(1, 1, 5, 1).expand(channels, 1, 5, 1), stride=(2, 1), groups=channels)
@@ -97,9 +110,7 @@ def dab_density(rgb: Tensor, white: Tensor) -> Tensor:
     """
     eps = optics.EPS / 255
     od = -torch.log10((rgb.clamp(0, 1) + eps) / (white[:, :, None, None] + eps))
-    stains = torch.from_numpy(optics.unit([optics.HEMATOXYLIN, optics.DAB]))
-    to_dab = torch.linalg.pinv(stains)[:, 1].to(od)
-    return torch.einsum("nchw,c->nhw", od, to_dab).clamp(min=0)[:, None]
+    return torch.einsum("nchw,c->nhw", od, _to_dab(od.device, od.dtype)).clamp(min=0)[:, None]
 
 
 def dab_cells(virtual: Tensor, real: Tensor, sides: Sequence[int] = (8, 32)) -> Tensor:
@@ -268,15 +279,15 @@ def hsv(virtual: Tensor, real: Tensor) -> Tensor:
     return F.l1_loss(cone(virtual), cone(real))
 
 
-def require_finite(step: int, terms: dict[str, Tensor]) -> None:
+def require_finite(step: int, terms: Mapping[str, float]) -> None:
     """The guard against a training that continues after divergence.
 
     Raises:
         RestainError: naming the step and the first term that is not a finite number.
     """
     for name, value in terms.items():
-        if not math.isfinite(number := float(value.detach())):
+        if not math.isfinite(value):
             raise RestainError(
-                f"training stopped at step {step}: the loss '{name}' is {number}; "
+                f"training stopped at step {step}: the loss '{name}' is {value}; "
                 "lower the learning rate or this loss's weight in the recipe."
             )

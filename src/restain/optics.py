@@ -42,8 +42,15 @@ def optical_density(rgb: ArrayLike, white: ArrayLike = 255.0) -> Floats:
     0 is white, negative where ``rgb`` is brighter. ``white`` is the intensity of unstained glass ``I0``: a number,
     three numbers or an array that broadcasts to ``rgb``.
     """
-    intensity = np.asarray(rgb, dtype=np.float32)
-    return -np.log10((intensity + EPS) / (np.asarray(white, dtype=np.float32) + EPS))
+    given, light = np.asarray(rgb), np.asarray(white, dtype=np.float32)
+    if given.dtype == np.uint8 and given.ndim > 1 and given.shape[-1] == 3 and light.shape in ((), (3,)):
+        # 256 logarithms per channel in place of one per pixel.
+        tables = -np.log10((np.arange(256, dtype=np.float32)[:, None] + EPS) / (np.broadcast_to(light, 3) + EPS))
+        density = np.empty(given.shape, np.float32)
+        for channel in range(3):
+            density[..., channel] = tables[:, channel][given[..., channel]]
+        return density
+    return -np.log10((given.astype(np.float32) + EPS) / (light + EPS))
 
 
 def transmit(od: ArrayLike, white: ArrayLike = 255.0) -> Floats:
@@ -97,7 +104,9 @@ def glass_white(rgb: ArrayLike, percentile: float = 99.5) -> Floats:
     The value is each channel's mean over the pixels whose darkest channel is at or above its ``percentile``. Where a
     picture has no glass at all the estimate is too dark, so densities relative to it are then too low.
     """
-    pixels = np.asarray(rgb, dtype=np.float32).reshape(-1, 3)
-    darkest = pixels.min(axis=1)
-    bright = pixels[darkest >= np.percentile(darkest, percentile)]
+    pixels = np.asarray(rgb).reshape(-1, 3)
+    pixels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    # Channel by channel: a reduction over an axis of three is ten times slower.
+    darkest = np.minimum(np.minimum(pixels[:, 0], pixels[:, 1]), pixels[:, 2])
+    bright = pixels[darkest >= np.percentile(darkest, percentile)].astype(np.float32)
     return np.clip(bright.mean(axis=0), 1.0, 255.0).astype(np.float32)

@@ -65,7 +65,8 @@ class DataRecipe(_Part):
     """Draw pairs in proportion to their weights: the columns ``name`` and ``weight`` of ``weights.csv``, or where there is
     none of ``manifest.csv``, in the data folder. Off, every pair is drawn alike and the files are not read."""
     cache_mib: Annotated[int, Field(ge=0)] = 4096
-    """Decoded pairs are kept in memory up to this size."""
+    """Memory of all loader workers of a node for decoded pairs. Training pairs that need more are decoded into a store on
+    disk, which the workers share."""
     augment: AugmentRecipe = AugmentRecipe()
     normalization: bool = False
     """Normalise the white point and the stain strength of each H&E picture (:mod:`restain.data.normalization`), in training

@@ -8,8 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from restain.evaluation.distribution import Distributions, fid, inception_score, kid
-from restain.statistics import json_ready
+from restain.evaluation.distribution import (
+    DistributionFindings,
+    SetFeatures,
+    fid,
+    find_distribution,
+    inception_score,
+    kid,
+)
+from restain.statistics import Interval, json_ready
 
 
 class Given(nn.Module):
@@ -66,59 +73,75 @@ def test_inception_score_is_one_for_one_class_and_k_for_k_sure_ones() -> None:
     assert inception_score(np.eye(7)) == pytest.approx(7)
 
 
-class Colours:
+def colours(rgb: NDArray[np.uint8]) -> SetFeatures:
     """Two crops per image; features are their mean colours."""
-
-    name = "mean colour"
-
-    def __call__(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        halves = np.stack(np.split(rgb, 2, axis=1)).astype(float)
-        mean = halves.mean(axis=(1, 2))
-        return mean, mean / mean.sum(axis=1, keepdims=True)
+    mean = np.stack(np.split(rgb, 2, axis=1)).astype(float).mean(axis=(1, 2))
+    return SetFeatures(mean, mean / mean.sum(axis=1, keepdims=True))
 
 
-def gathered(n: int) -> dict[str, object]:
+def gathered(n: int) -> DistributionFindings:
     rng = np.random.default_rng(0)
-    found = Distributions(Colours())
-    for index in range(n):
+    images = []
+    for _ in range(n):
         real = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        found.add(str(index), real, {"model": 255 - real, "oracle_flat": np.full_like(real, 128)})
-    result = found.findings()
-    assert result is not None
-    json.dumps(json_ready(result))
-    return result
+        answers = {"real": real, "model": 255 - real, "oracle_flat": np.full_like(real, 128)}
+        images.append({method: colours(rgb) for method, rgb in answers.items()})
+    found = find_distribution(images, "mean colour")
+    assert found is not None
+    json.dumps(json_ready(found))
+    return found
 
 
 def test_figures_are_named_after_the_network_and_say_what_they_were_computed_on() -> None:
     result = gathered(12)
-    assert result["titles"]["fid"] == "FID (mean colour)"  # type: ignore[index]
-    assert (result["images"], result["crops"]) == (12, 24)
-    assert "biased" in str(result["note"])
-    methods = result["methods"]
-    assert set(methods) == {"real", "model", "oracle_flat"}  # type: ignore[call-overload]
-    figure = methods["model"]["fid"]  # type: ignore[index]
+    assert result.titles["fid"] == "FID (mean colour)"
+    assert (result.images, result.crops) == (12, 24)
+    assert "biased" in result.note
+    methods = result.methods
+    assert set(methods) == {"real", "model", "oracle_flat"}
+    figure = methods["model"]["fid"]
     assert figure.n == 12
     assert figure.low < figure.mean < figure.high
-    assert methods["oracle_flat"]["inception_score"].mean == pytest.approx(1)  # type: ignore[index]
+    assert methods["oracle_flat"]["inception_score"].mean == pytest.approx(1)
 
 
 def test_few_images_have_no_interval_and_no_network_no_figure() -> None:
-    few = gathered(3)["methods"]["model"]["kid"]  # type: ignore[index]
-    assert np.isnan(few.low)
-    nothing = Distributions(None)
-    nothing.add("a", np.zeros((8, 8, 3), np.uint8), {})
-    assert nothing.findings() is None
+    assert np.isnan(gathered(3).methods["model"]["kid"].low)
+    assert np.isnan(gathered(1).methods["real"]["fid"].mean)
+    assert find_distribution([], "none") is None
+
+
+def test_sums_over_groups_give_the_figures_of_the_rows_themselves() -> None:
+    """Also where there are more samples than features, and the trace comes from covariances."""
+    own, real = ([features(7 * side + k, 4, 5) for k in range(23)] for side in (1, 2))
+    images = [{"real": SetFeatures(r), "model": SetFeatures(o)} for r, o in zip(real, own, strict=True)]
+    found = find_distribution(images, "x")
+    assert found is not None
+    line = found.methods["model"]
+    assert line["fid"].mean == pytest.approx(fid(np.concatenate(real), np.concatenate(own)), rel=1e-9)
+    assert line["kid"].mean == pytest.approx(kid(np.concatenate(real), np.concatenate(own)), rel=1e-9)
+    left_out = [
+        kid(*(np.concatenate([x for i, x in enumerate(side) if i % 20 != k]) for side in (real, own)))
+        for k in range(20)
+    ]
+    width = 1.96 * np.sqrt(19 / 20 * np.square(left_out - np.mean(left_out)).sum())
+    assert line["kid"].high - line["kid"].mean == pytest.approx(width, rel=1e-6)
+    halves = found.methods["real"]["kid"].mean
+    assert halves == pytest.approx(kid(np.concatenate(real[::2]), np.concatenate(real[1::2])), rel=1e-9)
 
 
 def test_the_interval_covers_the_spread_of_new_samples() -> None:
     """The jackknife's width is about that of the figure over new sets of images."""
-    from restain.evaluation.distribution import _jackknife
 
-    def sets(seed: int) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    def found(seed: int) -> Interval:
         rng = np.random.default_rng(seed)
-        return [rng.normal(size=(2, 3)) for _ in range(30)], [rng.normal(1, 1, size=(2, 3)) for _ in range(30)]
+        real, own = ([rng.normal(at, 1, size=(2, 3)) for _ in range(30)] for at in (0, 1))
+        images = [{"real": SetFeatures(r), "model": SetFeatures(o)} for r, o in zip(real, own, strict=True)]
+        result = find_distribution(images, "x")
+        assert result is not None
+        return result.methods["model"]["kid"]
 
-    found = [_jackknife(kid, sets(seed)) for seed in range(60)]
-    spread = np.std([f.mean for f in found])
-    width = np.mean([(f.high - f.low) / 3.92 for f in found])
+    figures = [found(seed) for seed in range(60)]
+    spread = np.std([f.mean for f in figures])
+    width = np.mean([(f.high - f.low) / 3.92 for f in figures])
     assert 0.5 < width / spread < 1.6

@@ -180,6 +180,53 @@ def test_the_same_evaluation_gives_the_same_figures(data: Path, out: Path, tmp_p
     assert (tmp_path / "per_image.csv").read_bytes() == (out / "per_image.csv").read_bytes()
 
 
+def test_a_stopped_evaluation_resumes_with_the_next_image_and_gives_the_same_figures(
+    data: Path, out: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in NAMES["test"]:
+        write_png(images / f"{name}.png", read_image(data / "HE" / "test" / f"{name}.png"))
+
+    def stop(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    again = partial(evaluate, None, open_pairs(data), "test", tmp_path / "out", images=images, mpp=MPP)
+    with pytest.raises(KeyboardInterrupt):
+        again(progress=stop)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "scores").iterdir()}
+    assert {f"{name}.npz" for name in NAMES["test"][:2]} <= set(kept)
+    resumed: list[dict[str, int]] = []
+
+    def look(done: int, total: int) -> None:
+        resumed.append({path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "scores").iterdir()})
+
+    found = again(progress=look)
+    assert all(resumed[-1][name] == time for name, time in kept.items())
+    assert found.metrics["overall"] == strict_json(out / "metrics.json")["overall"]
+    assert not (tmp_path / "out" / "scores").exists()
+    write_png(images / f"{NAMES['test'][0]}.png", np.full((SIZE, SIZE, 3), 9, np.uint8))
+    assert again().metrics["overall"] != found.metrics["overall"]
+
+
+def test_a_quick_evaluation_gives_the_same_figures_for_fewer_metrics(data: Path, out: Path) -> None:
+    quick = evaluate(IDENTITY, open_pairs(data), "test", mpp=MPP, quick=True).metrics["overall"]
+    whole = strict_json(out / "metrics.json")["overall"]["model"]
+    assert set(quick) == {"model"}
+    for key in ("psnr", "ssim", "dab_r16", "dab_mean_error", "background_de"):
+        assert quick["model"][key] == whole[key]
+    assert quick["model"]["lpips"]["mean"] is quick["model"]["completeness_error"]["mean"] is None
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_figures(data: Path, out: Path, tmp_path: Path) -> None:
+    found = evaluate(IDENTITY, open_pairs(data), "test", tmp_path, mpp=MPP, workers=2)
+    first = strict_json(out / "metrics.json")
+    assert found.metrics["overall"] == first["overall"]
+    assert found.metrics["reading"] == first["reading"]
+
+
 @pytest.mark.slow
 def test_baselines_are_fitted_on_the_training_split_only(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")

@@ -27,6 +27,7 @@ from restain.evaluation.membrane import CellMembranes, ihc_hematoxylin
 from restain.her2 import Her2Level
 from restain.optics import dab_density, glass_white
 from restain.phantom.pair import PhantomPair, make_pair
+from restain.statistics import json_ready
 
 MPP = 0.46
 ZERO, ONE, TWO, THREE = Her2Level
@@ -183,13 +184,13 @@ def test_the_reports_part_shows_both_readings_beside_the_ceiling() -> None:
     ]
     folder = Path(restain.evaluation.__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("reading.html.j2").render(reading=agreement(rows) | {"label": "<x>"})
+    page = environment.get_template("reading.html.j2").render(reading=json_ready(agreement(rows)) | {"label": "<x>"})
     assert "&lt;x&gt;" in page
     assert page.count("real IHC (the ceiling)") == 6, (
         "two readings, per patch and per slide, and two confusion matrices"
     )
     assert "By the rule, per slide" in page
-    unknown = agreement([ReadingRow("a", None, None, "model", ZERO, ZERO)])
+    unknown = json_ready(agreement([ReadingRow("a", None, None, "model", ZERO, ZERO)]))
     page = environment.get_template("reading.html.j2").render(reading=unknown | {"label": "x"})
     assert "The level of these pairs is not known" in page
 

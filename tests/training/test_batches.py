@@ -1,24 +1,28 @@
 """Which pairs are drawn and how often, and what a crop holds."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restain.data import Pair
+from restain.data.decoded import DecodedInMemory, PairStore
+from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.images import write_png
 from restain.losses import UNKNOWN_LEVEL
-from restain.recipe import AugmentRecipe
-from restain.training.batches import LEVEL_PX, Crops
+from restain.recipe import AugmentRecipe, DataRecipe, Recipe
+from restain.training.batches import LEVEL_PX, Crops, decoded_pairs
 
 
 def crops(weights: list[float] | None, count: int, seed: int = 0) -> Crops:
     pairs = [Pair(f"{i}", "train", None, Path(f"he{i}"), Path(f"ihc{i}")) for i in range(count)]
     drawn = None if weights is None else np.array(weights) / np.mean(weights)
-    return Crops(pairs, 32, AugmentRecipe(), seed, weights=drawn)
+    return Crops(DecodedInMemory(pairs), 32, AugmentRecipe(), seed, weights=drawn)
 
 
 def drawn(source: Crops, epochs: int) -> list[int]:
@@ -69,7 +73,7 @@ PLAIN = AugmentRecipe(he_stain=0, he_hue=0, he_white=0)
 
 
 def test_a_mixed_crop_holds_two_levels_and_says_where(tmp_path: Path) -> None:
-    source = Crops(written_pairs(tmp_path), 64, PLAIN, 3, mix=1.0)
+    source = Crops(DecodedInMemory(written_pairs(tmp_path)), 64, PLAIN, 3, mix=1.0)
     levels = set()
     for k in range(12):
         he, _, level, _, level_map = source[k]
@@ -86,17 +90,90 @@ def test_a_mixed_crop_holds_two_levels_and_says_where(tmp_path: Path) -> None:
 
 
 def test_crops_that_are_not_mixed_have_one_level_everywhere(tmp_path: Path) -> None:
-    for _, _, level, _, level_map in map(Crops(written_pairs(tmp_path), 64, PLAIN, 3).__getitem__, range(4)):
+    source = Crops(DecodedInMemory(written_pairs(tmp_path)), 64, PLAIN, 3)
+    for _, _, level, _, level_map in map(source.__getitem__, range(4)):
         assert (level_map == level).all()
 
 
-def test_the_whole_picture_is_normalised_once_before_the_crop(tmp_path: Path) -> None:
+def darker(he: np.ndarray) -> np.ndarray:
+    assert he.shape == (96, 96, 3), "the whole picture is normalised, not the crop"
+    return he // 2
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_whole_picture_is_normalised_once_before_the_crop(tmp_path: Path, on_disk: bool) -> None:
     seen = []
 
-    def darker(he: np.ndarray) -> np.ndarray:
+    def counted(he: np.ndarray) -> np.ndarray:
         seen.append(he.shape)
-        return he // 2
+        return darker(he)
 
-    source = Crops(written_pairs(tmp_path), 64, PLAIN, 3, cache_mib=1, normalize=darker)
+    pairs = written_pairs(tmp_path)
+    decoded: DecodedInMemory | PairStore = DecodedInMemory(pairs, counted)
+    if on_disk:
+        decoded = PairStore(tmp_path / "store", pairs, counted)
+        decoded.fill()
+    source = Crops(decoded, 64, PLAIN, 3)
     assert {int(source[k][0].max()) for k in range(6)} == {40, 90}
-    assert seen == [(96, 96, 3)] * 2
+    assert len(seen) == 2
+
+
+def test_a_store_gives_the_crops_of_the_pictures_and_follows_its_sources(tmp_path: Path) -> None:
+    pairs = written_pairs(tmp_path)
+    store = PairStore(tmp_path / "store", pairs)
+    told: list[tuple[int, int]] = []
+    store.fill(lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+    for k in range(4):
+        for stored, read in zip(
+            Crops(store, 64, PLAIN, 3)[k], Crops(DecodedInMemory(pairs), 64, PLAIN, 3)[k], strict=True
+        ):
+            np.testing.assert_array_equal(stored, read)
+
+    again = PairStore(tmp_path / "store", pairs)
+    assert again.missing() == []
+    write_png(pairs[1].he_path, np.full((96, 96, 3), 7, np.uint8), mpp=0.46)
+    next((tmp_path / "store").glob("he0-*")).write_bytes(b"torn")
+    assert again.missing() == [0, 1]
+    again.fill()
+    assert again[1].he.max() == 7
+    assert len(list((tmp_path / "store").iterdir())) == 2
+
+
+def test_normalised_and_plain_pictures_have_files_of_their_own(tmp_path: Path) -> None:
+    pairs = written_pairs(tmp_path)
+    plain, changed = PairStore(tmp_path / "store", pairs), PairStore(tmp_path / "store", pairs, darker, "darker")
+    plain.fill()
+    assert changed.missing() == [0, 1]
+    changed.fill()
+    assert (plain[0].he.max(), changed[0].he.max()) == (80, 40)
+
+
+def test_a_full_disk_is_one_sentence_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PairStore(tmp_path / "store", written_pairs(tmp_path))
+    monkeypatch.setattr("restain.data.decoded.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(RestainError, match=r"need 0\.0 GB, but the disk has 0\.0 GB free; .*--store"):
+        store.fill()
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_an_unreadable_picture_stops_the_filling_and_finished_pairs_stay(tmp_path: Path) -> None:
+    pairs = written_pairs(tmp_path)
+    pairs[1].ihc_path.write_bytes(pairs[1].ihc_path.read_bytes()[:100])
+    store = PairStore(tmp_path / "store", pairs)
+    with pytest.raises(RestainError, match="ihc1"):
+        store.fill()
+    assert store.missing() == [1]
+
+
+@pytest.mark.parametrize(("workers", "processes", "on_disk"), [(0, 1, False), (2, 1, False), (2, 2, True)])
+def test_memory_of_all_workers_of_a_node_is_bounded(
+    tmp_path: Path, workers: int, processes: int, on_disk: bool
+) -> None:
+    mib = 2 * 2 * 96 * 96 * 3 * 2 / 2**20
+    data = DataRecipe(workers=workers, cache_mib=1)
+    pairs = written_pairs(tmp_path) * int(1 / mib)
+    found = decoded_pairs(Recipe(data=data), pairs, tmp_path, processes)
+    assert isinstance(found, PairStore) == on_disk

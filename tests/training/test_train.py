@@ -19,11 +19,12 @@ from restain.phantom import write_phantom
 from restain.recipe import Recipe, parse_recipe
 from restain.training import train
 from restain.training.checkpoint import load_checkpoint
+from restain.training.run import READ_EVERY
 
 TINY = {
     "name": "tiny",
     "seed": 3,
-    "data": {"crop": 32, "batch": 2, "val_share": 0.25},
+    "data": {"crop": 32, "batch": 2, "val_share": 0.25, "cache_mib": 0},
     "expression": {"width": 4, "steps": 3, "crop": 32, "batch": 2},
     "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8, "redraw_every": 2}},
     "discriminator": {"width": 4, "layers": 2},
@@ -78,6 +79,7 @@ def test_a_run_leaves_bundle_checkpoints_logs_and_pictures(data: Path, tmp_path:
 @pytest.mark.parametrize("stage", ["expression", "adversarial"])
 def test_killed_and_resumed_is_the_same_as_never_killed(data: Path, tmp_path: Path, stage: str) -> None:
     chosen = recipe(steps=40 if stage == "adversarial" else 6, validate_every=10)
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"workers": 2})})
     if stage == "expression":
         chosen = chosen.model_copy(update={"expression": chosen.expression.model_copy(update={"steps": 100})})
     out = tmp_path / "killed"
@@ -130,6 +132,32 @@ def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
     assert load_bundle(tmp_path / "run" / "bundle").card.step == 6
     alone = train(recipe(), [data], tmp_path / "alone", accelerator="cpu")
     assert weights(alone) != weights(tmp_path / "run" / "bundle")
+
+
+def test_losses_that_are_read_seldom_are_those_of_every_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = []
+    for every in (1, 4):
+        monkeypatch.setitem(READ_EVERY, "cpu", every)
+        train(recipe(validate_every=6), [data], tmp_path / str(every), accelerator="cpu", fit_ood=False)
+        events = EventAccumulator(str(tmp_path / str(every) / "logs")).Reload()
+        logged.append({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in ("adversarial/G.l1",)})
+    assert logged[0] == logged[1]
+    assert [step for step, _ in logged[0]["adversarial/G.l1"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_decoded_pairs_lie_in_the_run_until_it_ends_or_where_they_are_told_to(data: Path, tmp_path: Path) -> None:
+    train(recipe(steps=2), [data], tmp_path / "run", accelerator="cpu", fit_ood=False)
+    assert not (tmp_path / "run" / "store").exists()
+    bundle = train(
+        recipe(steps=2), [data], tmp_path / "other", accelerator="cpu", fit_ood=False, store=tmp_path / "kept"
+    )
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+    in_memory = recipe(steps=2).model_dump(mode="json")
+    in_memory["data"]["cache_mib"] = 100
+    plain = train(parse_recipe(in_memory, "x"), [data], tmp_path / "plain", accelerator="cpu", fit_ood=False)
+    assert weights(bundle) == weights(plain)
 
 
 def test_a_diverging_run_stops_with_step_and_loss(data: Path, tmp_path: Path) -> None:

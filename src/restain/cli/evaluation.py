@@ -40,6 +40,13 @@ def evaluate(
         str | None, Option(help="Network for LPIPS: a TorchScript file (StyleGAN's vgg16.pt). Default: as --features.")
     ] = None,
     classifier: opt.Her2Classifier = None,
+    quick: Annotated[
+        bool, Option("--quick", help="Score PSNR, SSIM, DAB and colour of the model alone, without baselines.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        Option(min=0, help="Processes that score. Default: one per core, at most 8; 0 for fewer than 16 images."),
+    ] = None,
     uncertainty: Annotated[
         bool,
         Option(
@@ -64,7 +71,10 @@ def evaluate(
         int, Option(min=1, help="Largest number of pairs for --stain-sweep, in order of name.")
     ] = 12,
 ) -> None:
-    """Score virtual against real images, with baselines beside every figure; write OUT/report.html."""
+    """Score virtual against real images, with baselines beside every figure; write OUT/report.html.
+
+    Re-run the same command to resume.
+    """
     from restain.evaluation import evaluate as evaluate_model
     from restain.evaluation.held_out import HeldOut
 
@@ -114,6 +124,8 @@ def evaluate(
             align=align,
             features=None if features == "none" else features,
             lpips=lpips,
+            quick=quick,
+            workers=workers,
             progress=progress,
             **common,
         )

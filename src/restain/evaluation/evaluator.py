@@ -6,17 +6,17 @@ import csv
 import math
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import restain
 from restain.data import Pair, PairSet, open_pairs
@@ -25,22 +25,12 @@ from restain.errors import RestainError
 from restain.evaluation import align as alignment
 from restain.evaluation import background, membrane, stain
 from restain.evaluation.agreement import ReadingRow, agreement
-from restain.evaluation.baselines import (
-    DESCRIPTIONS,
-    FIT_IMAGES,
-    FIT_PIXELS,
-    FITTED,
-    MAP_ONLY,
-    baseline_answers,
-    fit_baselines,
-)
-from restain.evaluation.distribution import Distributions
-from restain.evaluation.features import EFFICIENTNET, Extractors, find_extractors
+from restain.evaluation.baselines import DESCRIPTIONS, FIT_IMAGES, FIT_PIXELS, FITTED, BaselineFit, fit_baselines
+from restain.evaluation.distribution import SetFeatures, find_distribution
+from restain.evaluation.features import EFFICIENTNET, find_extractors
 from restain.evaluation.held_out import Paths, as_paths, open_as_trained, require_data, scored_pairs, unseen_training
-from restain.evaluation.her2_classifier import DEFAULT, Her2Classifier, load_her2_classifier
-from restain.evaluation.image import absolute_difference
+from restain.evaluation.pair_scorer import ALIGNED, BINS, KeptScores, ScoringOptions, load_classifier, score_pairs
 from restain.evaluation.report import render_report
-from restain.evaluation.scoring import Reference, Scorer, read_reference, with_dab
 from restain.evaluation.summary import (
     CSV_COLUMNS,
     Evaluation,
@@ -50,27 +40,25 @@ from restain.evaluation.summary import (
     summarise,
     win_table,
 )
-from restain.files import make_folder, whole_file, write_json
+from restain.files import digest, file_state, make_folder, read_kept, whole_file, write_json, write_kept
 from restain.her2 import FAINT_OD
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
 from restain.recipe import Recipe
-from restain.report import colour_map, save_pictures
-from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
+from restain.report.pictures import DAB_TOP
 from restain.report.plots import save_histogram
 from restain.slides import read_image
 from restain.stain import Model, load
 from restain.stain.provenance import image_metadata
 from restain.statistics import RESAMPLES, json_ready
 
-Rgb = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-ALIGNED = ("model", "baseline_hematoxylin")
-"""Methods that are aligned too: a registration takes longer than all other metrics together."""
+SCORES = "scores"
+"""Folder of finished images in the folder of an evaluation that goes on."""
 
-BINS = 80
-"""Bins of the histogram of cells along either axis."""
+FEW_IMAGES = 16
+"""Fewer images are scored in this process by default: workers take seconds to start."""
 
 
 def evaluate(
@@ -90,9 +78,14 @@ def evaluate(
     features: str | Path | None = EFFICIENTNET,
     lpips: str | Path | None = None,
     classifier: Path | None = None,
+    quick: bool = False,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a split; write ``metrics.json``, ``per_image.csv``, ``report.html`` and pictures.
+
+    Finished images are kept in ``out/scores`` until the end: the same call after an interruption resumes with the next
+    image, where a bundle or a folder of images is evaluated. A few images at a time are in memory.
 
     Folders are opened with the splits that the model was trained with: its recipe's held-out names, seed and validation
     share. Baselines learn from the training split only, never from a pair or slide that is scored.
@@ -113,6 +106,9 @@ def evaluate(
         features: network of FID, KID and Inception Score: ``efficientnet-lite0``, a TorchScript file, or None.
         lpips: the same for LPIPS; None takes ``features``.
         classifier: HER2 classifier; None for the shipped one.
+        quick: PSNR, SSIM, DAB and colour of the model alone.
+        workers: processes that score while this one stains; 0 scores in this one. None: one per core, at most 8, or 0
+            for a few images.
         progress: called with images done (those of the fits included) and in all.
 
     Raises:
@@ -143,9 +139,21 @@ def evaluate(
     facts = {"label": answers.label}
     if bundle is not None:
         facts |= {"bundle": bundle.card.name, "bundle_hash": bundle.card.hash}
+    options = ScoringOptions(
+        mpp=mpp,
+        baselines=baselines and not quick,
+        align=align and not quick,
+        quick=quick,
+        features=None if quick else features,
+        lpips=None if quick else lpips,
+        classifier=classifier,
+    )
+    if workers is None:
+        workers = 0 if len(scored) < FEW_IMAGES else min(os.cpu_count() or 1, 8)
     with _folder(out) as folder:
-        run = _Run(answers, folder, facts, mpp, align, find_extractors(features, lpips), _classifier(classifier))
-        metrics, rows = run.score(scored, _Training(source, scored) if baselines else None, seed, progress)
+        run = _Run(answers, folder, facts, options, workers)
+        training = _Training(source, scored) if options.baselines else None
+        metrics, rows = run.score(scored, training, seed, progress)
         metrics = json_ready(
             {
                 "notice": restain.NOTICE,
@@ -162,6 +170,7 @@ def evaluate(
             }
         )
         _write(Evaluation(folder, metrics), rows)
+        shutil.rmtree(folder / SCORES, ignore_errors=True)
     return Evaluation(None if out is None else folder, metrics)
 
 
@@ -208,19 +217,17 @@ class _Run:
         answers: Predictor | _Images,
         out: Path,
         facts: Mapping[str, str],
-        mpp: float,
-        align: bool,
-        extractors: Extractors,
-        classifier: Her2Classifier | None,
+        options: ScoringOptions,
+        workers: int,
     ) -> None:
-        self.answers, self.out, self.facts, self.mpp, self.align = answers, out, facts, mpp, align
-        self.extractors, self.classifier = extractors, classifier
-        self.readings: list[ReadingRow] = []
+        self.answers, self.out, self.facts, self.options, self.workers = answers, out, facts, options, workers
 
     def score(
         self, scored: Sequence[Pair], training: _Training | None, seed: int, progress: Progress | None
     ) -> tuple[dict[str, Any], list[ImageRow]]:
         """What follows from all images, for ``metrics.json``, and the rows."""
+        options = self.options
+        extractors, classifier = find_extractors(options.features, options.lpips), load_classifier(options)
         fit_pairs = training.pairs if training is not None else []
         total, done = min(len(fit_pairs), FIT_IMAGES) + len(scored), 0
 
@@ -230,80 +237,72 @@ class _Run:
             if progress:
                 progress(done, total)
 
-        make_folder(self.out / "figures")
-        fit = fit_baselines(fit_pairs, seed=seed, progress=tick) if fit_pairs else None
-        distributions = Distributions(self.extractors.distribution)
+        for name in ("figures", SCORES):
+            make_folder(self.out / name)
+        fit = self._fit(fit_pairs, seed, tick) if fit_pairs else None
+        options = replace(options, fit=fit)
+        answers = [(pair, partial(self._predict, pair)) for pair in scored]
+        label = "" if classifier is None else classifier.label
+        kept = KeptScores(self.out / SCORES, self._identity(options, label))
         rows: list[ImageRow] = []
+        readings: list[ReadingRow] = []
         counts = np.zeros((BINS, BINS))
-        for pair in scored:
-            he, real = pair.load()
-            reference = read_reference(pair, real)
-            answer = with_dab(self._predict(pair, he, real.shape), reference)
-            methods = {"model": answer}
-            if training is not None:
-                methods |= baseline_answers(he, reference, fit, answer, self.mpp)
-            rows += self._rows(pair, methods, reference)
-            self._read(pair, "real", Prediction(real, reference.dab))
-            pictures = {method: one.rgb for method, one in methods.items() if method not in MAP_ONLY}
-            distributions.add(pair.name, real, pictures)
-            _save_panels(self.out / "figures", pair.name, he, answer, reference)
-            counts += _cell_counts(answer, reference, self.mpp)
+        features: list[Mapping[str, SetFeatures]] = []
+        for found in score_pairs(answers, options, self.out, kept, self.workers):
+            rows += found.rows
+            readings += found.readings
+            counts += found.cells
+            if found.features:
+                features.append(found.features)
             tick()
         save_histogram(self.out / "figures" / "cells.png", counts, DAB_TOP, "reference DAB, OD", "virtual DAB, OD")
-        reading = None
-        if self.classifier is not None:
-            reading = agreement(self.readings, seed) | {"label": self.classifier.label}
+        reading = None if classifier is None else agreement(readings, seed) | {"label": label}
         fitted = None if fit is None or training is None else asdict(fit) | {"data": training.source.describe()}
+        network = extractors.distribution
         return {
             **findings(rows, seed),
             "reading": reading,
-            "distribution": distributions.findings(),
-            "extractors": self.extractors.describe(),
+            "distribution": None if network is None else find_distribution(features, network.name),
+            "extractors": extractors.describe(),
             "absent": training.absent if training is not None else {},
             "fit": fitted,
         }, rows
 
-    def _predict(self, pair: Pair, he: Rgb, shape: tuple[int, ...]) -> Prediction:
+    def _identity(self, options: ScoringOptions, classifier: str) -> str | None:
+        """Of what gives the answers and of what is measured; None for a model that is no bundle."""
         if isinstance(self.answers, _Images):
-            return self.answers.read(pair, shape)
+            source: list[Any] = sorted(file_state(path) for path in self.answers.found.values())
+        elif "bundle_hash" in self.facts:
+            source = [self.facts["bundle_hash"]]
+        else:
+            return None
+        return digest([restain.__version__, source, options.identity(), classifier])
+
+    def _fit(self, pairs: Sequence[Pair], seed: int, tick: Callable[[], None]) -> BaselineFit:
+        """The baselines' fit, kept with the scores."""
+        path = self.out / SCORES / "fit.json"
+        identity = digest([seed, [file_state(path) for pair in pairs for path in (pair.he_path, pair.ihc_path)]])
+        if (kept := read_kept(path, identity)) is not None:
+            for _ in range(kept["images"]):
+                tick()
+            return BaselineFit(**{key: np.array(v) if isinstance(v, list) else v for key, v in kept.items()})
+        fit = fit_baselines(pairs, seed=seed, progress=tick)
+        write_kept(path, identity, json_ready(fit))
+        return fit
+
+    def _predict(self, pair: Pair) -> Prediction:
+        he, real = pair.load()
+        if isinstance(self.answers, _Images):
+            return self.answers.read(pair, real.shape)
         given = self.answers.predict(he)
-        if given.rgb.shape != shape or given.rgb.dtype != np.uint8:
-            raise ValueError(f"{self.answers.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {shape}")
+        if given.rgb.shape != real.shape or given.rgb.dtype != np.uint8:
+            raise ValueError(
+                f"{self.answers.label} made {given.rgb.dtype} {given.rgb.shape} of an image of {real.shape}"
+            )
         model = {"model" if key == "label" else key: value for key, value in self.facts.items()}
         path = make_folder(self.out / "images") / f"{pair.name}.png"
-        write_png(path, given.rgb, image_metadata(pair.he_path, model), self.mpp)
+        write_png(path, given.rgb, image_metadata(pair.he_path, model), self.options.mpp)
         return given
-
-    def _rows(self, pair: Pair, methods: Mapping[str, Prediction], reference: Reference) -> list[ImageRow]:
-        """A row per method; the methods are scored side by side."""
-        scorer = Scorer(reference, self.mpp, self.extractors.perceptual)
-        level = pair.level.text if pair.level is not None else ""
-        rows = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = {}
-            for method, answer in methods.items():
-                aligned = self.align and method in ALIGNED
-                jobs[method] = pool.submit(scorer, answer, aligned=aligned, map_only=method in MAP_ONLY)
-            for method, answer in methods.items():
-                read = ("", "") if method in MAP_ONLY else self._read(pair, method, with_dab(answer, reference))
-                values, moments = jobs[method].result()
-                rows.append(
-                    ImageRow(pair.name, level, method, values, moments, reference.source, pair.slide or "", *read)
-                )
-        return rows
-
-    def _read(self, pair: Pair, method: str, answer: Prediction) -> tuple[str, str]:
-        """The HER2 levels by classifier and rule, as text; empty without a classifier."""
-        if self.classifier is None:
-            return "", ""
-        assert answer.dab is not None
-        read = self.classifier.read(answer.rgb, answer.dab, self.mpp)
-        self.readings.append(ReadingRow(pair.name, pair.slide, pair.level, method, read.classifier, read.rule))
-        return read.classifier.text, read.rule.text
-
-
-def _classifier(path: Path | None) -> Her2Classifier | None:
-    return None if path is None and not DEFAULT.is_dir() else load_her2_classifier(path)
 
 
 @contextmanager
@@ -313,29 +312,6 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="restain-") as folder:
         yield Path(folder)
-
-
-def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference: Reference) -> None:
-    assert answer.dab is not None
-    difference = absolute_difference(answer.rgb, reference.real)
-    panels = {
-        "he": he,
-        "virtual": answer.rgb,
-        "real": reference.real,
-        "difference": colour_map(difference, "difference", DIFFERENCE_TOP),
-        "dab_virtual": colour_map(answer.dab, "dab", DAB_TOP),
-        "dab_reference": colour_map(reference.dab, "dab", DAB_TOP),
-    }
-    save_pictures(folder, name, panels, ("virtual", "dab_virtual"))
-
-
-def _cell_counts(answer: Prediction, reference: Reference, mpp: float) -> NDArray[np.float64]:
-    """Cells of one image by reference and virtual DAB, cut off at ``DAB_TOP``."""
-    assert answer.dab is not None
-    maps = (stain.cell_means(dab, stain.cell_px(mpp)) for dab in (reference.dab, answer.dab))
-    edges = np.linspace(0, DAB_TOP, BINS + 1)
-    across, up = (np.clip(one.ravel(), 0, DAB_TOP) for one in maps)
-    return np.histogram2d(across, up, bins=(edges, edges))[0]
 
 
 def findings(rows: Sequence[ImageRow], seed: int) -> dict[str, Any]:

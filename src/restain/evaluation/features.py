@@ -28,6 +28,7 @@ Rgb = NDArray[np.uint8]
 EFFICIENTNET = "efficientnet-lite0"
 
 _MOST_KEPT = 32
+_CROPS_AT_ONCE = 2
 
 CROP_PX = 256
 """Side of the square crops, side by side from the top left; a smaller image is one crop."""
@@ -125,6 +126,10 @@ def crops(rgb: Rgb, side: int = CROP_PX) -> Rgb:
     return parts.reshape(rows * columns, height, width, 3)
 
 
+def _crop_count(rgb: Rgb) -> int:
+    return max(1, rgb.shape[0] // CROP_PX) * max(1, rgb.shape[1] // CROP_PX)
+
+
 def _tensor(crops: Rgb) -> Tensor:
     """``(N, H, W, 3)`` 8-bit RGB to float ``(N, 3, H, W)`` in [0, 255]."""
     return torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float()
@@ -171,6 +176,7 @@ class EfficientNetFeatures:
         kept = self._means.pop(id(rgb), None)
         mean = kept[1] if kept is not None and kept[0] is rgb else self._run(rgb)[1]
         with torch.inference_mode():
+            mean = mean.expand(_crop_count(rgb), -1)
             return mean.double().numpy(), self.classes(mean).double().softmax(1).numpy()
 
     def distance(self, virtual: Rgb, real: Rgb) -> float:
@@ -191,19 +197,32 @@ class EfficientNetFeatures:
         return layers
 
     def _run(self, rgb: Rgb) -> tuple[list[Tensor], Tensor]:
-        """The unit features before each halving, and the mean of the last map: the crops of an image in one pass."""
+        """The unit features before each halving, and the mean of the last map, for each crop.
+
+        Crops of one colour are all alike, so one stands for all of them.
+        """
+        shown = crops(rgb)
+        shown = shown[:1] if (rgb == rgb[0, 0]).all() else shown
+        layers: list[list[Tensor]] = []
+        with torch.inference_mode():
+            # Few crops at a time: what lies between two layers must fit the cache.
+            for part in torch.split(_tensor(shown) / 127.5 - 1, _CROPS_AT_ONCE):
+                layers.append(self._pass(part))
+            *found, means = (torch.cat(layer) for layer in zip(*layers, strict=True))
+        return found, means
+
+    def _pass(self, x: Tensor) -> list[Tensor]:
         net: Any = self.net.net
         found: list[Tensor] = []
-        with torch.inference_mode():
-            x = net._swish(net._bn0(net._conv_stem(_tensor(crops(rgb)) / 127.5 - 1)))
-            for block in net._blocks:
-                following = block(x)
-                if following.shape[-1] < x.shape[-1]:
-                    found.append(x)
-                x = following
-            found.append(x)
-            mean = net._swish(net._bn1(net._conv_head(x))).mean(dim=(2, 3))
-            return [F.normalize(layer, dim=1, eps=1e-10) for layer in found], mean
+        x = net._swish(net._bn0(net._conv_stem(x)))
+        for block in net._blocks:
+            following = block(x)
+            if following.shape[-1] < x.shape[-1]:
+                found.append(x)
+            x = following
+        found.append(x)
+        mean = net._swish(net._bn1(net._conv_head(x))).mean(dim=(2, 3))
+        return [*(F.normalize(layer, dim=1, eps=1e-10) for layer in found), mean]
 
 
 class _Script:

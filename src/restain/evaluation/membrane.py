@@ -142,13 +142,3 @@ def _reach(
             edge = np.where(cosine > 1e-3, distance[:, k, None] / (2 * np.maximum(cosine, 1e-3)), np.inf)
             reach = np.minimum(reach, edge + beyond)
     return reach
-
-
-def membrane_completeness(dab: Floats, hematoxylin: Floats | None, mpp: float) -> float:
-    """Mean completeness over the cells of an image, in [0, 1]; NaN where no cell is found.
-
-    All cells count, not the tumour cells alone, so it is a figure to compare two stains of one tissue by, not a
-    reading. Arguments as :func:`cell_membranes`.
-    """
-    found = cell_membranes(dab, hematoxylin, mpp).completeness
-    return float(found.mean(dtype=np.float64)) if len(found) else float("nan")

@@ -91,16 +91,20 @@ class Scorer:
         reference: what the answers are compared with.
         mpp: micrometres per pixel.
         perceptual: LPIPS or the like; None leaves it out.
+        quick: leave out membranes, MS-SSIM and sharpness.
     """
 
-    def __init__(self, reference: Reference, mpp: float, perceptual: Perceptual | None = None) -> None:
+    def __init__(
+        self, reference: Reference, mpp: float, perceptual: Perceptual | None = None, *, quick: bool = False
+    ) -> None:
         self.reference = reference
         self.mpp = mpp
         self.perceptual = perceptual
         self._background = real_background(reference.real, reference.background)
         self._smooth = stain.smoothed(reference.dab)
-        self._nuclei = find_nuclei(reference.hematoxylin, mpp)
-        self._sharpness = gradient_energy(reference.real)
+        self.quick = quick
+        self._nuclei = None if quick else find_nuclei(reference.hematoxylin, mpp)
+        self._sharpness = 0.0 if quick else gradient_energy(reference.real)
         self._real = {
             "dab_mean_real": stain.dab_mean(reference.dab),
             "dab_sum_real": stain.dab_sum(reference.dab, mpp),
@@ -145,10 +149,11 @@ class Scorer:
             "glass_db": white.glass_db,
             "psnr": psnr(whole.rgb, real),
             "ssim": ssim(whole.rgb, real),
-            "ms_ssim": ms_ssim(whole.rgb, real),
             "mae": mean_absolute_error(whole.rgb, real),
-            "sharpness": ratio(gradient_energy(whole.rgb), self._sharpness),
         }
+        if not self.quick:
+            values["ms_ssim"] = ms_ssim(whole.rgb, real)
+            values["sharpness"] = ratio(gradient_energy(whole.rgb), self._sharpness)
         if self.perceptual is not None:
             values["lpips"] = self.perceptual(whole.rgb, real)
         if aligned:
@@ -171,6 +176,8 @@ class Scorer:
 
     def _completeness(self, dab: NDArray[np.float32]) -> float:
         """Mean membrane completeness at the real image's nuclei, the same cells for every answer; NaN without."""
+        if self._nuclei is None:
+            return float("nan")
         found = membranes_at(dab, self._nuclei, self.mpp).completeness
         return float(found.mean(dtype=np.float64)) if len(found) else float("nan")
 

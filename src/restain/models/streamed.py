@@ -17,18 +17,23 @@ add to φ against that (``1e-4`` in performer-pytorch) is not needed; it would b
 
 What is linear is folded. The query projection goes into the random features, and the value and output projections
 act on the ``heads * features`` mean tokens, not on every token; keys are needed as such, for ``|k̃|²``. What is left
-per token are a few products, nearly all with all heads side by side, in chunks that fit the cache: no pass holds a
-tokens × features matrix.
+per token are a few products, nearly all with all heads side by side, over blocks of images and tokens. On a CPU a block
+fits the cache, and no pass holds a tokens × features matrix. On a GPU it fills :data:`DEVICE_BYTES`: a training batch
+is one block, so that a pass is a few large kernels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+DEVICE_BYTES = 2**30
+"""Memory of a GPU for the tokens × features matrices of a block; on a CPU the recipe's ``attention.chunk`` decides."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +94,42 @@ def value_rows(mean: Tensor, value_map: Tensor, bias: Tensor) -> Tensor:
     return column_major((by_head @ value_map + bias / len(value_map)).flatten(1, 2))
 
 
+def _blocks(tokens: Tensor, rows: int, matrices: int, chunk: int) -> tuple[int, int]:
+    """Images and tokens per block for ``tokens`` ``(N, n, channels)``: several whole images, or a part of one."""
+    n = tokens.shape[1]
+    if tokens.device.type != "cpu":
+        chunk = max(chunk, DEVICE_BYTES // (matrices * rows * tokens.element_size()))
+    return max(1, min(len(tokens), chunk // n)), min(chunk, n)
+
+
+def _parts(images: int, length: int, tensor: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """``(N, n, a)`` in blocks: for each group of images its parts ``(images, length, a)``, which are contiguous."""
+    for group in torch.split(tensor, images):
+        yield torch.split(group, length, dim=1)
+
+
 def gather(tokens: Tensor, to_k: Tensor, projection: Tensor, chunk: int) -> AttentionState:
     """First pass, over keys: the state of ``tokens`` ``(N, n, channels)``, as in online softmax."""
-    images, n, channels = tokens.shape
+    channels = tokens.shape[2]
     rows = projection.shape[0] * projection.shape[1]
-    log_mass, mean = tokens.new_empty(images, rows), tokens.new_zeros(images, channels, rows).mT
-    keys_buffer, logits_buffer = (tokens.new_empty(min(chunk, n), width) for width in (channels, rows))
-    for i in range(images):
-        top, mass, total = tokens.new_full((rows,), -torch.inf), tokens.new_zeros(rows), mean[i]
-        for x in torch.split(tokens[i], chunk):
-            keys = torch.mm(x, to_k.t(), out=keys_buffer[: len(x)])
-            logits = key_logits(keys, projection, out=logits_buffer[: len(x)])
-            new_top = torch.maximum(top, logits.amax(0))
+    images, length = _blocks(tokens, rows, 1, chunk)
+    buffers = [tokens.new_empty(images * length, width) for width in (channels, rows)]
+    states = []
+    for parts in _parts(images, length, tokens):
+        total = tokens.new_zeros(len(parts[0]), channels, rows).mT
+        top, mass = tokens.new_full((len(total), 1, rows), -torch.inf), tokens.new_zeros(len(total), 1, rows)
+        for x in parts:
+            flat = x.flatten(0, 1)
+            keys = torch.mm(flat, to_k.t(), out=buffers[0][: len(flat)])
+            logits = key_logits(keys, projection, out=buffers[1][: len(flat)]).view(*x.shape[:2], rows)
+            new_top = torch.maximum(top, logits.amax(1, keepdim=True))
             weights = logits.sub_(new_top).exp_()
             rescale = torch.exp(top - new_top)
-            mass.mul_(rescale).add_(weights.sum(0))
-            total.mul_(rescale.unsqueeze(1)).addmm_(weights.t(), x)
+            mass.mul_(rescale).add_(weights.sum(1, keepdim=True))
+            total.mul_(rescale.mT).baddbmm_(weights.mT, x)
             top = new_top
-        total.div_(mass.unsqueeze(1))
-        log_mass[i] = top + mass.log()
-    return AttentionState(log_mass, mean)
+        states.append(((top + mass.log()).squeeze(1), total.div_(mass.mT)))
+    return AttentionState(*(states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))))
 
 
 def spread(
@@ -123,14 +144,20 @@ def spread(
     """Second pass, over queries: the output for ``tokens``, ``(N, n, channels)`` both, given the keys' state."""
     heads = len(projection)
     query_features = folded(to_q, projection)
-    output = torch.empty_like(tokens)
-    buffers = tokens.new_empty(2, min(chunk, tokens.shape[1]), len(query_features))
-    for i, values in enumerate(value_rows(state.mean, value_map, bias)):
-        for x, y in zip(torch.split(tokens[i], chunk), torch.split(output[i], chunk), strict=True):
-            logits, weights = buffers[:, : len(x)]
-            torch.mm(x, query_features.t(), out=logits).add_(state.log_mass[i])
+    rows = len(query_features)
+    images, length = _blocks(tokens, rows, 2, chunk)
+    output = tokens.new_empty(tokens.shape)
+    buffers = tokens.new_empty(2, images * length, rows)
+    values, log_mass = value_rows(state.mean, value_map, bias), state.log_mass.unsqueeze(1)
+    groups = zip(_parts(images, length, tokens), _parts(images, length, output), strict=True)
+    for number, (xs, ys) in enumerate(groups):
+        group = slice(number * images, (number + 1) * images)
+        for x, y in zip(xs, ys, strict=True):
+            flat = x.flatten(0, 1)
+            logits, weights = buffers[:, : len(flat)]
+            torch.mm(flat, query_features.t(), out=logits).view(*x.shape[:2], rows).add_(log_mass[group])
             torch.softmax(split_heads(logits, heads), -1, out=split_heads(weights, heads))
-            torch.mm(weights, values, out=y)
+            torch.bmm(weights.view(*x.shape[:2], rows), values[group], out=y)
     return output
 
 
@@ -186,47 +213,55 @@ def _backward(
     mean: Tensor,
 ) -> tuple[Tensor, ...]:
     """The gradients of tokens, ``to_q``, ``to_k``, value map and bias; ``d_x`` is the gradient of ``x``."""
-    n, channels = tokens.shape[1:]
+    channels = tokens.shape[2]
     heads = len(projection)
     query_features = folded(to_q, projection)
-    d_tokens = torch.empty_like(tokens)
+    rows = len(query_features)
+    images, length = _blocks(tokens, rows, 3, chunk)
+    d_tokens = tokens.new_empty(tokens.shape)
     d_to_q, d_to_k, d_value_map, d_bias = (torch.zeros_like(t) for t in (to_q, to_k, value_map, bias))
-    wide = tokens.new_empty(3, min(chunk, n), len(query_features))
-    narrow = tokens.new_empty(2, min(chunk, n), channels)
+    wide = tokens.new_empty(3, images * length, rows)
+    narrow = tokens.new_empty(2, images * length, channels)
+    every_value, every_log_mass = value_rows(mean, value_map, bias), log_mass.unsqueeze(1)
 
-    for i, values in enumerate(value_rows(mean, value_map, bias)):
-        xs, d_ys, d_xs = (torch.split(t[i], chunk) for t in (tokens, d_output, d_tokens))
+    parts = (_parts(images, length, t) for t in (tokens, d_output, d_tokens))
+    for number, (xs, d_ys, d_xs) in enumerate(zip(*parts, strict=True)):
+        group = slice(number * images, (number + 1) * images)
+        values, masses, means = every_value[group], every_log_mass[group], mean[group]
 
-        d_values, d_log_mass = torch.zeros_like(values), torch.zeros_like(log_mass[i])
+        d_values, d_log_mass = torch.zeros_like(values), torch.zeros_like(masses)
         for x, d_y, d_x in zip(xs, d_ys, d_xs, strict=True):
-            logits, weights, d_logits = wide[:, : len(x)]
-            torch.mm(x, query_features.t(), out=logits).add_(log_mass[i])
+            flat, shape = x.flatten(0, 1), (*x.shape[:2], rows)
+            logits, weights, d_logits = wide[:, : len(flat)]
+            torch.mm(flat, query_features.t(), out=logits).view(shape).add_(masses)
             by_head = torch.softmax(split_heads(logits, heads), -1, out=split_heads(weights, heads))
-            torch.mm(d_y, values.t(), out=d_logits).mul_(weights)
+            torch.bmm(d_y, values.mT, out=d_logits.view(shape)).mul_(weights.view(shape))
             d_by_head = split_heads(d_logits, heads)
             d_by_head.addcmul_(by_head, d_by_head.sum(-1, keepdim=True), value=-1)
-            d_values.addmm_(weights.t(), d_y)
-            d_log_mass.add_(d_logits.sum(0))
-            d_queries = per_head(d_logits, projection, out=narrow[0, : len(x)])
-            d_to_q.addmm_(d_queries.t(), x)
-            torch.mm(d_queries, to_q, out=d_x)
+            d_values.baddbmm_(weights.view(shape).mT, d_y)
+            d_log_mass.add_(d_logits.view(shape).sum(1, keepdim=True))
+            d_queries = per_head(d_logits, projection, out=narrow[0, : len(flat)])
+            d_to_q.addmm_(d_queries.t(), flat)
+            torch.mm(d_queries, to_q, out=d_x.flatten(0, 1))
 
-        d_bias.add_(d_values.sum(0) / heads)
-        d_by_head = d_values.view(heads, -1, channels)
-        d_value_map.baddbmm_(mean[i].view(heads, -1, channels).mT, d_by_head)
-        d_mean = column_major((d_by_head @ value_map.mT).flatten(0, 1))
+        d_bias.add_(d_values.sum((0, 1)) / heads)
+        d_by_head = d_values.view(len(values), heads, -1, channels)
+        d_value_map.add_((means.view(d_by_head.shape).mT @ d_by_head).sum(0))
+        d_mean = column_major((d_by_head @ value_map.mT).flatten(1, 2))
 
         # d_logits = weights * (d_mean · x - d_mean · mean + d_log_mass); only the first term depends on the key.
-        shift = d_log_mass - (d_mean * mean[i]).sum(1)
+        shift = d_log_mass - (d_mean * means).sum(2).unsqueeze(1)
         for x, d_x in zip(xs, d_xs, strict=True):
-            keys, d_keys = narrow[:, : len(x)]
-            weights, d_logits, _ = wide[:, : len(x)]
-            torch.mm(x, to_k.t(), out=keys)
-            key_logits(keys, projection, out=weights).sub_(log_mass[i]).exp_()
-            torch.mm(x, d_mean.t(), out=d_logits).add_(shift).mul_(weights)
+            flat, shape = x.flatten(0, 1), (*x.shape[:2], rows)
+            keys, d_keys = narrow[:, : len(flat)]
+            weights, d_logits, _ = wide[:, : len(flat)]
+            torch.mm(flat, to_k.t(), out=keys)
+            key_logits(keys, projection, out=weights).view(shape).sub_(masses).exp_()
+            torch.bmm(x, d_mean.mT, out=d_logits.view(shape)).add_(shift).mul_(weights.view(shape))
             per_head(d_logits, projection, out=d_keys)
             d_half_squares = split_heads(d_logits, heads).sum(-1, keepdim=True)
             split_heads(d_keys, heads).addcmul_(split_heads(keys, heads), d_half_squares, value=-1)
-            d_to_k.addmm_(d_keys.t(), x)
-            d_x.addmm_(weights, d_mean).addmm_(d_keys, to_k)
+            d_to_k.addmm_(d_keys.t(), flat)
+            d_x.baddbmm_(weights.view(shape), d_mean)
+            d_x.flatten(0, 1).addmm_(d_keys, to_k)
     return d_tokens, d_to_q, d_to_k, d_value_map, d_bias

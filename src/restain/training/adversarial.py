@@ -42,17 +42,17 @@ class AdversarialStage(SecondStage):
         if self.deform is not None:
             field = self.players["deformer"].network(virtual.rgb.detach(), batch.ihc)
             deforming = deformer_terms(self.deform, field, virtual.rgb.detach(), batch.ihc)
-            self._descend(["deformer"], number, deforming)
+            self._descend(["deformer"], deforming)
             terms |= deforming
             if number >= self.deform.begin * self.steps:
                 near = laid_on(virtual, field.detach(), batch)
         generating = self._reconstruction_terms(batch, near)
         if adversarial:
             discriminating = self._discriminator_terms(number, batch, virtual)
-            self._descend(["discriminator"], number, discriminating)
+            self._descend(["discriminator"], discriminating)
             terms |= discriminating
             generating |= self._adversarial_terms(batch, virtual)
-        self._descend(["generator"], number, generating)
+        self._descend(["generator"], generating)
         return terms | generating
 
     def _discriminator_terms(self, number: int, batch: Batch, virtual: Stained) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from restain.data import Pair, PairSet, augment_pair, open_pairs
+from restain.data.decoded import DecodedInMemory, DecodedPair, PairStore, decoded_bytes
+from restain.data.normalization import describe_normalization, picture_normalizer
 from restain.losses import UNKNOWN_LEVEL
 from restain.models.tensors import batch_of
-from restain.optics import glass_white, round_to_uint8
+from restain.optics import round_to_uint8
 from restain.recipe import AugmentRecipe, Recipe
 
 Image = NDArray[np.uint8]
@@ -55,10 +57,34 @@ class Batch(NamedTuple):
     def from_bytes(
         cls, he: Tensor, ihc: Tensor, level: Tensor, white: Tensor, level_map: Tensor, device: torch.device
     ) -> Batch:
-        """From the loader's ``(N, c, c, 3)`` uint8 images; the conversion runs on the device."""
-        return cls(
-            batch_of(he, device), batch_of(ihc, device), level.to(device), white.to(device), level_map.to(device)
+        """From the loader's ``(N, c, c, 3)`` uint8 images; the conversion runs on the device.
+
+        Nothing waits for the copies: the loader's memory is pinned where that matters.
+        """
+        he, ihc, level, white, level_map = (
+            part.to(device, non_blocking=True) for part in (he, ihc, level, white, level_map)
         )
+        return cls(batch_of(he), batch_of(ihc), level, white, level_map)
+
+
+def decoded_pairs(
+    recipe: Recipe, training: Sequence[Pair], store: Path, processes: int = 1
+) -> DecodedInMemory | PairStore:
+    """The pairs that crops are cut from: in memory where all copies fit into ``data.cache_mib``, else in a store.
+
+    Args:
+        recipe: of the training.
+        training: its pairs.
+        store: the store's folder, for which :meth:`PairStore.fill` must be called.
+        processes: training processes on this node; each has ``data.workers`` loader workers with a copy of their own.
+    """
+    data = recipe.data
+    copies = processes * max(1, data.workers)
+    normalize = picture_normalizer(recipe)
+    if copies * sum(map(decoded_bytes, training)) <= data.cache_mib * 2**20:
+        return DecodedInMemory(training, normalize)
+    variant = None if normalize is None else [describe_normalization(), recipe.mpp]
+    return PairStore(store, training, normalize, variant)
 
 
 LEVEL_PX = 16
@@ -72,8 +98,7 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
     images: their level is then unknown as a whole and known at each place.
 
     Every pair comes once before any comes twice, or with ``weights``, ``(n,)`` with mean 1: in as many draws as there are
-    pairs, a pair of weight w comes ⌊w⌋ or ⌈w⌉ times, w times in the mean (systematic resampling, Kitagawa 1996). Decoded pairs
-    are kept in memory up to ``cache_mib``. ``normalize`` is applied once to each whole H&E picture.
+    pairs, a pair of weight w comes ⌊w⌋ or ⌈w⌉ times, w times in the mean (systematic resampling, Kitagawa 1996).
 
     Raises:
         RestainError: when an item is read, if a pair's files are damaged or smaller than the crop.
@@ -81,35 +106,20 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        decoded: DecodedInMemory | PairStore,
         crop: int,
         augment: AugmentRecipe,
         seed: int,
-        cache_mib: int = 0,
         weights: NDArray[np.float64] | None = None,
         mix: float = 0.0,
-        normalize: Callable[[Image], Image] | None = None,
     ) -> None:
-        self.pairs = pairs
-        self.normalize = normalize
+        self.decoded = decoded
+        self.pairs = decoded.pairs
         self.mix = mix
         self.weights = weights
         self.crop = crop
         self.augment = augment
         self.seed = seed
-        self._room = cache_mib * 2**20
-        self._cache: dict[int, tuple[Image, Image, NDArray[np.float32]]] = {}
-
-    def _decoded(self, index: int) -> tuple[Image, Image, NDArray[np.float32]]:
-        if index in self._cache:
-            return self._cache[index]
-        he, ihc = self.pairs[index].load()
-        he = he if self.normalize is None else self.normalize(he)
-        decoded = he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255)
-        if he.nbytes + ihc.nbytes <= self._room:
-            self._room -= he.nbytes + ihc.nbytes
-            self._cache[index] = decoded
-        return decoded
 
     def _drawn(self, epoch: int, place: int) -> int:
         n = len(self.pairs)
@@ -121,26 +131,30 @@ class Crops(Dataset[tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int
 
     def __getitem__(self, k: int) -> tuple[Image, Image, int, NDArray[np.float32], NDArray[np.int64]]:
         index = self._drawn(*divmod(k, len(self.pairs)))
-        he, ihc, white = self._decoded(index)
         rng = np.random.default_rng([self.seed, 1, k])
-        he, ihc = augment_pair(he, ihc, self.crop, self.augment, rng)
+        found = self.decoded[index]
+        (he, ihc), white = self._cut(found, rng), found.white
         level = self._level(index)
         side = max(1, self.crop // LEVEL_PX)
         level_map = np.full((side, side), level, np.int64)
         if self.mix and rng.random() < self.mix:
             other = int(rng.integers(len(self.pairs)))
-            he2, ihc2, white2 = self._decoded(other)
-            he2, ihc2 = augment_pair(he2, ihc2, self.crop, self.augment, rng)
+            beside = self.decoded[other]
+            he2, ihc2 = self._cut(beside, rng)
             beyond = _half_plane(self.crop, rng)
             he = np.where(beyond[..., None], he2, he)
             # One slide has one glass: transmittances relative to their own glass, on the first pair's.
-            ihc2 = round_to_uint8(ihc2 * (white / white2))
+            ihc2 = round_to_uint8(ihc2 * (white / beside.white))
             ihc = np.where(beyond[..., None], ihc2, ihc)
             cells = beyond[: side * LEVEL_PX, : side * LEVEL_PX]
             step = self.crop // side
             level_map[cells[step // 2 :: step, step // 2 :: step][:side, :side]] = self._level(other)
             level = level if level == self._level(other) else UNKNOWN_LEVEL
         return np.ascontiguousarray(he), np.ascontiguousarray(ihc), level, white, level_map
+
+    def _cut(self, pair: DecodedPair, rng: np.random.Generator) -> tuple[Image, Image]:
+        he, ihc = augment_pair(pair.he, pair.ihc, self.crop, self.augment, rng)
+        return he, ihc
 
     def _level(self, index: int) -> int:
         level = self.pairs[index].level

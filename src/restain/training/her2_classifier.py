@@ -28,6 +28,7 @@ from restain.evaluation.her2_classifier import (
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
+from restain.models.tensors import batch_of
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unit
 from restain.recipe import AugmentRecipe
 from restain.training.checkpoint import StopRequest
@@ -121,7 +122,7 @@ def train_her2_classifier(
             for group in optimiser.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / warm_up) * (1 - step / steps)
             loss = F.cross_entropy(network(images).logits, levels, weight=weight)
-            losses.require_finite(step, {"level": loss})
+            losses.require_finite(step, {"level": float(loss.detach())})
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimiser.step()
@@ -204,8 +205,7 @@ class _Crops:
 
 def _batch(crops: _Crops, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     images, levels = zip(*(crops[k] for k in range(step * BATCH, (step + 1) * BATCH)), strict=True)
-    light = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
-    return network_input(light), torch.tensor(levels)
+    return network_input(batch_of(np.stack(images))), torch.tensor(levels)
 
 
 def _level_weights(pairs: Sequence[Pair]) -> torch.Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from restain.data.decoded import DecodedInMemory
 from restain.errors import RestainError
 from restain.models.build import build_generator
 from restain.models.generator import Generator
@@ -37,7 +38,7 @@ def steps_within(recipe: Recipe, data: Sequence[Path], seconds: float, *, accele
     generator = build_generator(recipe)
 
     def pace(step: Callable[[int, Batch], object], crop: int, batch: int, number: int) -> float:
-        crops = Crops(pairs.split("train"), crop, recipe.data.augment, recipe.seed, recipe.data.cache_mib)
+        crops = Crops(DecodedInMemory(pairs.split("train")), crop, recipe.data.augment, recipe.seed)
         feed = batches(crops, start=0, stop=MEASURED, batch=batch, workers=0, rank=0, world=1, device=fabric.device)
         laps = []
         for crop_batch in feed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 
-from restain import NOTICE
+from restain import NOTICE, losses
 from restain.bundle import add_ood_detector, load_bundle, save_bundle
 from restain.data import Pair, PairSet, pair_weights
+from restain.data.decoded import PairStore
 from restain.data.normalization import picture_normalizer
 from restain.errors import Interrupted, RestainError
 from restain.files import make_folder, whole_file
@@ -30,9 +32,10 @@ from restain.models.network import StainingNetwork
 from restain.ood.detector import fit_ood_detector
 from restain.progress import Bar
 from restain.recipe import Recipe, find_recipe, load_recipe, parse_recipe
-from restain.training.batches import Crops, batches
+from restain.training.batches import Crops, batches, decoded_pairs
 from restain.training.checkpoint import StopRequest, load_checkpoint, save_checkpoint
 from restain.training.clock import Clock, Seconds
+from restain.training.devices import Devices
 from restain.training.expression import ExpressionStage
 from restain.training.peers import second_stage
 from restain.training.prepare import prepare, trains_expression
@@ -41,6 +44,13 @@ from restain.training.validate import match_dab, validate
 from restain.training.white import typical_white
 
 Stage = ExpressionStage | SecondStage
+
+STORE = "store"
+"""Folder of decoded pairs in a run's folder."""
+
+READ_EVERY = {"cpu": 1}
+"""Steps after which losses are read, by kind of device; :data:`SELDOM` for those that would wait at each reading."""
+SELDOM = 20
 
 
 def train(
@@ -51,11 +61,13 @@ def train(
     accelerator: str = "auto",
     devices: str | int = 1,
     nodes: int = 1,
+    store: str | Path | None = None,
     fit_ood: bool = True,
 ) -> Path:
     """Train both stages and write the bundle ``out/bundle``.
 
-    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. The same call after
+    The folder also holds the recipe, a checkpoint per stage, and TensorBoard logs with image panels. Pairs that do not fit
+    into memory (the recipe's ``data.cache_mib``) are decoded once into a store on disk. The same call after
     an interruption resumes from the last checkpoint, with the result of an uninterrupted run; after the end, it changes
     nothing.
 
@@ -66,6 +78,8 @@ def train(
         accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
         devices: number of devices per node, or ``auto``.
         nodes: number of nodes.
+        store: folder of decoded pairs, where memory is too small for them; trainings can share it, and it is kept. None
+            takes one in ``out``, which is removed at the end.
         fit_ood: put into the bundle what the training's H&E images look like, so that staining can tell an image
             that is unlike them.
 
@@ -105,7 +119,7 @@ def train(
     _start_weights(recipe, generator, known, folders[0])
     if isinstance(generator, Generator):
         _settle(recipe, generator, pairs.split("train"))
-    run = _Run(fabric, board, recipe, pairs, run_folder)
+    run = _Run(fabric, board, recipe, pairs, run_folder, None if store is None else Path(store), prepared.devices)
     if generator.expression is not None and trains_expression(recipe, pairs.split("train")):
         classifier = ExpressionStage(fabric, recipe, generator.expression)
         run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
@@ -129,6 +143,8 @@ def train(
             )
         add_ood_detector(run.bundle, ood)
     fabric.barrier()
+    if fabric.local_rank == 0:
+        shutil.rmtree(run_folder / STORE, ignore_errors=True)
     return run.bundle
 
 
@@ -206,7 +222,16 @@ def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: boo
 class _Run:
     """What both stages share: data, checkpoints, progress, logs."""
 
-    def __init__(self, fabric: Fabric, board: TensorBoardLogger, recipe: Recipe, pairs: PairSet, out: Path) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        board: TensorBoardLogger,
+        recipe: Recipe,
+        pairs: PairSet,
+        out: Path,
+        store: Path | None,
+        devices: Devices,
+    ) -> None:
         self.fabric = fabric
         self.board = board
         self.recipe = recipe
@@ -214,9 +239,12 @@ class _Run:
         self.out = out
         self.bundle = out / "bundle"
         self.console = Console(stderr=True, quiet=not fabric.is_global_zero)
-        self.training = pairs.split("train")
         self.normalize = picture_normalizer(recipe)
-        self.weights = pair_weights(pairs.roots, self.training) if recipe.data.weighted else None
+        self.devices = devices
+        training = pairs.split("train")
+        self.weights = pair_weights(pairs.roots, training) if recipe.data.weighted else None
+        self.decoded = decoded_pairs(recipe, training, store or out / STORE, devices.devices)
+        self.read_every = READ_EVERY.get(fabric.device.type, SELDOM)
 
     def stage(self, stage: Stage, crop: int, batch: int, every: int) -> None:
         """Train one stage to its end, from its checkpoint where there is one."""
@@ -229,11 +257,9 @@ class _Run:
             clock = Clock(fabric.device, Seconds(**saved.get("seconds", {})))
         if done == stage.steps:
             return
-        crops = Crops(
-            self.training, crop, data.augment, self.recipe.seed, data.cache_mib, self.weights, data.mix, self.normalize
-        )
+        self._fill()
         feed = batches(
-            crops,
+            Crops(self.decoded, crop, data.augment, self.recipe.seed, self.weights, data.mix),
             start=done,
             stop=stage.steps,
             batch=batch,
@@ -243,17 +269,20 @@ class _Run:
             device=fabric.device,
         )
         began, first = time.monotonic(), done
+        unread: list[tuple[int, dict[str, torch.Tensor]]] = []
         with StopRequest() as stop, Bar(stage.name, self.console, done=done, total=stage.steps, keep=True) as bar:
             for number, crop_batch in enumerate(feed, start=done):
-                terms = stage.step(number, crop_batch)
+                unread.append((number, stage.step(number, crop_batch)))
                 done = number + 1
                 clock.lap()
-                bar.update(done, stage.steps, " ".join(f"{name}={value:.3f}" for name, value in terms.items()))
-                fabric.log_dict({f"{stage.name}/{k}": v for k, v in terms.items()}, step=done)
-                stopping = self._any_process(stop.asked)
-                if stopping or done % every == 0 or done == stage.steps:
+                saving = done % every == 0 or done == stage.steps
+                stopping = False
+                if saving or done % self.read_every == 0 or (fabric.world_size == 1 and stop.asked):
+                    stopping = self._any_process(stop.asked)
+                    bar.update(done, stage.steps, self._read(stage.name, unread))
+                if stopping or saving:
                     self._save(path, stage, done, clock.seconds)
-                    if not stopping or done == stage.steps:
+                    if saving:
                         rate = (time.monotonic() - began) / (done - first)
                         text = f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step"
                         self.console.print(text, highlight=False, markup=False)
@@ -263,6 +292,27 @@ class _Run:
                         f"stopped at step {done} of {stage.steps} of stage '{stage.name}'; "
                         f"the same command goes on from there ({path})."
                     )
+
+    def _fill(self) -> None:
+        """Decode what the store lacks, once per node; other processes of the node wait."""
+        if isinstance(self.decoded, PairStore):
+            if self.fabric.local_rank == 0:
+                with Bar("decoding pairs", self.console) as bar:
+                    node = self.fabric.global_rank // self.devices.devices
+                    self.decoded.fill(bar.update, part=node, parts=self.devices.nodes)
+            self.fabric.barrier()
+
+    def _read(self, stage: str, unread: list[tuple[int, dict[str, torch.Tensor]]]) -> str:
+        """Read, check and log the losses of the last steps, and forget them; returns the last ones as text."""
+        values = iter(torch.stack([value.float() for _, terms in unread for value in terms.values()]).tolist())
+        shown = ""
+        for number, terms in unread:
+            read = dict(zip(terms, values, strict=False))
+            losses.require_finite(number, read)
+            self.fabric.log_dict({f"{stage}/{name}": value for name, value in read.items()}, step=number + 1)
+            shown = " ".join(f"{name}={value:.3f}" for name, value in read.items())
+        unread.clear()
+        return shown
 
     def _any_process(self, asked: bool) -> bool:
         """Whether any process was asked to stop: all must leave the loop at the same step."""

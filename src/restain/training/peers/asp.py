@@ -40,14 +40,14 @@ class AspStage(SecondStage):
         real, fake = said.chunk(2)
         game = losses.adversarial(real, True, _OBJECTIVE) + losses.adversarial(fake, False, _OBJECTIVE)
         discriminating = {"D.gan": game / 2}
-        self._descend(["discriminator"], number, discriminating)
+        self._descend(["discriminator"], discriminating)
 
         generating = {
             "G.gan": losses.adversarial(self._asked("discriminator", virtual).float(), True, _OBJECTIVE),
             "G.pyramid": self.peer.pyramid * losses.pyramid_l1(virtual, batch.ihc, self.peer.pyramid_levels),
         }
         generating |= self._nce_terms(number, batch, virtual)
-        self._descend(["generator", "projector"], number, generating)
+        self._descend(["generator", "projector"], generating)
         return discriminating | generating
 
     def _nce_terms(self, number: int, batch: Batch, virtual: Tensor) -> dict[str, Tensor]:

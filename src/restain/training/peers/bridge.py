@@ -33,5 +33,5 @@ class BridgeStage(SecondStage):
         x = bridge.noised(ihc, he, m, noise)
         estimate = self.players["generator"].network.step_back(x, he, m)
         terms = {"G.bridge": F.l1_loss(estimate.float(), x - ihc)}
-        self._descend(["generator"], number, terms)
+        self._descend(["generator"], terms)
         return terms

@@ -50,7 +50,7 @@ class CycleGanStage(SecondStage):
             "G.cycle": self.peer.cycle * (losses.l1(he_again, batch.he) + losses.l1(ihc_again, batch.ihc)),
             "G.identity": self.peer.identity * (losses.l1(same_ihc, batch.ihc) + losses.l1(same_he, batch.he)),
         }
-        self._descend(["generator", "back"], number, generating)
+        self._descend(["generator", "back"], generating)
 
         discriminating = {}
         for critic, real, virtual in (("judge_ihc", batch.ihc, virtual_ihc), ("judge_he", batch.he, virtual_he)):
@@ -58,5 +58,5 @@ class CycleGanStage(SecondStage):
             right, wrong = said.chunk(2)
             game = losses.adversarial(right, True, _OBJECTIVE) + losses.adversarial(wrong, False, _OBJECTIVE)
             discriminating[f"D.{critic}"] = game / 2
-        self._descend(["judge_ihc", "judge_he"], number, discriminating)
+        self._descend(["judge_ihc", "judge_he"], discriminating)
         return generating | discriminating

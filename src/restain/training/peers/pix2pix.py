@@ -31,7 +31,7 @@ class Pix2PixStage(SecondStage):
         discriminating = {
             "D.gan": (losses.adversarial(real, True, objective) + losses.adversarial(fake, False, objective)) / 2
         }
-        self._descend(["discriminator"], number, discriminating)
+        self._descend(["discriminator"], discriminating)
 
         said = self._asked("discriminator", fake_pair)
         generating = {
@@ -41,5 +41,5 @@ class Pix2PixStage(SecondStage):
         if self.peer.pyramid:
             pyramid = losses.pyramid_l1(virtual, batch.ihc, self.peer.pyramid_levels)
             generating["G.pyramid"] = self.peer.pyramid * pyramid
-        self._descend(["generator"], number, generating)
+        self._descend(["generator"], generating)
         return discriminating | generating
