@@ -14,7 +14,7 @@ TEMPLATES = sorted((WEB / "templates").rglob("*.j2"))
 SCRIPTS = sorted((WEB / "static").glob("*.js"))
 SHOWN = {"title", "alt", "aria-label", "placeholder", "aria-description", "aria-roledescription"}
 # Names of keys on a keyboard, as they are printed there.
-KEYS = {"Enter", "Esc", "Delete", *"OSCBNDTUMAPRGEL"}
+KEYS = {"Enter", "Esc", "Delete", *"OSHCBNDTUMAPRGEL"}
 
 
 class Words(HTMLParser):
@@ -98,7 +98,7 @@ def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
         key
         for key in known
         if re.match(
-            r"kind\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|rectangle|polygon)$",
+            r"kind\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|rectangle|polygon|rotation|brightness|contrast)$",
             key,
         )
     }

@@ -23,7 +23,7 @@ from restain.web.annotations import AnnotationStore
 from restain.web.database import open_database
 from restain.web.errors import RequestError
 from restain.web.library import Library
-from restain.web.security import security_middleware
+from restain.web.security import path_of, security_middleware
 from restain.web.settings import Settings
 from restain.web.texts import language_of, text
 from restain.web.tiles import Tiles
@@ -105,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def error_response(request: Request, error: RequestError) -> Response:
     """The error as a page where a browser requested a page, else as JSON with one sentence."""
-    if not request.url.path.startswith(("/api/", "/static/")) and request.method == "GET":
+    if not path_of(request).startswith(("/api/", "/static/")) and request.method == "GET":
         return pages.error_page(request, error)
     sentence = text(language_of(request), error.key, **error.values)
     return JSONResponse({"error": sentence}, error.status, headers={"Cache-Control": "no-store"})

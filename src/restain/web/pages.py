@@ -16,8 +16,10 @@ from restain import __version__
 from restain.web.accounts.account import account_of, may_open
 from restain.web.accounts.forms import csrf_token, session_cookie
 from restain.web.errors import RequestError
+from restain.web.security import path_of, root_of
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
+from restain.web.provenance import WHOLE, ImageKind
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
 from restain.web.tiles import DAB_COLOURS, ImageFacts, Tiles
 
@@ -34,16 +36,16 @@ _environment = Environment(
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template in the language of the request; a language in the address is remembered."""
-    language = language_of(request)
+    language, root = language_of(request), root_of(request)
+    # Two slashes would name another host.
+    path = quote("/" + path_of(request).lstrip("/\\"))
 
     def t(key: str, **filled: object) -> str:
         return text(language, key, **filled)
 
     def in_language(code: str) -> str:
         kept = [(k, v) for k, v in request.query_params.multi_items() if k != "lang"]
-        # Two slashes would name another host.
-        path = quote("/" + request.url.path.lstrip("/\\"))
-        return f"{path}?{urlencode([*kept, ('lang', code)])}"
+        return f"{root}{path}?{urlencode([*kept, ('lang', code)])}"
 
     account = account_of(request)
     sections = [section for section in request.app.state.sections if may_open(account, section[1])]
@@ -55,7 +57,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         account=account,
         csrf_token=csrf_token(request.cookies.get(session_cookie(request))) if account.name else "",
         sections=sections if len(sections) > 1 else [],
-        path=request.url.path,
+        root=root,
+        path=path,
         **values,
     )
     response = HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Content-Language": language})
@@ -92,7 +95,7 @@ def list_images(request: Request, images: Sequence[Image], per_page: int) -> Ima
     wanted = request.query_params.get("page", "1")
     number = min(max(1, int(wanted) if wanted.isdecimal() and len(wanted) < 8 else 1), pages)
     shown = found[(number - 1) * per_page : number * per_page]
-    return ImageList(request.url.path, query, shown, len(found), number, pages)
+    return ImageList(path_of(request)[1:] or ".", query, shown, len(found), number, pages)
 
 
 def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLResponse:
@@ -121,12 +124,12 @@ def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLRespon
 def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, labels: bool) -> HTMLResponse:
     """The viewer of an image. The page holds the data of its scripts as JSON."""
     facts, related, language = tiles.facts(image), library.related(image), language_of(request)
-    others = []
+    others, unchecked = [], related.chemical_images(checked=False)
     for one in related.others:
         with suppress(RequestError):
             own = tiles.facts(one)
             layer = image_layer(one, own) if one in related.virtual else image_layer(one, facts, image)
-            others.append(layer | {"byName": one in related.by_name})
+            others.append(layer | {"byName": one in unchecked, "made": made_by(one, language)})
     overlays = {stain: _overlays(found, tiles) for stain, found in related.overlays.items()}
     content = {
         "image": image_layer(image, facts),
@@ -151,15 +154,29 @@ def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, 
     )
 
 
+def made_by(image: Image, language: str) -> str:
+    """Model, time, region and option of a virtual stain in one line; empty for other images."""
+    if image.kind is not ImageKind.VIRTUAL:
+        return ""
+    stated, region = dict(image.provenance.facts), ""
+    if image.provenance.region:
+        x, y, width, height = image.provenance.region
+        region = text(language, "made.region", x=x, y=y, width=width, height=height)
+    elif stated.get("region", WHOLE) != WHOLE:
+        region = text(language, "made.part")
+    everywhere = text(language, "made.everywhere") if stated.get("tissue") == "everywhere" else ""
+    parts = (stated.get("bundle", ""), stated.get("created", "")[:16].replace("T", " "), region, everywhere)
+    return " · ".join(part for part in parts if part)
+
+
 def image_layer(image: Image, facts: ImageFacts, fixed: Image | None = None) -> dict[str, Any]:
     """The data of an image for the scripts; with ``fixed``, as aligned with that image, whose ``facts`` are given."""
     return {
         "id": image.id,
         "stamp": image.stamp + ("" if fixed is None else fixed.stamp),
-        "name": image.name,
+        "name": image.title,
         "kind": image.kind.value,
         "synthetic": image.provenance.synthetic,
-        "made": image.provenance.made,
         "fixed": None if fixed is None else fixed.id,
         **facts.grid.layout(),
     }

@@ -160,9 +160,9 @@ class Tiles:
         self._densities.close()
 
     def _registered(self, image: Image, fixed: Image) -> Registered | None:
-        for other, registered in self.library.related(fixed).chemical:
-            if other.id == image.id:
-                return registered
+        for one in self.library.related(fixed).chemical:
+            if one.image.id == image.id:
+                return one.registration
         raise RequestError(404, "error.not_registered")
 
     def _transform(self, registered: Registered) -> Transform:

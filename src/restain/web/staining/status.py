@@ -60,7 +60,7 @@ class JobStatus:
         return status | {
             "result": image_layer(result, self._tiles.facts(result)),
             "files": [what for what in FILES if what in files],
-            "view": f"/view/{job.source}?beside={result.id}",
+            "view": f"view/{job.source}?beside={result.id}",
             "figures": figures,
             "warnings": warnings,
         }

@@ -4,7 +4,7 @@ import { kindOf } from "./shapes.js";
 
 export class Annotations {
   constructor(data, shapes, state, elements, say) {
-    this.address = `/api/images/${data.image.id}/annotations`;
+    this.address = `api/images/${data.image.id}/annotations`;
     this.texts = data.texts;
     this.unit = data.mpp ?? 1;
     this.shapes = shapes;
@@ -12,7 +12,8 @@ export class Annotations {
     this.elements = elements;
     this.say = say;
     this.features = [];
-    this.outlines = { tissue: [], ood: [] };
+    // Of each pane.
+    this.outlines = [];
     this.version = 0;
     this.chosen = null;
     this.tool = null;
@@ -160,9 +161,7 @@ export class Annotations {
   }
 
   draw() {
-    const drawn = Object.entries(this.outlines).flatMap(([which, features]) =>
-      this.state[which] ? features.map(({ geometry }) => ({ geometry, classes: [which] })) : [],
-    );
+    const drawn = [];
     if (this.state.annotations) {
       for (const { geometry, id } of this.features) {
         drawn.push({ geometry, id, classes: id === this.chosen ? ["chosen"] : [] });
@@ -172,7 +171,7 @@ export class Annotations {
       drawn.push({ geometry: { type: "LineString", coordinates: this.draft }, classes: ["draft"] });
       drawn.push({ geometry: { type: "MultiPoint", coordinates: this.draft }, classes: ["draft"] });
     }
-    for (const one of this.shapes) one.draw(drawn);
+    this.shapes.forEach((one, place) => one.draw([...(this.outlines[place] ?? []), ...drawn]));
   }
 
   name(feature, number) {

@@ -7,7 +7,7 @@ import { written } from "./review-times.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("review-data").textContent);
-const address = `/api/review/${data.study}`;
+const address = `api/review/${data.study}`;
 // A text is sent after a pause of so many ms.
 const REST = 1000;
 const PAUSES = [1, 2, 4, 8, 15];

@@ -40,7 +40,7 @@ export class Shapes {
     this.svg.setAttribute("aria-hidden", "true");
     this.group = this.svg.appendChild(document.createElementNS(SVG, "g"));
     pane.element.append(this.svg);
-    for (const kind of ["viewport-change", "resize", "open"]) pane.viewer.addHandler(kind, () => this.follow());
+    for (const kind of ["viewport-change", "resize", "open", "rotate"]) pane.viewer.addHandler(kind, () => this.follow());
     pane.viewer.world.addHandler("add-item", () => this.follow());
   }
 
@@ -48,8 +48,9 @@ export class Shapes {
     const { viewport } = this.pane.viewer;
     const corner = viewport.pixelFromPoint(new window.OpenSeadragon.Point(0, 0), true);
     const edge = viewport.pixelFromPoint(new window.OpenSeadragon.Point(1, 0), true);
-    const scale = (edge.x - corner.x) / this.width;
-    if (Number.isFinite(scale)) this.group.setAttribute("transform", `translate(${corner.x} ${corner.y}) scale(${scale})`);
+    const [across, down] = [(edge.x - corner.x) / this.width, (edge.y - corner.y) / this.width];
+    if (!Number.isFinite(across + down)) return;
+    this.group.setAttribute("transform", `matrix(${across} ${down} ${-down} ${across} ${corner.x} ${corner.y})`);
   }
 
   // `drawn`: a list of { geometry, id, classes }.

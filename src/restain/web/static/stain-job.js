@@ -7,7 +7,7 @@ const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);
 const { texts } = data;
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const address = `/api/stain/jobs/${data.job.id}`;
+const address = `api/stain/jobs/${data.job.id}`;
 const TILE = 512;
 const view = data.image ? showPane(data) : null;
 let job = data.job;
@@ -24,7 +24,7 @@ function source(size, url) {
 function newest() {
   if (job.result) {
     const { id, stamp } = job.result;
-    return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `/api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
+    return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
   }
   if (!job.partial?.there) return null;
   const { there } = job.partial;
@@ -131,7 +131,7 @@ async function refresh() {
       job = content;
       show();
     } else if (answer.status === 404) {
-      location.assign("/stain");
+      location.assign("stain");
       return;
     }
   } catch {
@@ -166,7 +166,7 @@ at("remove").addEventListener("click", () => {
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "delete") return;
   clearTimeout(waiting);
-  if (await send("", "DELETE")) location.assign("/stain");
+  if (await send("", "DELETE")) location.assign("stain");
   else refresh();
 });
 for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => over?.setOpacity(opacity()));

@@ -115,9 +115,9 @@ at("tools").addEventListener("submit", async (event) => {
   };
   try {
     const body = JSON.stringify(form);
-    const answer = await fetch("/api/stain/jobs", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+    const answer = await fetch("api/stain/jobs", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     const content = await answer.json();
-    if (answer.ok) location.assign(`/stain/${content.id}`);
+    if (answer.ok) location.assign(`stain/${content.id}`);
     else refuse(content.error);
   } catch {
     refuse(texts["error.offline"]);

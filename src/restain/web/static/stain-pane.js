@@ -9,7 +9,7 @@ const at = (id) => document.getElementById(id);
 
 export function showPane(data) {
   const state = {
-    x: null, y: null, mpp: null, mode: "single", beside: null, split: 0.5, blend: 0.5, dab: null, tissue: false, map: true, annotations: true,
+    x: null, y: null, mpp: null, mode: "single", beside: null, dab: null, map: true, rotation: 0, brightness: 1, contrast: 1,
   };
   let pointer = null;
   const scaleBar = new ScaleBar(data, {
@@ -23,10 +23,7 @@ export function showPane(data) {
     data,
     state,
     {
-      first: at("first"),
-      second: at("second"),
-      panes: at("panes"),
-      curtain: at("curtain"),
+      panes: [at("first")],
       failed() {
         at("message").textContent = data.texts["viewer.failed"];
         at("message").hidden = false;

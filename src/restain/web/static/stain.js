@@ -47,12 +47,12 @@ function send(file) {
     } catch {
       answer = { error: texts["error.upload_cut"] };
     }
-    if (request.status === 201) location.assign(`/stain?image=${answer.image}`);
+    if (request.status === 201) location.assign(`stain?image=${answer.image}`);
     else end(answer.error);
   });
   request.addEventListener("error", () => end(texts["error.upload_cut"]));
   request.addEventListener("abort", () => end(texts["stain.stopped"]));
-  request.open("POST", `/api/stain/uploads?name=${encodeURIComponent(file.name)}`);
+  request.open("POST", `api/stain/uploads?name=${encodeURIComponent(file.name)}`);
   request.send(file);
 }
 
@@ -89,7 +89,7 @@ for (const button of document.querySelectorAll("[data-remove]")) {
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "delete") return;
   try {
-    const answer = await fetch(`/api/stain/uploads/${at("sure").dataset.of}`, { method: "DELETE" });
+    const answer = await fetch(`api/stain/uploads/${at("sure").dataset.of}`, { method: "DELETE" });
     if (answer.ok) location.reload();
     else refuse((await answer.json()).error);
   } catch {
@@ -101,7 +101,7 @@ function row(job) {
   const line = document.createElement("li");
   line.dataset.state = job.state;
   const link = line.appendChild(document.createElement("a"));
-  link.href = `/stain/${job.id}`;
+  link.href = `stain/${job.id}`;
   link.textContent = job.name;
   line.appendChild(document.createElement("span")).textContent = job.stateText;
   const end = line.appendChild(document.createElement("span"));
@@ -130,12 +130,12 @@ function list(jobs) {
   const focused = document.activeElement?.getAttribute("href");
   at("jobs").replaceChildren(...jobs.map(row));
   at("no-jobs").hidden = jobs.length > 0;
-  if (focused?.startsWith("/stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  if (focused?.startsWith("stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
 async function refresh() {
   try {
-    const answer = await fetch("/api/stain/jobs", { cache: "no-store" });
+    const answer = await fetch("api/stain/jobs", { cache: "no-store" });
     if (answer.ok) list((await answer.json()).jobs);
   } catch {
     // The next request may succeed.
