@@ -16,10 +16,10 @@ from restain import __version__
 from restain.web.accounts.account import account_of, may_open
 from restain.web.accounts.forms import csrf_token, session_cookie
 from restain.web.errors import RequestError
-from restain.web.security import path_of, root_of
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
 from restain.web.provenance import WHOLE, ImageKind
+from restain.web.security import path_of, root_of
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
 from restain.web.tiles import DAB_COLOURS, ImageFacts, Tiles
 
