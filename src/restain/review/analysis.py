@@ -102,7 +102,7 @@ def analyse(study: StudyDefinition, readings: Sequence[Reading]) -> StudyFigures
         found, result, reference = _levels(study, answers[Kind.HER2], rows)
         figures += found
     if Kind.HER2_ZERO in answers:
-        title = "null, ultralow or above: "
+        title = "Null, ultralow or above: "
         figures += _agreement(study, answers[Kind.HER2_ZERO][..., 0], "zero_", title)
     if Kind.QUALITY in answers:
         figures += _quality(study, answers[Kind.QUALITY])
@@ -128,7 +128,7 @@ def _discrimination(study: StudyDefinition, values: Ints, rows: list[ReaderFigur
         row.accuracy = wilson_interval(int(np.nansum(own)), int(np.isfinite(own).sum()))
     return _figure(
         "discrimination",
-        "discrimination of virtual from chemical: balanced accuracy",
+        "Discrimination of virtual from chemical: balanced accuracy",
         there,
         lambda: mrmc.mean_interval(correct, study.seed),
         p=lambda: mrmc.guessing(answers, study.seed),
@@ -141,9 +141,9 @@ def _agreement(study: StudyDefinition, first: Ints, prefix: str = "", title: str
     figures = []
     for number, modality in enumerate(MODALITIES):
         one, other = first[pairs[:, 0], :, number], first[pairs[:, 1], :, number]
-        words = f"{title}between readers, {modality.value}"
+        words = f"{title}Inter-reader agreement (quadratic κ), {modality.value}"
         figures.append(_kappa(study, f"{prefix}between_{modality.value}", words, one, other, pairs))
-    words = f"{title}virtual with the same reader's chemical"
+    words = f"{title}Intra-reader agreement (quadratic κ), virtual with chemical"
     return [*figures, _kappa(study, f"{prefix}own_chemical", words, first[:, :, 1], first[:, :, 0])]
 
 
@@ -155,13 +155,13 @@ def _levels(
     known = np.broadcast_to(truth, first.shape[:2])
     consensus = consensus_of_others(first[:, :, 0])
     figures = _agreement(study, first)
-    title = "virtual with the other readers' chemical"
+    title = "Agreement (quadratic κ) of virtual with the other readers' chemical"
     figures.append(_kappa(study, "others_chemical", title, first[:, :, 1], consensus))
-    title = "within readers, repeats (cases: images shown twice)"
+    title = "Intra-reader agreement (κ), repeated images"
     figures.append(_kappa(study, "within", title, repeats[..., 0], repeats[..., 1]))
     if study.levels:
         for number, modality in enumerate(MODALITIES):
-            title = f"{modality.value} with the true level"
+            title = f"Agreement (quadratic κ) with the true level, {modality.value}"
             figures.append(_kappa(study, f"truth_{modality.value}", title, first[:, :, number], known))
 
     reference, words = known, "the true level"
@@ -174,7 +174,7 @@ def _levels(
     )
     difference = _figure(
         "difference",
-        f"agreement with {words}: virtual less chemical",
+        f"Agreement with {words}: virtual minus chemical",
         both,
         lambda: mrmc.kappa_difference(virtual, chemical),
         least=LEAST_READERS_DIFFERENCE,
@@ -209,13 +209,13 @@ def _quality(study: StudyDefinition, values: Ints) -> list[Figure]:
     figures = []
     for number, modality in enumerate(MODALITIES):
         own = marks[:, :, number : number + 1]
-        title = f"quality of the {modality.value} stain, 1 to 5"
+        title = f"Quality of the {modality.value} stain, 1 to 5"
         there = np.isfinite(own)
         figures.append(_figure(f"quality_{modality.value}", title, there, partial(mrmc.mean_interval, own, study.seed)))
     difference = marks[:, :, 1] - marks[:, :, 0]
     last = _figure(
         "quality_difference",
-        "quality: virtual less chemical",
+        "Quality: virtual minus chemical",
         np.isfinite(difference),
         lambda: mrmc.mean_difference(difference),
         least=LEAST_READERS_DIFFERENCE,

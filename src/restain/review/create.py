@@ -21,6 +21,10 @@ from restain.slides import open_slide
 from restain.slides.find import split_number
 
 
+MPP_TOLERANCE = 0.01
+"""Relative difference of mpp up to which images have one scale, and a scale bar."""
+
+
 def create_study(
     definition: StudyDefinition,
     folder: Path,
@@ -76,7 +80,7 @@ def _write(database: Database, definition: StudyDefinition, sizes: list[Size], c
         for number, (image, size) in enumerate(zip(definition.images, sizes, strict=True))
     ]
     items = [
-        {"token": secrets.token_urlsafe(24), "reader_id": reader, "session": place.session, "position": position}
+        {"token": secrets.token_urlsafe(24), "reader_id": reader, "part": place.part, "position": position}
         | {"repeat": place.repeat, "image_id": place.image}
         for reader in range(len(definition.readers))
         for position, place in enumerate(reading_order(definition, reader))
@@ -104,7 +108,7 @@ def _warnings(study: StudyDefinition, sizes: list[Size], scales: list[float], co
             f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: JPEG artefacts in "
             "only one modality would unblind the readers; convert all images in the same way."
         )
-    if scales and max(scales) > min(scales) * 1.005:
+    if scales and max(scales) > min(scales) * (1 + MPP_TOLERANCE):
         found.append(
             f"The scale of the images ranges from {min(scales):.4g} to {max(scales):.4g} µm per px: cells differ in size, which can "
             "unblind the readers, and there is no scale bar; bring all images to one mpp first."

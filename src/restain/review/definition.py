@@ -44,12 +44,12 @@ CHOICES: dict[Kind, tuple[str, ...]] = {
 """The answers to each kind of question; a text has no fixed ones."""
 
 WORDS = {
-    Kind.HER2: "HER2 level?",
+    Kind.HER2: "HER2 IHC score?",
     Kind.HER2_ZERO: (
         "Any membrane staining? null: none; ultralow: faint and incomplete, in at most 10 % of the tumour cells; above: 1+ or more."
     ),
-    Kind.MODALITY: "Real (chemical) or virtual stain?",
-    Kind.QUALITY: "Quality of the staining, 1 (useless) to 5 (excellent)?",
+    Kind.MODALITY: "Chemical IHC or virtual stain?",
+    Kind.QUALITY: "Quality of the stain, 1 (useless) to 5 (excellent)?",
     Kind.TEXT: "Remarks",
 }
 LONGEST_TEXT = 4000

@@ -62,7 +62,7 @@ ITEMS = sql.Table(
     sql.Column("token", sql.String(40), nullable=False, unique=True),
     sql.Column("reader_id", sql.ForeignKey("readers.id"), nullable=False),
     sql.Column("image_id", sql.ForeignKey("images.id"), nullable=False),
-    sql.Column("session", sql.Integer, nullable=False),
+    sql.Column("part", sql.Integer, nullable=False),
     sql.Column("position", sql.Integer, nullable=False),
     sql.Column("repeat", sql.Boolean, nullable=False),
     sql.Column("offered", Time),
