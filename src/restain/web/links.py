@@ -16,6 +16,11 @@ PAIR_FOLDERS = (("HE", "IHC"), ("trainA", "trainB"), ("valA", "valB"), ("testA",
 """Folders in which data sets of pairs (BCI, MIST) keep the two images of one name."""
 
 
+def title_of(name: str) -> str:
+    """A name in the library as people read it: without the folder that an upload or a job has for itself."""
+    return re.sub(r"^(uploads|stained)/[0-9a-f]+/", "", name)
+
+
 @dataclass(frozen=True)
 class Image:
     """A slide or picture. ``name`` is its path in the library, with ``/``; ``stamp`` changes with the file.
@@ -35,8 +40,7 @@ class Image:
 
     @property
     def title(self) -> str:
-        """The name for people: without the folder that an upload or a job has for itself."""
-        return re.sub(r"^(uploads|stained)/[0-9a-f]+/", "", self.name)
+        return title_of(self.name)
 
     @property
     def file(self) -> Path:

@@ -1,7 +1,7 @@
 // A job: its finished tiles over the H&E, its progress and its result.
 
 import { listenToKeys } from "./controls.js";
-import { showPane } from "./stain-pane.js";
+import { duration, rectangle, showPane } from "./stain-pane.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);
@@ -69,10 +69,7 @@ function label(virtual) {
 }
 
 function timeLeft(seconds) {
-  if (seconds === null) return "";
-  if (seconds < 90) return fill(texts["stain.seconds_left"], { count: Math.max(1, seconds) });
-  if (seconds < 5400) return fill(texts["stain.minutes_left"], { count: Math.round(seconds / 60) });
-  return fill(texts["stain.hours_left"], { count: (seconds / 3600).toFixed(1) });
+  return seconds === null ? "" : fill(texts["stain.seconds_left"], { time: duration(seconds, texts) });
 }
 
 function show() {
@@ -80,6 +77,7 @@ function show() {
   document.body.dataset.state = job.state;
   at("state").textContent = job.stateText;
   at("phase").textContent = job.phase;
+  at("about").textContent = [job.about, job.owner].filter(Boolean).join(" · ");
   at("done").value = job.state === "done" ? 1000 : job.done;
   at("tiles-done").textContent = job.partial?.all ? fill(texts["stain.tiles"], job.partial) : "";
   at("time-left").textContent = job.state === "running" ? timeLeft(job.secondsLeft) : "";
@@ -173,6 +171,9 @@ for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => ov
 // After sleep, refresh at once.
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 addEventListener("online", refresh);
-if (view) listenToKeys(view.scene);
+if (view) {
+  listenToKeys(view.scene);
+  if (job.region) view.shapes.draw([rectangle(...job.region)]);
+}
 show();
 refresh();
