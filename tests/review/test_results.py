@@ -144,7 +144,7 @@ def test_the_page_and_its_files_say_the_same(read):
     assert "Interim results" not in text
     answers = list(csv.DictReader((read.out / "answers.csv").open(encoding="utf-8", newline="")))
     assert len(answers) == 3 * 26 * 3
-    assert answers[0]["value"] == "=1+1, <b>fine</b>"
+    assert answers[0]["value"] == "'=1+1, <b>fine</b>"
 
 
 def test_the_export_is_what_imrmc_reads(read, tmp_path):

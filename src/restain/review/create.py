@@ -20,7 +20,6 @@ from restain.review.study import Study, utc
 from restain.slides import open_slide
 from restain.slides.find import split_number
 
-
 MPP_TOLERANCE = 0.01
 """Relative difference of mpp up to which images have one scale, and a scale bar."""
 

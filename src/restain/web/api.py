@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,6 +17,7 @@ from restain.web.errors import RequestError
 from restain.web.grid import TileNumber
 from restain.web.library import Library
 from restain.web.links import Image
+from restain.web.measure import BINS, measure, measurements_csv
 from restain.web.provenance import ImageKind, bare_name
 from restain.web.security import read_body
 from restain.web.snapshot import MAX_SIDE, Pane, draw_snapshot, rotated
@@ -81,6 +82,34 @@ def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show
         image = library.get(identity)
         content = json.dumps(annotations.get(image.id).geojson(), ensure_ascii=False)
         return _download(content.encode(), "application/geo+json", image, "annotations.geojson")
+
+    @router.get("/measurements")
+    def measurements(identity: str, stain: str | None = None) -> Response:
+        found, values = measured(library.get(identity), stain)
+        rows = [{"id": one["id"], "values": own} for one, own in zip(found, values, strict=True)]
+        return JSONResponse({"measurements": rows, "bins": BINS}, headers={"Cache-Control": "no-store"})
+
+    @router.get("/measurements.csv")
+    def measurements_table(identity: str, stain: str | None = None) -> Response:
+        image = library.get(identity)
+        names = {"Image": image.title, "Stain": "" if stain is None else library.get(stain).title}
+        content = measurements_csv(*measured(image, stain), names)
+        return _download(("\ufeff" + content).encode(), "text/csv", image, "measurements.csv")
+
+    @router.get("/measurements.geojson")
+    def measurements_geojson(identity: str, stain: str | None = None) -> Response:
+        image = library.get(identity)
+        for one, own in zip(*(pair := measured(image, stain)), strict=True):
+            one["properties"]["measurements"] = own
+        content = {"type": "FeatureCollection", "features": pair[0]}
+        return _download(
+            json.dumps(content, ensure_ascii=False).encode(), "application/geo+json", image, "measurements.geojson"
+        )
+
+    def measured(image: Image, stain: str | None) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+        features = annotations.get(image.id).features
+        shown = None if stain is None else library.get(stain)
+        return features, measure(tiles, image, shown, library.related(image), features)
 
     @router.put("/annotations")
     async def save_annotations(identity: str, request: Request) -> Response:

@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     if staining is not None:
         app.state.sections.append(("nav.staining", "/stain"))
         app.include_router(staining.routes())
-    app.include_router(review.page_routes(studies, settings.folder))
+    app.include_router(review.page_routes(studies, settings))
     app.include_router(review.api_routes(studies, study_tiles))
     if settings.studies:
         app.state.sections.append(("nav.review", "/review"))

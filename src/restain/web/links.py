@@ -144,7 +144,11 @@ class Links:
                 if fixed is not None and fixed.id == image.id and moving is not None and moving.id != image.id:
                     found[moving.id] = Chemical(moving, one)
         partner = self._partner(image)
-        if partner is not None and partner.id not in found and same_size(image.path, partner.path):
+        if (
+            partner is not None
+            and partner.id not in found
+            and same_size(image.path, partner.path, image.stamp, partner.stamp)
+        ):
             found[partner.id] = Chemical(partner, checked=False)
         return list(found.values())
 

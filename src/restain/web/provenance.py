@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ def bare_name(path: Path) -> str:
     return bare if number is None else f"{bare}-{number}"
 
 
-def same_size(one: Path, other: Path) -> bool:
+@lru_cache(maxsize=20_000)
+def same_size(one: Path, other: Path, *stamps: str) -> bool:
+    """Whether two images have one size; ``stamps`` change with the files."""
     try:
         with open_slide(one, header_only=True) as first, open_slide(other, header_only=True) as second:
             return first.size == second.size

@@ -39,15 +39,26 @@ def security_middleware(
     """The middleware: :func:`check_request`, then ``authenticate``, which may answer itself, then :data:`HEADERS`."""
 
     async def middleware(request: Request, call_next: Handler) -> Response:
+        head = request.method == "HEAD"
+        if head:
+            # Answered as a GET; the server sends no body.
+            request.scope["method"] = "GET"
         try:
             check_request(request, hosts)
-            response = await authenticate(request) or await call_next(request)
+            if request.method == "OPTIONS":
+                response = Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST, PUT, DELETE"})
+            else:
+                response = await authenticate(request) or await call_next(request)
         except RequestError as error:
             response = error_response(request, error)
         except StoreFault:
             response = error_response(request, RequestError(503, "error.store"))
+        if head:
+            request.scope["method"] = "HEAD"
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        if request.url.scheme == "https":
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         return response
 
     return middleware

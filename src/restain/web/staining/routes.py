@@ -108,12 +108,15 @@ class Staining:
         @router.post("/api/stain/uploads")
         async def upload(request: Request, name: str = "") -> Response:
             length = request.headers.get("content-length", "")
+            owner = account_of(request).name
             try:
-                path = await self.uploads.receive(name, request.stream(), int(length) if length.isdecimal() else None)
+                path = await self.uploads.receive(
+                    owner, name, request.stream(), int(length) if length.isdecimal() else None
+                )
             except ClientDisconnect:
                 # Nobody receives it.
                 raise RequestError(400, "error.upload_cut") from None
-            image = await run_in_threadpool(self._add_upload, account_of(request).name, path)
+            image = await run_in_threadpool(self._add_upload, owner, path)
             return JSONResponse({"image": image}, 201)
 
         @router.delete("/api/stain/uploads/{identity}")
