@@ -14,7 +14,7 @@ TEMPLATES = sorted((WEB / "templates").rglob("*.j2"))
 SCRIPTS = sorted((WEB / "static").glob("*.js"))
 SHOWN = {"title", "alt", "aria-label", "placeholder", "aria-description", "aria-roledescription"}
 # Names of keys on a keyboard, as they are printed there.
-KEYS = {"Enter", "Esc", "Delete", *"OSHCBNDTUMAPRGEL"}
+KEYS = {"Enter", "Esc", "Delete", *"OSHCBNDTUMAKPRGEL"}
 
 
 class Words(HTMLParser):
@@ -63,7 +63,7 @@ def test_no_template_holds_words(template: Path):
 NAMES = {
     *("Point", "Polygon", "MultiPoint", "LineString", "MultiLineString", "Feature", "FeatureCollection", "Enter"),
     *("Home", "End", "Escape", "Delete", "Backspace", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"),
-    *("strip virtual", "Content-Type"),
+    *("strip virtual", "Content-Type", "Tumor", "Stroma", "Immune cells", "Necrosis", "Other"),
 }
 
 
@@ -98,7 +98,7 @@ def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
         key
         for key in known
         if re.match(
-            r"kind\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|rectangle|polygon|rotation|brightness|contrast)$",
+            r"kind\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|line|rectangle|polygon|rotation|brightness|contrast)$",
             key,
         )
     }

@@ -18,6 +18,7 @@ from restain.web.accounts.forms import csrf_token, session_cookie
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
+from restain.web.measure import BINS
 from restain.web.provenance import WHOLE, ImageKind
 from restain.web.security import path_of, root_of
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
@@ -147,6 +148,7 @@ def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, 
         facts=facts,
         related=related,
         content=content,
+        bins=BINS,
         others=others,
         labels=facts.associated if labels else (),
         has_density=any(one["density"] for one in overlays.values()),

@@ -1,7 +1,7 @@
 // The viewer page: panes, tools and keyboard.
 
 import { readAddress, writeAddress } from "./address.js";
-import { Annotations } from "./annotations.js";
+import { Annotations, CLASSES } from "./annotations.js";
 import { followPointer, listenToKeys } from "./controls.js";
 import { ScaleBar } from "./scale-bar.js";
 import { Scene } from "./scene.js";
@@ -52,6 +52,9 @@ const annotations = new Annotations(data, shapes, state, {
   list: at("features"),
   selected: at("selected"),
   name: at("feature-name"),
+  kind: at("feature-class"),
+  values: at("values"),
+  exports: { csv: at("export-csv"), geojson: at("export-measured") },
   saved: at("saved"),
   reload: at("reload"),
   drawing(tool) {
@@ -147,7 +150,15 @@ function update() {
   at("annotations").checked = state.annotations;
   scene.show();
   showOutlines();
+  measure();
   changed();
+}
+
+// Annotations are measured in the stain that is compared, or in the image itself if it is a stain.
+function measure() {
+  const stain = scene.other ?? (data.image.kind === "he" || data.image.kind === "picture" ? null : data.image);
+  at("measured-in").textContent = stain ? texts["viewer.measured_in"].replace("{name}", stain.name) : "";
+  if ((stain?.id ?? null) !== annotations.stain || !at("export-csv").href) annotations.measure(stain?.id ?? null);
 }
 
 function setMode(mode) {
@@ -232,6 +243,7 @@ listenToKeys(scene, {
   m: () => toggle("map"),
   a: () => toggle("annotations"),
   p: () => annotations.pick("point"),
+  k: () => annotations.pick("line"),
   r: () => annotations.pick("rectangle"),
   g: () => annotations.pick("polygon"),
   Enter: () => annotations.finish(),
@@ -306,6 +318,8 @@ on("ood", "change", () => toggle("ood"));
 on("map", "change", () => toggle("map"));
 on("annotations", "change", () => toggle("annotations"));
 on("feature-name", "change", () => annotations.rename(at("feature-name").value.trim()));
+at("feature-class").append(...Object.keys(CLASSES).map((name) => new Option(name, name)));
+on("feature-class", "change", () => annotations.classify(at("feature-class").value));
 on("delete", "click", () => annotations.remove());
 on("reload", "click", () => annotations.load());
 on("file", "change", async () => {
