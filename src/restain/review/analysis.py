@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ _ROCKETTE = "Obuchowski and Rockette with the degrees of freedom of Hillis"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval; ``mean``, ``low`` and ``high`` are ``None`` where ``reason`` says why."""
+    """A figure with its 95 % interval; ``low`` and ``high`` (or also ``mean``) are ``None`` where ``reason`` says why."""
 
     key: str
     title: str
@@ -70,6 +71,16 @@ class ReaderFigures:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Numbers of readings by answer: ``counts[i][j]`` had ``labels[i]`` in the row's reading and ``labels[j]`` in the column's."""
+
+    rows: str
+    columns: str
+    labels: tuple[str, ...]
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True)
 class StudyFigures:
     """``reference`` is what the agreement of the difference is measured against, in words."""
 
@@ -77,6 +88,7 @@ class StudyFigures:
     non_inferiority: NonInferiority
     reference: str
     readers: list[ReaderFigures]
+    confusions: list[Confusion]
 
     def figure(self, key: str) -> Figure:
         return next(one for one in self.figures if one.key == key)
@@ -106,7 +118,26 @@ def analyse(study: StudyDefinition, readings: Sequence[Reading]) -> StudyFigures
         figures += _agreement(study, answers[Kind.HER2_ZERO][..., 0], "zero_", title)
     if Kind.QUALITY in answers:
         figures += _quality(study, answers[Kind.QUALITY])
-    return StudyFigures(figures, result, reference, rows)
+    confusions = [] if Kind.HER2 not in answers else _confusions(study, answers[Kind.HER2][..., 0])
+    return StudyFigures(figures, result, reference, rows, confusions)
+
+
+def _confusions(study: StudyDefinition, first: Ints) -> list[Confusion]:
+    """Virtual against the same reader's chemical reading, and each modality against the true level."""
+    truth = np.array([study.levels.get(case, MISSING) for case in study.cases], dtype=np.int64)
+    known = np.broadcast_to(truth, first.shape[:2])
+    chemical, virtual = first[..., 0], first[..., 1]
+    sides = [("chemical", "virtual", chemical, virtual)]
+    if study.levels:
+        sides += [("truth", name, known, own) for name, own in (("chemical", chemical), ("virtual", virtual))]
+    labels = CHOICES[Kind.HER2]
+    found = []
+    for rows, columns, one, other in sides:
+        both = (one != MISSING) & (other != MISSING)
+        counts = np.zeros((len(labels), len(labels)), np.int64)
+        np.add.at(counts, (one[both], other[both]), 1)
+        found.append(Confusion(rows, columns, labels, counts.tolist()))
+    return found
 
 
 def _values(study: StudyDefinition, readings: Sequence[Reading], name: str, kind: Kind) -> Ints:
@@ -262,18 +293,23 @@ def _figure(
 ) -> Figure:
     """A figure, estimated only if enough readers and cases are ``there``: ``(R, C)`` or ``(R, C, G)``."""
     extra = tuple(range(2, there.ndim))
+    few = ""
     readers = int(there.any(axis=(1, *extra)).sum()) if readers is None else readers
     cases = int(there.any(axis=(0, *extra)).sum())
     reason, value, low, high, chance = "", None, None, None, None
     if readers < least:
-        reason = f"too few readers: {readers}, {least} are needed"
+        few = f"no interval: too few readers: {readers}, {least} are needed"
     elif cases < LEAST_CASES:
-        reason = f"too few cases: {cases}, {LEAST_CASES} are needed"
-    else:
-        found = estimate()
-        value, low, high = (_number(one) for one in (found.mean, found.low, found.high))
-        chance = None if p is None else _number(p())
-        reason = "undefined: all answers are the same" if value is None else ""
+        few = f"no interval: too few cases: {cases}, {LEAST_CASES} are needed"
+    if there.any():
+        # A small study has a point estimate, but no interval that holds.
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            found = estimate()
+        value = _number(found.mean)
+        if not few:
+            low, high = _number(found.low), _number(found.high)
+            chance = None if p is None else _number(p())
+    reason = "undefined: all answers are the same" if value is None and not few else few
     return Figure(key, title, value, low, high, int(there.sum()), readers, cases, method, reason, chance)
 
 

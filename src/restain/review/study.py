@@ -107,6 +107,10 @@ class Study:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._load()
+
+    def _load(self) -> None:
+        database = self._database
         with database.read() as connection:
             row = connection.execute(sql.select(db.STUDY)).first()
             readers = connection.execute(sql.select(db.READERS.c.name, db.READERS.c.id)).all()
@@ -141,6 +145,13 @@ class Study:
 
     def close(self) -> None:
         self._database.close()
+
+    def add_reader(self, name: str) -> None:
+        """Add a reader. Raises RestainError if the name is not valid, or is a reader's already."""
+        from restain.review.create import add_reader
+
+        add_reader(self._database, self.definition, name)
+        self._load()
 
     @property
     def readers(self) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from restain.web import api, pages, review
 from restain.web.accounts import routes as accounts
 from restain.web.accounts.authentication import Authentication
 from restain.web.annotations import AnnotationStore
+from restain.web.cases import Cases
 from restain.web.database import open_database
 from restain.web.errors import RequestError
 from restain.web.library import Library
@@ -37,8 +38,9 @@ def create_app(settings: Settings) -> FastAPI:
     """
     state = settings.state_folder
     library = Library(settings.folder, {name: state / name for name in ("uploads", "stained")})
-    tiles = Tiles(library, state)
-    studies, study_tiles = review.Studies(settings.studies), review.StudyTiles()
+    tiles, cases = Tiles(library, state), Cases(library.root)
+    made_here = sorted(path.parent for path in (state / "studies").glob("*/study.sqlite"))
+    studies, study_tiles = review.Studies([*settings.studies, *made_here]), review.StudyTiles()
     database = open_database(state, settings.database)
     authentication = Authentication(database, required=settings.public)
 
@@ -70,12 +72,21 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(staining.routes())
     app.include_router(review.page_routes(studies, settings))
     app.include_router(review.api_routes(studies, study_tiles))
-    if settings.studies:
-        app.state.sections.append(("nav.review", "/review"))
+    app.include_router(review.manage_routes(studies, settings, library, authentication.accounts))
+    app.state.sections.append(("nav.review", "/review"))
 
     @app.get("/")
     def library_page(request: Request) -> Response:
-        return pages.library_page(request, library, tiles)
+        return pages.library_page(request, library, tiles, cases)
+
+    @app.get("/cohort")
+    def cohort(request: Request) -> Response:
+        path = cases.report(request.query_params.get("patient", ""))
+        if path is None or not library.contains(path):
+            raise RequestError(404, "error.no_page")
+        # A report of restain cohort is one file with its own styles and pictures, and no script.
+        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": policy})
 
     @app.get("/view/{identity}")
     def viewer(request: Request, identity: str) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse
 from restain import __version__
 from restain.web.accounts.account import account_of, may_open
 from restain.web.accounts.forms import csrf_token, session_cookie
+from restain.web.cases import Cases, in_order
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
@@ -25,6 +27,8 @@ from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
 from restain.web.tiles import DAB_COLOURS, ImageFacts, Tiles
 
 PER_PAGE = 48
+FILTERS = ("kind", "patient", "block", "folder", "sort")
+"""Parameters of the library's address besides ``q`` and ``page``."""
 
 _environment = Environment(
     loader=PackageLoader("restain.web", "templates"),
@@ -82,10 +86,13 @@ class ImageList:
     found: int
     number: int
     pages: int
+    kept: tuple[tuple[str, str], ...] = ()
+    """Further parameters of the address."""
 
-    def link(self, number: int) -> str:
-        """The address of another page."""
-        return f"{self.path}?{urlencode({'q': self.query, 'page': number} if self.query else {'page': number})}"
+    def link(self, number: int, **other: str) -> str:
+        """The address of another page, or of the first one with other parameters."""
+        query = dict(self.kept) | ({"q": self.query} if self.query else {}) | other
+        return f"{self.path}?{urlencode(query | ({} if other else {'page': number}))}"
 
 
 def list_images(request: Request, images: Sequence[Image], per_page: int) -> ImageList:
@@ -96,13 +103,29 @@ def list_images(request: Request, images: Sequence[Image], per_page: int) -> Ima
     wanted = request.query_params.get("page", "1")
     number = min(max(1, int(wanted) if wanted.isdecimal() and len(wanted) < 8 else 1), pages)
     shown = found[(number - 1) * per_page : number * per_page]
-    return ImageList(path_of(request)[1:] or ".", query, shown, len(found), number, pages)
+    kept = tuple((key, request.query_params[key][:200]) for key in FILTERS if request.query_params.get(key))
+    return ImageList(path_of(request)[1:] or ".", query, shown, len(found), number, pages, kept)
 
 
-def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLResponse:
-    """All images of the library, :data:`PER_PAGE` on a page."""
-    images = library.images()
-    listed = list_images(request, images, PER_PAGE)
+def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases) -> HTMLResponse:
+    """Images of the library that the filters of the address select, :data:`PER_PAGE` on a page."""
+    images, chosen = library.images(), {key: request.query_params.get(key, "") for key in FILTERS}
+
+    def unreadable(image: Image) -> bool:
+        try:
+            tiles.facts(image)
+        except RequestError:
+            return True
+        return False
+
+    def selected(image: Image) -> bool:
+        kind = chosen["kind"]
+        case = cases.of(image)
+        fits = not kind or (unreadable(image) if kind == "unreadable" else image.kind.value == kind)
+        under = not chosen["folder"] or image.title.startswith(f"{chosen['folder']}/")
+        return fits and under and chosen["patient"] in ("", case.patient) and chosen["block"] in ("", case.block)
+
+    listed = list_images(request, in_order([one for one in images if selected(one)], cases, chosen["sort"]), PER_PAGE)
     cards = []
     for image in listed.images:
         facts, error = None, None
@@ -110,7 +133,8 @@ def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLRespon
             facts = tiles.facts(image)
         except RequestError as refusal:
             error = refusal
-        cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error})
+        about = {"case": cases.of(image), "made": made_by(image, language_of(request))}
+        cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error} | about)
     return page(
         request,
         "library.html.j2",
@@ -118,8 +142,25 @@ def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLRespon
         count=len(images),
         listed=listed,
         folder=library.root.name,
+        chosen=chosen,
+        patients=_counted(cases.of(one).patient for one in images),
+        blocks=_counted(case.block for one in images if (case := cases.of(one)).patient == chosen["patient"]),
+        folders=_counted(folder for one in images for folder in _folders(one.title)),
+        table_fault=cases.fault,
+        report=cases.report(chosen["patient"]) is not None,
         truncated=library.truncated,
     )
+
+
+def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Each name that is not empty with its number, by name."""
+    return sorted((name, count) for name, count in Counter(names).items() if name)
+
+
+def _folders(title: str) -> list[str]:
+    """All folders above a file: ``a/b/c.png`` gives ``a`` and ``a/b``."""
+    parts = title.split("/")[:-1]
+    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, labels: bool) -> HTMLResponse:

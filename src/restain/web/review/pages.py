@@ -75,7 +75,9 @@ def _review_page(request: Request, studies: Studies, identity: str) -> HTMLRespo
     definition, size = served.study.definition, served.study.size
     with reader_errors():
         progress = served.study.progress(reader)
-        questions = [_question(question, language) for question in definition.questions]
+        # The score comes before the origin, so that the guess does not prime it.
+        ordered = sorted(definition.questions, key=lambda question: question.kind is Kind.MODALITY)
+        questions = [_question(question, language) for question in ordered]
     content = {
         "study": served.id,
         "reader": reader,

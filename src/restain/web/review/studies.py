@@ -70,6 +70,21 @@ class Studies:
             self.close()
             raise
 
+    def add(self, folder: Path) -> ServedStudy:
+        """Serve a further study. Raises RestainError if the folder holds none."""
+        study = Study.open(folder)
+        served = ServedStudy(study.id, str(folder), study)
+        with self._lock:
+            self._served[served.id] = served
+        return served
+
+    def served(self, identity: str) -> ServedStudy:
+        """A study for an owner. Raises RequestError 404 if there is none."""
+        found = self._served.get(identity)
+        if found is None:
+            raise RequestError(404, "review.error_study")
+        return found
+
     def all(self) -> list[ServedStudy]:
         return list(self._served.values())
 

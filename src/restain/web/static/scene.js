@@ -3,7 +3,7 @@
 const OSD = window.OpenSeadragon;
 const TILE = 512;
 // Longer side of the overview map in px.
-const MAP = 180;
+const MAP = window.innerWidth < 600 ? 84 : 180;
 
 // OpenSeadragon adds a style to the page unless it finds this mark; the content security policy forbids that.
 // The rules are in style.css.
@@ -247,7 +247,8 @@ export class Scene {
       pane.viewer.canvas.style.filter = brightness === 1 && contrast === 1 ? "" : `brightness(${brightness}) contrast(${contrast})`;
       const parts = shown[place] ? [this.title(shown[place], place ? 1 : shares[0])] : [];
       if (!place && (mode === "curtain" || mode === "blend") && this.other) parts.push(this.title(this.other, shares[1]));
-      pane.label(parts, this.data.texts.notice, dab !== null && shown[place] && this.densityOf(this.stainOf(place)) !== null);
+      const stain = shown[place] ? this.stainOf(place) : null;
+      pane.label(parts, this.data.texts.notice, dab !== null && stain?.kind === "virtual" && this.densityOf(stain) !== null);
     });
   }
 
