@@ -79,14 +79,14 @@ def create_app(settings: Settings) -> FastAPI:
     def library_page(request: Request) -> Response:
         return pages.library_page(request, library, tiles, cases)
 
-    @app.get("/cohort")
-    def cohort(request: Request) -> Response:
-        path = cases.report(request.query_params.get("patient", ""))
+    @app.get("/cohort/{name:path}")
+    def cohort(name: str) -> Response:
+        path = cases.report_file(name)
         if path is None or not library.contains(path):
             raise RequestError(404, "error.no_page")
-        # A report of restain cohort is one file with its own styles and pictures, and no script.
-        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
-        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": policy})
+        # A report of restain cohort has its own styles, and no script.
+        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        return FileResponse(path, headers={"Content-Security-Policy": policy})
 
     @app.get("/view/{identity}")
     def viewer(request: Request, identity: str) -> Response:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from restain.cohort.table import read_table
 from restain.errors import RestainError
 from restain.web.links import Image
 
@@ -40,10 +39,19 @@ class Cases:
         folders = image.title.split("/")[:-1]
         return Case(folders[0] if folders else "", folders[1] if len(folders) > 1 else "")
 
-    def report(self, patient: str) -> Path | None:
-        """The page of ``restain cohort`` in the folder of a patient, or in the served folder."""
-        places = (self._root / patient, self._root) if patient and "/" not in patient else (self._root,)
-        return next((one for place in places if (one := place / COHORT_PAGE).is_file()), None)
+    def report(self, patient: str) -> str:
+        """The report of ``restain cohort``, by its path in the served folder: in the patient's folder, or beside the table.
+
+        Empty if there is none.
+        """
+        folders = [name for name in (patient, "cohort", "") if "/" not in name and not name.startswith(".")]
+        return next((one for name in folders if (self._root / (one := f"{name}/{COHORT_PAGE}".lstrip("/"))).is_file()), "")
+
+    def report_file(self, name: str) -> Path | None:
+        """A page or picture of a report, by its path in the served folder."""
+        path = self._root / name
+        inside = any((self._root / folder / COHORT_PAGE).is_file() for folder in Path(name).parents)
+        return path if inside and path.suffix in (".html", ".png", ".jpg") and path.is_file() else None
 
     def _table(self) -> dict[Path, Case]:
         path = self._root / TABLE
@@ -55,6 +63,9 @@ class Cases:
         if changed != self._read[0]:
             rows: dict[Path, Case] = {}
             self.fault = ""
+            # Imports what stains, which takes seconds.
+            from restain.cohort.table import read_table
+
             try:
                 rows = {row.slide.resolve(): Case(row.patient, row.block) for row in read_table(path)}
             except RestainError as error:

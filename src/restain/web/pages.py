@@ -147,7 +147,7 @@ def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases)
         blocks=_counted(case.block for one in images if (case := cases.of(one)).patient == chosen["patient"]),
         folders=_counted(folder for one in images for folder in _folders(one.title)),
         table_fault=cases.fault,
-        report=cases.report(chosen["patient"]) is not None,
+        report=cases.report(chosen["patient"]),
         truncated=library.truncated,
     )
 
