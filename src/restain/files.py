@@ -88,6 +88,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8"))
 
 
+def csv_text(text: str) -> str:
+    """A text for a cell of a CSV that spreadsheets do not take for a formula: an apostrophe before =, +, -, @, tab."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write a JSON file atomically. Raises RestainError if the system refuses to write."""
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"

@@ -45,17 +45,17 @@ def test_the_order_is_a_permutation_with_modalities_apart_and_repeats_spaced(pai
     assert sorted(first) == list(range(len(whole.images)))
     again = [place for place in order if place.repeat]
     assert len({place.image for place in again}) == len(again) == round(repeats * len(whole.images))
-    sessions = [place.session for place in order]
-    assert sessions == sorted(sessions)
-    assert sessions[0] == 0
-    counts = Counter(place.session for place in order if not place.repeat)
+    parts = [place.part for place in order]
+    assert parts == sorted(parts)
+    assert parts[0] == 0
+    counts = Counter(place.part for place in order if not place.repeat)
     assert abs(counts[0] - counts[1]) <= 1
-    where = {place.image: place.session for place in order}
+    where = {place.image: place.part for place in order}
     for images in whole.cases.values():
         own = {where[whole.images.index(image)] for image in images}
         assert len(own) == len(images)
-    for session in (0, 1):
-        shown = [place for place in order if place.session == session]
+    for part in (0, 1):
+        shown = [place for place in order if place.part == part]
         at = {place.image: number for number, place in enumerate(shown) if not place.repeat}
         for number, place in enumerate(shown):
             if place.repeat:
@@ -74,7 +74,7 @@ def test_which_modality_comes_first_is_drawn_half_and_half():
     whole = study(10, 0, 0, 1)
     shares = []
     for reader in range(40):
-        first = [place.image for place in reading_order(whole, reader) if place.session == 0]
+        first = [place.image for place in reading_order(whole, reader) if place.part == 0]
         shares.append(sum(whole.images[image].modality is Modality.VIRTUAL for image in first))
     assert set(shares) == {5}
     # No place in the order belongs to a modality: over many readers each holds both.

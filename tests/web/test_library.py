@@ -10,10 +10,13 @@ import tifffile
 from PIL import Image as Picture
 
 from restain.geometry import Size
+from restain.images import write_png
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.provenance import ImageKind, bare_name, read_provenance
 from restain.web.tiles import Tiles
+
+from .conftest import write_slide
 
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
 
@@ -46,17 +49,40 @@ def test_a_virtual_stain_knows_its_source_and_the_source_its_versions(library: L
 
 
 def test_a_registration_joins_two_slides(library: Library):
-    ((moving, registered),) = library.related(by_name(library)[HE]).chemical
-    assert moving.name == IHC
-    assert registered.folder.name == "registration"
+    (found,) = library.related(by_name(library)[HE]).chemical
+    assert found.image.name == IHC
+    assert found.registration.folder.name == "registration"
     assert library.related(by_name(library)[IHC]).chemical == ()
 
 
 def test_a_pair_of_one_name_belongs_together_and_tells_its_level(library: Library):
     he = by_name(library)["BCI/HE/train/00001_train_2+.png"]
-    ((ihc, registered),) = library.related(he).chemical
-    assert (ihc.name, registered) == ("BCI/IHC/train/00001_train_2+.png", None)
+    (found,) = library.related(he).chemical
+    ihc = found.image
+    assert (ihc.name, found.registration, found.checked) == ("BCI/IHC/train/00001_train_2+.png", None, False)
     assert (he.provenance.level, he.kind, ihc.kind) == ("2+", ImageKind.HE, ImageKind.IHC)
+
+
+def test_metadata_of_a_phantom_slide_and_of_built_patches_join_images_of_one_grid(tmp_path: Path):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for name in ("he", "ihc", "ihc-registered"):
+        metadata = {"notice": "synthetic tissue", "phantom slide": '{"seed": 1}', "output": name}
+        write_slide(tmp_path / "case" / f"{name}.ome.tiff", pixels, metadata)
+    density = {"notice": "synthetic tissue", "phantom slide": '{"seed": 1}', "output": "dab"}
+    write_slide(tmp_path / "case" / "dab.ome.tiff", pixels[..., 0].astype(np.float32), density)
+    for stain in ("HE", "IHC"):
+        folder = tmp_path / "built" / stain / "train"
+        folder.mkdir(parents=True)
+        write_png(folder / "a.png", pixels, {"restain build": "5f"}, 0.5)
+        write_png(folder / "b.png", pixels, {}, 0.5)
+    library = Library(tmp_path)
+    images = by_name(library)
+    related = library.related(images["case/he.ome.tiff"])
+    (found,) = related.chemical
+    assert (found.image.name, found.registration, found.checked) == ("case/ihc-registered.ome.tiff", None, True)
+    assert related.overlays[found.image.id].density.name == "case/dab.ome.tiff"
+    checked = {n: library.related(images[f"built/HE/train/{n}.png"]).chemical[0].checked for n in "ab"}
+    assert checked == {"a": True, "b": False}
 
 
 def test_the_outline_is_offered_for_the_slide_in_whose_px_it_is(library: Library):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from restain import NOTICE
 from restain.errors import RestainError
 from restain.geometry import Point, Region, Size
 from restain.images import write_png
@@ -22,7 +23,7 @@ from restain.web.review import Studies, StudyTiles
 from restain.web.review.pages import CHOICE_TEXTS, QUESTION_TEXTS
 from restain.web.review.tiles import _crop
 
-from .conftest import write_slide
+from .conftest import picture, write_slide
 from .review_study import MODALITIES, Reader, ReviewServer, make_study
 
 GOOD = {"her2": "2+", "modality": "virtual", "quality": "4"}
@@ -134,7 +135,7 @@ def test_a_study_is_open_to_its_readers_alone(served, path):
 
 def test_a_reader_sees_their_own_studies_and_an_owner_how_far_everybody_is(served, trial):
     anna, cleo, owner = served.reader("anna"), served.reader("cleo"), served.reader("olga")
-    assert f'href="/review/{served.study}"' in anna.get("/review").text
+    assert f'href="review/{served.study}"' in anna.get("/review").text
     assert "bo" not in re.findall(r"\w+", re.sub(r"<[^>]*>", " ", anna.get("/review").text))
     assert "No studies for you" in cleo.get("/review").text
     read_all(anna)
@@ -362,3 +363,62 @@ def test_a_store_that_does_not_answer_is_told_without_its_place(served, trial, m
     refused = anna.answer(token, "her2", "1+")
     assert (refused.status_code, "sqlite" in refused.text) == (503, False)
     assert "disk full" in caplog.text
+
+
+def test_an_owner_makes_a_study_of_the_library_adds_a_reader_and_sees_results(tmp_path):
+    slides = tmp_path / "slides"
+    for number in range(2):
+        for stain, seed in (("HE", 0), ("IHC", 40)):
+            rgb = picture(320, 320, (60 + seed, 60, 60), (220, 200, 220), number + seed)
+            folder = slides / stain / "train"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_png(
+                folder / f"p{number}_train_{number}+.png".replace("0+", "0"), rgb, {"restain build": f"{number}"}, 0.5
+            )
+        name = f"p{number}_train_{number}+.png".replace("0+", "0")
+        made = {"notice": NOTICE, "source": name, "bundle_hash": "0"}
+        (slides / "virtual").mkdir(exist_ok=True)
+        write_png(slides / "virtual" / name, picture(330, 330, (90, 50, 20), (220, 190, 170), number), made, 0.46)
+    trial = make_study(tmp_path)
+    served = ReviewServer(tmp_path, [trial])
+    try:
+        owner = served.reader("olga")
+        form = owner.get("/study/new").text
+        cases = re.findall(r'name="(case-\w+)"', form)
+        assert len(cases) == 2
+        token = re.search(r'name="csrf" value="(\w+)"', form)[1]
+        given = dict.fromkeys(cases, "1") | {
+            "csrf": token,
+            "title": "New",
+            "readers": "anna",
+            "washout": "0",
+            "repeats": "0",
+        }
+        given |= {"ask-her2": "1", "ask-modality": "1"}
+        refused = owner.send("POST", "/study/new", data=given | {"csrf": "x"})
+        assert refused.status_code == 403
+        # The fixture's virtual images have another mpp, which can reveal them.
+        warned = owner.send("POST", "/study/new", data=given)
+        assert "can reveal their modality" in warned.text
+        assert "0.46 to 0.5" in warned.text
+        created = owner.send("POST", "/study/new", data=given | {"confirmed": "1"})
+        assert created.status_code == 303
+        address = created.headers["location"]
+        assert "No reading is complete yet" in owner.get(address).text
+        assert owner.send("POST", f"{address}/readers", data={"csrf": token, "reader": "bo"}).status_code == 303
+        again = owner.send("POST", f"{address}/readers", data={"csrf": token, "reader": "bo"})
+        assert again.status_code == 400
+        for name in ("anna", "bo"):
+            reader = served.reader(name)
+            served.study = address.rsplit("/", 1)[1]
+            assert f"review/{served.study}" in reader.get("/review").text
+            assert reader.get(address).status_code == 403
+            while (item := reader.next())["state"] == "item":
+                for question, value in (("her2", "2+"), ("modality", "virtual")):
+                    assert reader.answer(item["token"], question, value).status_code == 200
+        page = " ".join(re.sub(r"<[^>]*>", " ", owner.get(address).text).split())
+        assert "too few cases" in page
+        assert "0.500" in page  # always one answer: half of the origins
+        assert "HER2 IHC score: chemical (rows), virtual (columns) 0 1+ 2+ 3+ 0 0 0 0 0 1+ 0 0 0 0 2+ 0 0 4 0" in page
+    finally:
+        served.stop()

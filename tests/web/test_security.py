@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -148,6 +149,29 @@ def test_faults_are_pages_and_sentences(server, path: str):
     assert answer.status_code in (200, 404)
     assert "Traceback" not in answer.text
     assert "<h1>" in answer.text
+
+
+def test_head_and_options_are_answered_without_a_body(server):
+    assert raw(server, "/", "HEAD") == (200, b"")
+    assert raw(server, "/view/nothing", "HEAD") == (404, b"")
+    assert raw(server, "/", "OPTIONS") == (204, b"")
+
+
+def test_under_the_path_of_a_proxy_every_link_stays_under_it(folder: Path, tmp_path: Path):
+    from starlette.testclient import TestClient
+
+    from restain.web import create_app
+
+    app = create_app(Settings(folder, tmp_path, root_path="/her2"))
+    with TestClient(app, base_url="http://127.0.0.1", root_path="/her2") as client:
+        page = client.get("/her2/").text
+        assert '<base href="/her2/">' in page
+        assert not re.search(r'(?:href|src|action)="/(?!her2/)', page)
+        assert client.get("/her2/static/style.css").status_code == 200
+    with TestClient(app, base_url="https://127.0.0.1", root_path="/her2") as client:
+        assert "max-age" in client.get("/her2/").headers["Strict-Transport-Security"]
+    with pytest.raises(RestainError, match="root-path"):
+        Settings(folder, tmp_path, root_path="her2/")
 
 
 def test_a_long_address_is_refused(server):

@@ -1,5 +1,6 @@
 """Staining from the browser's side: uploads, the queue, its processes, and what survives a kill."""
 
+import asyncio
 import io
 import json
 import os
@@ -32,6 +33,7 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from restain.web.errors import RequestError  # noqa: E402
+from restain.web.staining import uploads  # noqa: E402
 from restain.web.staining.uploads import safe_name  # noqa: E402
 
 MODEL = read_card(DEFAULT).hash[:12]
@@ -352,6 +354,29 @@ def test_an_upload_without_a_length_is_measured_as_it_comes(staining):
             yield bytes(1 << 20)
 
     assert upload(staining, "endless.png", endless()).status_code == 413
+
+
+def test_content_decides_and_a_stalled_upload_ends_without_blocking_others(staining, tmp_path: Path, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(tissue(64, 64)).save(buffer, "JPEG")
+    assert upload(staining, "o'brien.png", buffer.getvalue()).status_code == 201
+    monkeypatch.setattr(uploads, "IDLE_S", 0.2)
+    store = uploads.Uploads(tmp_path, 1 << 20)
+
+    async def stalled():
+        yield b"\x89PNG"
+        await asyncio.sleep(60)
+
+    async def image():
+        yield buffer.getvalue()
+
+    async def both() -> list[Any]:
+        waiting = [store.receive("anna", f"{n}.png", stalled(), None) for n in range(uploads.MAX_UPLOADS_OF_ONE + 1)]
+        return await asyncio.gather(*waiting, store.receive("bo", "a.jpg", image(), None), return_exceptions=True)
+
+    *refused, kept = asyncio.run(both())
+    assert sorted(one.status for one in refused) == [408] * uploads.MAX_UPLOADS_OF_ONE + [429]
+    assert kept.read_bytes() == buffer.getvalue()
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(served: Path, start: Callable, tmp_path: Path):

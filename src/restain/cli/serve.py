@@ -47,6 +47,7 @@ def serve(
     behind_proxy: Annotated[
         bool, Option("--behind-proxy", help="Trust the forwarding headers of a proxy on this machine.")
     ] = False,
+    root_path: Annotated[str, Option(help="Path under which the proxy shows the server, such as /stain.")] = "",
 ) -> None:
     """Show slides in the browser: H&E beside virtual or real IHC, overlays, annotations, staining and studies."""
     from restain.model_store import find_model
@@ -67,5 +68,6 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         behind_proxy=behind_proxy,
+        root_path=root_path,
     )
     start_server(settings, started=lambda address: show(f"Serving {folder} at {address} (Ctrl-C stops)."), warn=say)

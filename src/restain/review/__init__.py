@@ -6,7 +6,7 @@ Needs the extra ``review``.
 from restain.errors import needs
 
 with needs("review", "A blinded review"):
-    from restain.review.create import create_study
+    from restain.review.create import blinding_warnings, create_study
     from restain.review.definition import (
         Kind,
         Modality,
@@ -29,6 +29,7 @@ __all__ = [
     "Study",
     "StudyDefinition",
     "StudyImage",
+    "blinding_warnings",
     "create_study",
     "parse_definition",
     "read_definition",

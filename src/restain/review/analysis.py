@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ _ROCKETTE = "Obuchowski and Rockette with the degrees of freedom of Hillis"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval; ``mean``, ``low`` and ``high`` are ``None`` where ``reason`` says why."""
+    """A figure with its 95 % interval; ``low`` and ``high`` (or also ``mean``) are ``None`` where ``reason`` says why."""
 
     key: str
     title: str
@@ -70,6 +71,16 @@ class ReaderFigures:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Numbers of readings by answer: ``counts[i][j]`` had ``labels[i]`` in the row's reading and ``labels[j]`` in the column's."""
+
+    rows: str
+    columns: str
+    labels: tuple[str, ...]
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True)
 class StudyFigures:
     """``reference`` is what the agreement of the difference is measured against, in words."""
 
@@ -77,6 +88,7 @@ class StudyFigures:
     non_inferiority: NonInferiority
     reference: str
     readers: list[ReaderFigures]
+    confusions: list[Confusion]
 
     def figure(self, key: str) -> Figure:
         return next(one for one in self.figures if one.key == key)
@@ -102,11 +114,30 @@ def analyse(study: StudyDefinition, readings: Sequence[Reading]) -> StudyFigures
         found, result, reference = _levels(study, answers[Kind.HER2], rows)
         figures += found
     if Kind.HER2_ZERO in answers:
-        title = "null, ultralow or above: "
+        title = "Null, ultralow or above: "
         figures += _agreement(study, answers[Kind.HER2_ZERO][..., 0], "zero_", title)
     if Kind.QUALITY in answers:
         figures += _quality(study, answers[Kind.QUALITY])
-    return StudyFigures(figures, result, reference, rows)
+    confusions = [] if Kind.HER2 not in answers else _confusions(study, answers[Kind.HER2][..., 0])
+    return StudyFigures(figures, result, reference, rows, confusions)
+
+
+def _confusions(study: StudyDefinition, first: Ints) -> list[Confusion]:
+    """Virtual against the same reader's chemical reading, and each modality against the true level."""
+    truth = np.array([study.levels.get(case, MISSING) for case in study.cases], dtype=np.int64)
+    known = np.broadcast_to(truth, first.shape[:2])
+    chemical, virtual = first[..., 0], first[..., 1]
+    sides = [("chemical", "virtual", chemical, virtual)]
+    if study.levels:
+        sides += [("truth", name, known, own) for name, own in (("chemical", chemical), ("virtual", virtual))]
+    labels = CHOICES[Kind.HER2]
+    found = []
+    for rows, columns, one, other in sides:
+        both = (one != MISSING) & (other != MISSING)
+        counts = np.zeros((len(labels), len(labels)), np.int64)
+        np.add.at(counts, (one[both], other[both]), 1)
+        found.append(Confusion(rows, columns, labels, counts.tolist()))
+    return found
 
 
 def _values(study: StudyDefinition, readings: Sequence[Reading], name: str, kind: Kind) -> Ints:
@@ -128,7 +159,7 @@ def _discrimination(study: StudyDefinition, values: Ints, rows: list[ReaderFigur
         row.accuracy = wilson_interval(int(np.nansum(own)), int(np.isfinite(own).sum()))
     return _figure(
         "discrimination",
-        "discrimination of virtual from chemical: balanced accuracy",
+        "Discrimination of virtual from chemical: balanced accuracy",
         there,
         lambda: mrmc.mean_interval(correct, study.seed),
         p=lambda: mrmc.guessing(answers, study.seed),
@@ -141,9 +172,9 @@ def _agreement(study: StudyDefinition, first: Ints, prefix: str = "", title: str
     figures = []
     for number, modality in enumerate(MODALITIES):
         one, other = first[pairs[:, 0], :, number], first[pairs[:, 1], :, number]
-        words = f"{title}between readers, {modality.value}"
+        words = f"{title}Inter-reader agreement (quadratic κ), {modality.value}"
         figures.append(_kappa(study, f"{prefix}between_{modality.value}", words, one, other, pairs))
-    words = f"{title}virtual with the same reader's chemical"
+    words = f"{title}Intra-reader agreement (quadratic κ), virtual with chemical"
     return [*figures, _kappa(study, f"{prefix}own_chemical", words, first[:, :, 1], first[:, :, 0])]
 
 
@@ -155,13 +186,13 @@ def _levels(
     known = np.broadcast_to(truth, first.shape[:2])
     consensus = consensus_of_others(first[:, :, 0])
     figures = _agreement(study, first)
-    title = "virtual with the other readers' chemical"
+    title = "Agreement (quadratic κ) of virtual with the other readers' chemical"
     figures.append(_kappa(study, "others_chemical", title, first[:, :, 1], consensus))
-    title = "within readers, repeats (cases: images shown twice)"
+    title = "Intra-reader agreement (κ), repeated images"
     figures.append(_kappa(study, "within", title, repeats[..., 0], repeats[..., 1]))
     if study.levels:
         for number, modality in enumerate(MODALITIES):
-            title = f"{modality.value} with the true level"
+            title = f"Agreement (quadratic κ) with the true level, {modality.value}"
             figures.append(_kappa(study, f"truth_{modality.value}", title, first[:, :, number], known))
 
     reference, words = known, "the true level"
@@ -174,7 +205,7 @@ def _levels(
     )
     difference = _figure(
         "difference",
-        f"agreement with {words}: virtual less chemical",
+        f"Agreement with {words}: virtual minus chemical",
         both,
         lambda: mrmc.kappa_difference(virtual, chemical),
         least=LEAST_READERS_DIFFERENCE,
@@ -209,13 +240,13 @@ def _quality(study: StudyDefinition, values: Ints) -> list[Figure]:
     figures = []
     for number, modality in enumerate(MODALITIES):
         own = marks[:, :, number : number + 1]
-        title = f"quality of the {modality.value} stain, 1 to 5"
+        title = f"Quality of the {modality.value} stain, 1 to 5"
         there = np.isfinite(own)
         figures.append(_figure(f"quality_{modality.value}", title, there, partial(mrmc.mean_interval, own, study.seed)))
     difference = marks[:, :, 1] - marks[:, :, 0]
     last = _figure(
         "quality_difference",
-        "quality: virtual less chemical",
+        "Quality: virtual minus chemical",
         np.isfinite(difference),
         lambda: mrmc.mean_difference(difference),
         least=LEAST_READERS_DIFFERENCE,
@@ -262,18 +293,23 @@ def _figure(
 ) -> Figure:
     """A figure, estimated only if enough readers and cases are ``there``: ``(R, C)`` or ``(R, C, G)``."""
     extra = tuple(range(2, there.ndim))
+    few = ""
     readers = int(there.any(axis=(1, *extra)).sum()) if readers is None else readers
     cases = int(there.any(axis=(0, *extra)).sum())
     reason, value, low, high, chance = "", None, None, None, None
     if readers < least:
-        reason = f"too few readers: {readers}, {least} are needed"
+        few = f"no interval: too few readers: {readers}, {least} are needed"
     elif cases < LEAST_CASES:
-        reason = f"too few cases: {cases}, {LEAST_CASES} are needed"
-    else:
-        found = estimate()
-        value, low, high = (_number(one) for one in (found.mean, found.low, found.high))
-        chance = None if p is None else _number(p())
-        reason = "undefined: all answers are the same" if value is None else ""
+        few = f"no interval: too few cases: {cases}, {LEAST_CASES} are needed"
+    if there.any():
+        # A small study has a point estimate, but no interval that holds.
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            found = estimate()
+        value = _number(found.mean)
+        if not few:
+            low, high = _number(found.low), _number(found.high)
+            chance = None if p is None else _number(p())
+    reason = "undefined: all answers are the same" if value is None and not few else few
     return Figure(key, title, value, low, high, int(there.sum()), readers, cases, method, reason, chance)
 
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sql
 
@@ -14,11 +15,14 @@ from restain.errors import RestainError
 from restain.geometry import Size
 from restain.review import tables as db
 from restain.review.blinding import Appearance, differences, measure_appearance
-from restain.review.definition import Modality, StudyDefinition
+from restain.review.definition import Modality, StudyDefinition, parse_definition
 from restain.review.order import reading_order
 from restain.review.study import Study, utc
 from restain.slides import open_slide
 from restain.slides.find import split_number
+
+MPP_TOLERANCE = 0.01
+"""Relative difference of mpp up to which images have one scale, and a scale bar."""
 
 
 def create_study(
@@ -44,29 +48,70 @@ def create_study(
     Raises:
         RestainError: if an image cannot be read, or the folder or database already holds a study.
     """
+    sizes, _ = _measure(definition)
+    for sentence in blinding_warnings(definition, progress=progress):
+        warn(sentence)
+    database = db.create_database(folder, url)
+    try:
+        _write(database, definition, sizes, _common(sizes), utc(now))
+        return Study(database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def blinding_warnings(definition: StudyDefinition, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Sentences on what may unblind readers or leaves little to see; see :func:`create_study`.
+
+    Raises:
+        RestainError: if an image cannot be read.
+    """
+    sizes, scales = _measure(definition)
+    common = _common(sizes)
+    measured: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
+    for number, image in enumerate(definition.images, start=1):
+        measured[image.modality].append(measure_appearance(image.path, common))
+        if progress is not None:
+            progress(number, len(definition.images))
+    found = differences(measured[Modality.CHEMICAL], measured[Modality.VIRTUAL])
+    return _warnings(definition, sizes, scales, common) + found
+
+
+def add_reader(database: Database, definition: StudyDefinition, name: str) -> None:
+    """Add a reader, with a reading order of their own, to a study that may already be read.
+
+    Raises:
+        RestainError: if the name is not valid, or is a reader's already.
+    """
+    changed = parse_definition(definition.model_dump(mode="json") | {"readers": [*definition.readers, name]}, "study")
+    reader = len(definition.readers)
+    with database.write() as connection:
+        connection.execute(db.STUDY.update().values(definition=changed.model_dump_json()))
+        connection.execute(db.READERS.insert().values(id=reader, name=changed.readers[reader]))
+        connection.execute(db.ITEMS.insert(), _items(changed, reader))
+
+
+def _measure(definition: StudyDefinition) -> tuple[list[Size], list[float]]:
+    """The sizes of all images, and the stated mpp."""
     sizes, scales = [], []
     for image in definition.images:
         with open_slide(image.path, header_only=True) as slide:
             sizes.append(slide.size)
             if slide.has_mpp:
                 scales.append(slide.mpp)
-    common = Size(min(size.width for size in sizes), min(size.height for size in sizes))
-    for sentence in _warnings(definition, sizes, scales, common):
-        warn(sentence)
-    measured: dict[Modality, list[Appearance]] = {modality: [] for modality in Modality}
-    for number, image in enumerate(definition.images, start=1):
-        measured[image.modality].append(measure_appearance(image.path, common))
-        if progress is not None:
-            progress(number, len(definition.images))
-    for sentence in differences(measured[Modality.CHEMICAL], measured[Modality.VIRTUAL]):
-        warn(sentence)
-    database = db.create_database(folder, url)
-    try:
-        _write(database, definition, sizes, common, utc(now))
-        return Study(database)
-    except BaseException:
-        database.close()
-        raise
+    return sizes, scales
+
+
+def _common(sizes: list[Size]) -> Size:
+    return Size(min(size.width for size in sizes), min(size.height for size in sizes))
+
+
+def _items(definition: StudyDefinition, reader: int) -> list[dict[str, Any]]:
+    return [
+        {"token": secrets.token_urlsafe(24), "reader_id": reader, "part": place.part, "position": position}
+        | {"repeat": place.repeat, "image_id": place.image}
+        for position, place in enumerate(reading_order(definition, reader))
+    ]
 
 
 def _write(database: Database, definition: StudyDefinition, sizes: list[Size], common: Size, now: datetime) -> None:
@@ -75,12 +120,7 @@ def _write(database: Database, definition: StudyDefinition, sizes: list[Size], c
         | {"width": size.width, "height": size.height}
         for number, (image, size) in enumerate(zip(definition.images, sizes, strict=True))
     ]
-    items = [
-        {"token": secrets.token_urlsafe(24), "reader_id": reader, "session": place.session, "position": position}
-        | {"repeat": place.repeat, "image_id": place.image}
-        for reader in range(len(definition.readers))
-        for position, place in enumerate(reading_order(definition, reader))
-    ]
+    items = [item for reader in range(len(definition.readers)) for item in _items(definition, reader)]
     with database.write() as connection:
         if connection.execute(sql.select(db.STUDY.c.id)).first() is not None:
             raise RestainError(f"{database.where} already holds a study; give another folder.")
@@ -104,7 +144,7 @@ def _warnings(study: StudyDefinition, sizes: list[Size], scales: list[float], co
             f"Chemical images are {', '.join(sorted(chemical))} files, virtual ones {', '.join(sorted(virtual))}: JPEG artefacts in "
             "only one modality would unblind the readers; convert all images in the same way."
         )
-    if scales and max(scales) > min(scales) * 1.005:
+    if scales and max(scales) > min(scales) * (1 + MPP_TOLERANCE):
         found.append(
             f"The scale of the images ranges from {min(scales):.4g} to {max(scales):.4g} µm per px: cells differ in size, which can "
             "unblind the readers, and there is no scale bar; bring all images to one mpp first."

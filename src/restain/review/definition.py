@@ -44,12 +44,12 @@ CHOICES: dict[Kind, tuple[str, ...]] = {
 """The answers to each kind of question; a text has no fixed ones."""
 
 WORDS = {
-    Kind.HER2: "HER2 level?",
+    Kind.HER2: "HER2 IHC score?",
     Kind.HER2_ZERO: (
         "Any membrane staining? null: none; ultralow: faint and incomplete, in at most 10 % of the tumour cells; above: 1+ or more."
     ),
-    Kind.MODALITY: "Real (chemical) or virtual stain?",
-    Kind.QUALITY: "Quality of the staining, 1 (useless) to 5 (excellent)?",
+    Kind.MODALITY: "Chemical IHC or virtual stain?",
+    Kind.QUALITY: "Quality of the stain, 1 (useless) to 5 (excellent)?",
     Kind.TEXT: "Remarks",
 }
 LONGEST_TEXT = 4000
@@ -70,8 +70,8 @@ def _as_text(value: object) -> object:
 
 
 Level = Annotated[Her2Level, BeforeValidator(_as_level), PlainSerializer(lambda level: level.text)]
-# Commas, quotes and line ends would break iMRMC's files, which know no quoting; a leading "-" is its mark of a truth row.
-Name = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\w[\w .@+-]*$", max_length=80)]
+# Commas, double quotes and line ends would break iMRMC's files, which know no quoting; a leading "-" marks a truth row.
+Name = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\w[\w .@+'’-]*$", max_length=80)]
 
 
 class _Strict(BaseModel):
@@ -226,7 +226,7 @@ def parse_definition(values: dict[str, Any], source: str) -> StudyDefinition:
         keys = [key for key in keys if key != "float"]
         words = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
         if first["type"] == "string_pattern_mismatch":
-            words = f"'{str(first['input'])[:40]}' is not a valid name (letters, digits, spaces and . _ @ + -)"
+            words = f"'{str(first['input'])[:40]}' is not a valid name (letters, digits, spaces and . _ @ + - ')"
         where = f"{'.'.join(keys)}: " if keys else ""
         raise RestainError(f"{source}: {where}{words}.") from None
 

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from restain.errors import RestainError
-from restain.files import whole_file, write_text
+from restain.files import csv_text, whole_file, write_text
 from restain.review.definition import CHOICES, Kind
 from restain.review.study import Study
 
@@ -73,9 +73,9 @@ def export_answers(study: Study, path: Path) -> Path:
     """
     with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("reader", "case", "modality", "session", "repeat", "question", "value", "at", "seconds"))
+        table.writerow(("reader", "case", "modality", "part", "repeat", "question", "value", "at", "seconds"))
         for one in study.answers():
             at, seconds = one.at.isoformat(timespec="milliseconds"), "" if one.seconds is None else f"{one.seconds:.3f}"
-            own = (one.reader, one.case, one.modality.value, one.session + 1, int(one.repeat))
-            table.writerow((*own, one.question, one.value, at, seconds))
+            own = (one.reader, one.case, one.modality.value, one.part + 1, int(one.repeat))
+            table.writerow((*map(csv_text, own[:2]), *own[2:], one.question, csv_text(one.value), at, seconds))
     return path

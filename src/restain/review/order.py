@@ -1,4 +1,4 @@
-"""Reading order: random, the two modalities of a case in different sessions, repeats far apart."""
+"""Reading order: random, the two modalities of a case in different parts, repeats far apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from restain.review.definition import StudyDefinition
 class Place:
     """Position in the order: ``image`` is an index of the definition's images; ``repeat`` marks its second showing."""
 
-    session: int
+    part: int
     image: int
     repeat: bool = False
 
@@ -21,28 +21,28 @@ class Place:
 def reading_order(study: StudyDefinition, reader: int) -> list[Place]:
     """The reading order of a reader, given by index; the study's seed and the index decide every draw.
 
-    A case with both modalities is read in one modality in session 0 and in the other in session 1; which comes first is
-    random and balanced over cases. A case of one modality goes to a random session. Within a session the order is
-    random. The two showings of a repeated image are at least a third of the session apart.
+    A case with both modalities is read in one modality in part 0 and in the other in part 1; which comes first is
+    random and balanced over cases. A case of one modality goes to a random part. Within a part the order is
+    random. The two showings of a repeated image are at least a third of the part apart.
     """
     rng = np.random.default_rng([study.seed, reader])
     numbers = {image.path: number for number, image in enumerate(study.images)}
-    sessions: tuple[list[int], list[int]] = ([], [])
+    parts: tuple[list[int], list[int]] = ([], [])
     cases = list(study.cases.values())
     for alone in (False, True):
         own = [images for images in cases if (len(images) == 1) is alone]
         for turn, which in enumerate(rng.permutation(len(own))):
             first, second = numbers[own[which][0].path], numbers[own[which][-1].path]
-            sessions[turn % 2].append(first)
+            parts[turn % 2].append(first)
             if not alone:
                 # Images of a case come in the order of the definition, perhaps by modality; the turn undoes that.
-                sessions[1 - turn % 2].append(second)
-    if not sessions[0]:
-        sessions = (sessions[1], sessions[0])
+                parts[1 - turn % 2].append(second)
+    if not parts[0]:
+        parts = (parts[1], parts[0])
     twice = _repeated(study, rng)
     return [
-        Place(session, image, repeat)
-        for session, images in enumerate(sessions)
+        Place(part, image, repeat)
+        for part, images in enumerate(parts)
         for image, repeat in _arranged(images, twice, rng)
     ]
 

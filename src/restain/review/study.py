@@ -59,7 +59,7 @@ class Reading:
     reader: str
     case: str
     modality: Modality
-    session: int
+    part: int
     repeat: bool
     answers: dict[str, str]
     offered: datetime | None
@@ -73,7 +73,7 @@ class Answer:
     reader: str
     case: str
     modality: Modality
-    session: int
+    part: int
     repeat: bool
     question: str
     value: str
@@ -87,7 +87,7 @@ class _State:
 
     id: int
     token: str
-    session: int
+    part: int
     position: int
     repeat: bool
     offered: datetime | None
@@ -107,6 +107,10 @@ class Study:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._load()
+
+    def _load(self) -> None:
+        database = self._database
         with database.read() as connection:
             row = connection.execute(sql.select(db.STUDY)).first()
             readers = connection.execute(sql.select(db.READERS.c.name, db.READERS.c.id)).all()
@@ -142,6 +146,13 @@ class Study:
     def close(self) -> None:
         self._database.close()
 
+    def add_reader(self, name: str) -> None:
+        """Add a reader. Raises RestainError if the name is not valid, or is a reader's already."""
+        from restain.review.create import add_reader
+
+        add_reader(self._database, self.definition, name)
+        self._load()
+
     @property
     def readers(self) -> tuple[str, ...]:
         return self.definition.readers
@@ -162,7 +173,7 @@ class Study:
     def next_item(self, reader: str, now: datetime | None = None, without: Collection[str] = ()) -> Item | None:
         """The item to read now, the same until it is complete; ``None`` if finished, or during the washout.
 
-        The second session begins when the first is complete. An image is offered only after the washout, counted from
+        The second part begins when the first is complete. An image is offered only after the washout, counted from
         when the reader last saw or answered its case in the other modality.
 
         Args:
@@ -196,7 +207,7 @@ class Study:
         return Item(found.token, found.answers, found.position + 1, len(items))
 
     def offered(self, reader: str) -> tuple[str, ...]:
-        """Tokens of the current session (the last one if all is read) that were offered and can be changed, in order.
+        """Tokens of the current part (the last one if all is read) that were offered and can be changed, in order.
 
         Raises:
             RestainError: if the study has no such reader.
@@ -204,8 +215,8 @@ class Study:
         with self._database.read() as connection:
             items = self._items(connection, reader)
         left = self._current(items)
-        session = left[0].session if left else max(one.session for one in items)
-        own = (one for one in items if one.session == session and one.offered is not None)
+        part = left[0].part if left else max(one.part for one in items)
+        own = (one for one in items if one.part == part and one.offered is not None)
         return tuple(one.token for one in own if not _is_closed(one, items))
 
     def record(
@@ -291,7 +302,7 @@ class Study:
         with self._database.read() as connection:
             return [
                 Reading(
-                    reader, one.case, one.modality, one.session, one.repeat, one.answers, one.offered, self._is_complete(one)
+                    reader, one.case, one.modality, one.part, one.repeat, one.answers, one.offered, self._is_complete(one)
                 )
                 for reader in self.readers
                 for one in self._items(connection, reader)
@@ -302,7 +313,7 @@ class Study:
         """Every answer that was given, in order of time."""
         query = (
             sql.select(
-                db.READERS.c.name, db.IMAGES.c.case_id, db.IMAGES.c.modality, db.ITEMS.c.session, db.ITEMS.c.repeat,
+                db.READERS.c.name, db.IMAGES.c.case_id, db.IMAGES.c.modality, db.ITEMS.c.part, db.ITEMS.c.repeat,
                 db.ANSWERS.c.question, db.ANSWERS.c.value, db.ANSWERS.c.at, db.ANSWERS.c.seconds,
             )
             .select_from(db.ANSWERS.join(db.ITEMS).join(db.READERS).join(db.IMAGES))
@@ -319,7 +330,7 @@ class Study:
     def _items(self, connection: sql.Connection, reader: str) -> list[_State]:
         own = db.ITEMS.c.reader_id == self._reader(reader)
         query = sql.select(
-            *db.ITEMS.c["id", "token", "session", "position", "repeat", "offered", "seen"],
+            *db.ITEMS.c["id", "token", "part", "position", "repeat", "offered", "seen"],
             db.IMAGES.c.case_id.label("case"),
             db.IMAGES.c.modality,
         )
@@ -332,9 +343,9 @@ class Study:
         return list(found.values())
 
     def _current(self, items: list[_State]) -> list[_State]:
-        """Incomplete items of the current session."""
+        """Incomplete items of the current part."""
         left = [one for one in items if not self._is_complete(one)]
-        return [one for one in left if one.session == left[0].session]
+        return [one for one in left if one.part == left[0].part]
 
     def _is_complete(self, item: _State) -> bool:
         return self._needed <= item.answers.keys()

@@ -62,7 +62,8 @@ ITEMS = sql.Table(
     sql.Column("token", sql.String(40), nullable=False, unique=True),
     sql.Column("reader_id", sql.ForeignKey("readers.id"), nullable=False),
     sql.Column("image_id", sql.ForeignKey("images.id"), nullable=False),
-    sql.Column("session", sql.Integer, nullable=False),
+    # The name in the database is that of older studies.
+    sql.Column("session", sql.Integer, key="part", nullable=False),
     sql.Column("position", sql.Integer, nullable=False),
     sql.Column("repeat", sql.Boolean, nullable=False),
     sql.Column("offered", Time),

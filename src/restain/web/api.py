@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -16,9 +17,10 @@ from restain.web.errors import RequestError
 from restain.web.grid import TileNumber
 from restain.web.library import Library
 from restain.web.links import Image
+from restain.web.measure import BINS, measure, measurements_csv
 from restain.web.provenance import ImageKind, bare_name
 from restain.web.security import read_body
-from restain.web.snapshot import MAX_SIDE, Pane, draw_snapshot
+from restain.web.snapshot import MAX_SIDE, Pane, draw_snapshot, rotated
 from restain.web.texts import text
 from restain.web.tiles import Tiles
 
@@ -81,6 +83,34 @@ def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show
         content = json.dumps(annotations.get(image.id).geojson(), ensure_ascii=False)
         return _download(content.encode(), "application/geo+json", image, "annotations.geojson")
 
+    @router.get("/measurements")
+    def measurements(identity: str, stain: str | None = None) -> Response:
+        found, values = measured(library.get(identity), stain)
+        rows = [{"id": one["id"], "values": own} for one, own in zip(found, values, strict=True)]
+        return JSONResponse({"measurements": rows, "bins": BINS}, headers={"Cache-Control": "no-store"})
+
+    @router.get("/measurements.csv")
+    def measurements_table(identity: str, stain: str | None = None) -> Response:
+        image = library.get(identity)
+        names = {"Image": image.title, "Stain": "" if stain is None else library.get(stain).title}
+        content = measurements_csv(*measured(image, stain), names)
+        return _download(("\ufeff" + content).encode(), "text/csv", image, "measurements.csv")
+
+    @router.get("/measurements.geojson")
+    def measurements_geojson(identity: str, stain: str | None = None) -> Response:
+        image = library.get(identity)
+        for one, own in zip(*(pair := measured(image, stain)), strict=True):
+            one["properties"]["measurements"] = own
+        content = {"type": "FeatureCollection", "features": pair[0]}
+        return _download(
+            json.dumps(content, ensure_ascii=False).encode(), "application/geo+json", image, "measurements.geojson"
+        )
+
+    def measured(image: Image, stain: str | None) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+        features = annotations.get(image.id).features
+        shown = None if stain is None else library.get(stain)
+        return features, measure(tiles, image, shown, library.related(image), features)
+
     @router.put("/annotations")
     async def save_annotations(identity: str, request: Request) -> Response:
         body = await read_body(request, MAX_BODY)
@@ -107,7 +137,8 @@ def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show
         width: Number,
         height: Number,
         mpp: Number,
-        beside: str | None = None,
+        rotation: Annotated[float, Query(ge=0, lt=360)] = 0.0,
+        beside: Annotated[list[str] | None, Query(max_length=2)] = None,
     ) -> Response:
         image = library.get(identity)
         facts = tiles.facts(image)
@@ -115,10 +146,12 @@ def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show
             raise RequestError(400, "error.number")
         if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
             raise RequestError(400, "error.snapshot_size", most=MAX_SIDE)
-        size = Size(int(width), int(height))
+        shown_size = Size(int(width), int(height))
+        # A rotated view is cut from the square around it.
+        size = Size(*[math.ceil(math.hypot(width, height))] * 2) if rotation else shown_size
         region = Region(Point(round(x / mpp - size.width / 2), round(y / mpp - size.height / 2)), size)
-        shown = [image] if beside is None or beside == image.id else [image, library.get(beside)]
-        panes = [_pane(image, one, region, mpp) for one in shown]
+        shown = [image, *(library.get(one) for one in beside or () if one != image.id)]
+        panes = [rotated(_pane(image, one, region, mpp), rotation, shown_size) for one in shown]
         data = draw_snapshot(panes, None if facts.mpp is None else mpp)
         return _download(data, "image/png", image, "view.png")
 
@@ -127,10 +160,10 @@ def routes(library: Library, tiles: Tiles, annotations: AnnotationStore, *, show
         fixed, title = None, f"{text('en', f'kind.{shown.kind.value}')}: {shown.path.name}"
         if shown.id != image.id:
             related = library.related(image)
-            chemical = {one.id: registered for one, registered in related.chemical}
-            if shown.id in chemical:
+            chemical = next((one for one in related.chemical if one.image.id == shown.id), None)
+            if chemical is not None:
                 fixed = image
-                if chemical[shown.id] is None:
+                if not chemical.checked:
                     title += f" ({text('en', 'compare.by_name')})"
             elif all(shown.id != one.id for one in related.virtual):
                 raise RequestError(404, "error.not_registered")

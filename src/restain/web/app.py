@@ -13,17 +13,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from restain.web import api, pages, review
 from restain.web.accounts import routes as accounts
 from restain.web.accounts.authentication import Authentication
 from restain.web.annotations import AnnotationStore
+from restain.web.cases import Cases
 from restain.web.database import open_database
 from restain.web.errors import RequestError
 from restain.web.library import Library
-from restain.web.security import security_middleware
+from restain.web.security import path_of, security_middleware
 from restain.web.settings import Settings
 from restain.web.texts import language_of, text
 from restain.web.tiles import Tiles
@@ -37,8 +38,9 @@ def create_app(settings: Settings) -> FastAPI:
     """
     state = settings.state_folder
     library = Library(settings.folder, {name: state / name for name in ("uploads", "stained")})
-    tiles = Tiles(library, state)
-    studies, study_tiles = review.Studies(settings.studies), review.StudyTiles()
+    tiles, cases = Tiles(library, state), Cases(library.root)
+    made_here = sorted(path.parent for path in (state / "studies").glob("*/study.sqlite"))
+    studies, study_tiles = review.Studies([*settings.studies, *made_here]), review.StudyTiles()
     database = open_database(state, settings.database)
     authentication = Authentication(database, required=settings.public)
 
@@ -68,14 +70,23 @@ def create_app(settings: Settings) -> FastAPI:
     if staining is not None:
         app.state.sections.append(("nav.staining", "/stain"))
         app.include_router(staining.routes())
-    app.include_router(review.page_routes(studies, settings.folder))
+    app.include_router(review.page_routes(studies, settings))
     app.include_router(review.api_routes(studies, study_tiles))
-    if settings.studies:
-        app.state.sections.append(("nav.review", "/review"))
+    app.include_router(review.manage_routes(studies, settings, library, authentication.accounts))
+    app.state.sections.append(("nav.review", "/review"))
 
     @app.get("/")
     def library_page(request: Request) -> Response:
-        return pages.library_page(request, library, tiles)
+        return pages.library_page(request, library, tiles, cases)
+
+    @app.get("/cohort/{name:path}")
+    def cohort(name: str) -> Response:
+        path = cases.report_file(name)
+        if path is None or not library.contains(path):
+            raise RequestError(404, "error.no_page")
+        # A report of restain cohort has its own styles, and no script.
+        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        return FileResponse(path, headers={"Content-Security-Policy": policy})
 
     @app.get("/view/{identity}")
     def viewer(request: Request, identity: str) -> Response:
@@ -105,7 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def error_response(request: Request, error: RequestError) -> Response:
     """The error as a page where a browser requested a page, else as JSON with one sentence."""
-    if not request.url.path.startswith(("/api/", "/static/")) and request.method == "GET":
+    if not path_of(request).startswith(("/api/", "/static/")) and request.method == "GET":
         return pages.error_page(request, error)
     sentence = text(language_of(request), error.key, **error.values)
     return JSONResponse({"error": sentence}, error.status, headers={"Cache-Control": "no-store"})

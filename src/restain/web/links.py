@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,11 @@ from restain.web.provenance import OUTLINES, ImageKind, ImageProvenance, Registe
 
 PAIR_FOLDERS = (("HE", "IHC"), ("trainA", "trainB"), ("valA", "valB"), ("testA", "testB"))
 """Folders in which data sets of pairs (BCI, MIST) keep the two images of one name."""
+
+
+def title_of(name: str) -> str:
+    """A name in the library as people read it: without the folder that an upload or a job has for itself."""
+    return re.sub(r"^(uploads|stained)/[0-9a-f]+/", "", name)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Image:
         return self.provenance.kind
 
     @property
+    def title(self) -> str:
+        return title_of(self.name)
+
+    @property
     def file(self) -> Path:
         """``path`` without the number of the image."""
         return split_number(self.path)[0]
@@ -47,31 +57,35 @@ class Overlays:
 
 
 @dataclass(frozen=True)
-class Related:
-    """The images that belong to an image.
+class Chemical:
+    """A chemical IHC of an H&E image.
 
-    ``chemical`` are IHC images with the registration that aligns them, None if only names and sizes agree.
-    ``overlays`` are those of the image and of each virtual stain, by their ids.
+    ``registration`` warps it; without one it has the pixels of the H&E image. ``checked`` is false if only name and size
+    say so.
     """
+
+    image: Image
+    registration: Registered | None = None
+    checked: bool = True
+
+
+@dataclass(frozen=True)
+class Related:
+    """The images that belong to an image; ``overlays`` are those of the image and of each stain, by their ids."""
 
     source: Image | None
     virtual: tuple[Image, ...]
-    chemical: tuple[tuple[Image, Registered | None], ...]
+    chemical: tuple[Chemical, ...]
     overlays: Mapping[str, Overlays]
 
-    @property
-    def registered(self) -> list[Image]:
-        return [image for image, registration in self.chemical if registration is not None]
-
-    @property
-    def by_name(self) -> list[Image]:
-        """Chemical IHC that is paired by name and size only; its alignment was never checked."""
-        return [image for image, registration in self.chemical if registration is None]
+    def chemical_images(self, *, checked: bool) -> list[Image]:
+        """Chemical IHC whose alignment metadata state or registration found, or that name and size alone pair."""
+        return [one.image for one in self.chemical if one.checked is checked]
 
     @property
     def others(self) -> tuple[Image, ...]:
         """The images that can be compared with this one, virtual stains first."""
-        return self.virtual + tuple(image for image, _ in self.chemical)
+        return self.virtual + tuple(one.image for one in self.chemical)
 
 
 class Links:
@@ -83,8 +97,11 @@ class Links:
         self._by_name = {image.name: image for image in images.values()}
         self._by_file_name: dict[str, list[Image]] = defaultdict(list)
         self._densities: dict[Path, list[Image]] = defaultdict(list)
+        self._by_grid: dict[str, list[Image]] = defaultdict(list)
         for image in images.values():
             self._by_file_name[image.path.name].append(image)
+            if image.provenance.grid is not None:
+                self._by_grid[image.provenance.grid].append(image)
             if image.kind is ImageKind.DENSITY:
                 self._densities[image.path.parent].append(image)
         self._sources: dict[str, Image] = {}
@@ -101,9 +118,9 @@ class Links:
 
     def related(self, image: Image, allowed: Callable[[Path], bool]) -> Related:
         """The images that belong to ``image``; ``allowed`` tells whether a file beside it may be read."""
-        virtual = self._virtual.get(image.id, [])
+        virtual, chemical = self._virtual.get(image.id, []), self._chemical(image)
         overlays = {}
-        for stain in (image, *virtual):
+        for stain in (image, *virtual, *(one.image for one in chemical if one.registration is None)):
             # Outlines are in px of the H&E image, so they do not fit a virtual stain's own view.
             found = {} if image.kind is ImageKind.VIRTUAL else {w: find_outline(stain.path, w) for w in OUTLINES}
             outlines = {which: path for which, path in found.items() if path is not None and allowed(path)}
@@ -112,20 +129,27 @@ class Links:
         return Related(
             None if source is None else self.images.get(source.id),
             tuple(virtual),
-            tuple(self._chemical(image)),
+            tuple(chemical),
             overlays,
         )
 
-    def _chemical(self, image: Image) -> list[tuple[Image, Registered | None]]:
-        found: dict[str, tuple[Image, Registered | None]] = {}
+    def _chemical(self, image: Image) -> list[Chemical]:
+        if image.kind in (ImageKind.IHC, ImageKind.VIRTUAL, ImageKind.DENSITY):
+            return []
+        same = self._by_grid.get(image.provenance.grid or "", ())
+        found = {one.id: Chemical(one) for one in same if one.kind is ImageKind.IHC}
         for one in self._registered:
             if one.fixed == image.path.name:
                 fixed, moving = self._nearest(one.fixed, one.folder), self._nearest(one.moving, one.folder)
                 if fixed is not None and fixed.id == image.id and moving is not None and moving.id != image.id:
-                    found[moving.id] = moving, one
+                    found[moving.id] = Chemical(moving, one)
         partner = self._partner(image)
-        if partner is not None and partner.id not in found and same_size(image.path, partner.path):
-            found[partner.id] = partner, None
+        if (
+            partner is not None
+            and partner.id not in found
+            and same_size(image.path, partner.path, image.stamp, partner.stamp)
+        ):
+            found[partner.id] = Chemical(partner, checked=False)
         return list(found.values())
 
     def _source(self, image: Image) -> Image | None:
@@ -152,9 +176,11 @@ class Links:
         return None
 
     def _density(self, image: Image) -> Image | None:
-        """The DAB pyramid of an image: NAME.dab.ome.tiff beside NAME.ome.tiff or NAME.dicom."""
-        end = ".dab.ome.tiff"
+        """The DAB pyramid of an image: NAME.dab.ome.tiff beside NAME.ome.tiff or NAME.dicom, or that of a phantom's IHC."""
+        end, grid = ".dab.ome.tiff", image.provenance.grid
         for one in self._densities.get(image.path.parent, ()):
+            if image.kind is ImageKind.IHC and grid is not None and grid == one.provenance.grid:
+                return one
             stem = one.path.name.removesuffix(end)
             if one.path.name.endswith(end) and image.path.name in (f"{stem}.ome.tiff", f"{stem}.dicom"):
                 return one

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,19 @@ from starlette.responses import HTMLResponse
 from restain import __version__
 from restain.web.accounts.account import account_of, may_open
 from restain.web.accounts.forms import csrf_token, session_cookie
+from restain.web.cases import Cases, in_order
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
+from restain.web.measure import BINS
+from restain.web.provenance import WHOLE, ImageKind
+from restain.web.security import path_of, root_of
 from restain.web.texts import COOKIE, LANGUAGES, all_texts, language_of, text
 from restain.web.tiles import DAB_COLOURS, ImageFacts, Tiles
 
 PER_PAGE = 48
+FILTERS = ("kind", "patient", "block", "folder", "sort")
+"""Parameters of the library's address besides ``q`` and ``page``."""
 
 _environment = Environment(
     loader=PackageLoader("restain.web", "templates"),
@@ -34,16 +41,16 @@ _environment = Environment(
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template in the language of the request; a language in the address is remembered."""
-    language = language_of(request)
+    language, root = language_of(request), root_of(request)
+    # Two slashes would name another host.
+    path = quote("/" + path_of(request).lstrip("/\\"))
 
     def t(key: str, **filled: object) -> str:
         return text(language, key, **filled)
 
     def in_language(code: str) -> str:
         kept = [(k, v) for k, v in request.query_params.multi_items() if k != "lang"]
-        # Two slashes would name another host.
-        path = quote("/" + request.url.path.lstrip("/\\"))
-        return f"{path}?{urlencode([*kept, ('lang', code)])}"
+        return f"{root}{path}?{urlencode([*kept, ('lang', code)])}"
 
     account = account_of(request)
     sections = [section for section in request.app.state.sections if may_open(account, section[1])]
@@ -55,7 +62,8 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
         account=account,
         csrf_token=csrf_token(request.cookies.get(session_cookie(request))) if account.name else "",
         sections=sections if len(sections) > 1 else [],
-        path=request.url.path,
+        root=root,
+        path=path,
         **values,
     )
     response = HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Content-Language": language})
@@ -78,10 +86,13 @@ class ImageList:
     found: int
     number: int
     pages: int
+    kept: tuple[tuple[str, str], ...] = ()
+    """Further parameters of the address."""
 
-    def link(self, number: int) -> str:
-        """The address of another page."""
-        return f"{self.path}?{urlencode({'q': self.query, 'page': number} if self.query else {'page': number})}"
+    def link(self, number: int, **other: str) -> str:
+        """The address of another page, or of the first one with other parameters."""
+        query = dict(self.kept) | ({"q": self.query} if self.query else {}) | other
+        return f"{self.path}?{urlencode(query | ({} if other else {'page': number}))}"
 
 
 def list_images(request: Request, images: Sequence[Image], per_page: int) -> ImageList:
@@ -92,13 +103,29 @@ def list_images(request: Request, images: Sequence[Image], per_page: int) -> Ima
     wanted = request.query_params.get("page", "1")
     number = min(max(1, int(wanted) if wanted.isdecimal() and len(wanted) < 8 else 1), pages)
     shown = found[(number - 1) * per_page : number * per_page]
-    return ImageList(request.url.path, query, shown, len(found), number, pages)
+    kept = tuple((key, request.query_params[key][:200]) for key in FILTERS if request.query_params.get(key))
+    return ImageList(path_of(request)[1:] or ".", query, shown, len(found), number, pages, kept)
 
 
-def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLResponse:
-    """All images of the library, :data:`PER_PAGE` on a page."""
-    images = library.images()
-    listed = list_images(request, images, PER_PAGE)
+def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases) -> HTMLResponse:
+    """Images of the library that the filters of the address select, :data:`PER_PAGE` on a page."""
+    images, chosen = library.images(), {key: request.query_params.get(key, "") for key in FILTERS}
+
+    def unreadable(image: Image) -> bool:
+        try:
+            tiles.facts(image)
+        except RequestError:
+            return True
+        return False
+
+    def selected(image: Image) -> bool:
+        kind = chosen["kind"]
+        case = cases.of(image)
+        fits = not kind or (unreadable(image) if kind == "unreadable" else image.kind.value == kind)
+        under = not chosen["folder"] or image.title.startswith(f"{chosen['folder']}/")
+        return fits and under and chosen["patient"] in ("", case.patient) and chosen["block"] in ("", case.block)
+
+    listed = list_images(request, in_order([one for one in images if selected(one)], cases, chosen["sort"]), PER_PAGE)
     cards = []
     for image in listed.images:
         facts, error = None, None
@@ -106,7 +133,8 @@ def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLRespon
             facts = tiles.facts(image)
         except RequestError as refusal:
             error = refusal
-        cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error})
+        about = {"case": cases.of(image), "made": made_by(image, language_of(request))}
+        cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error} | about)
     return page(
         request,
         "library.html.j2",
@@ -114,19 +142,36 @@ def library_page(request: Request, library: Library, tiles: Tiles) -> HTMLRespon
         count=len(images),
         listed=listed,
         folder=library.root.name,
+        chosen=chosen,
+        patients=_counted(cases.of(one).patient for one in images),
+        blocks=_counted(case.block for one in images if (case := cases.of(one)).patient == chosen["patient"]),
+        folders=_counted(folder for one in images for folder in _folders(one.title)),
+        table_fault=cases.fault,
+        report=cases.report(chosen["patient"]),
         truncated=library.truncated,
     )
+
+
+def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Each name that is not empty with its number, by name."""
+    return sorted((name, count) for name, count in Counter(names).items() if name)
+
+
+def _folders(title: str) -> list[str]:
+    """All folders above a file: ``a/b/c.png`` gives ``a`` and ``a/b``."""
+    parts = title.split("/")[:-1]
+    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, labels: bool) -> HTMLResponse:
     """The viewer of an image. The page holds the data of its scripts as JSON."""
     facts, related, language = tiles.facts(image), library.related(image), language_of(request)
-    others = []
+    others, unchecked = [], related.chemical_images(checked=False)
     for one in related.others:
         with suppress(RequestError):
             own = tiles.facts(one)
             layer = image_layer(one, own) if one in related.virtual else image_layer(one, facts, image)
-            others.append(layer | {"byName": one in related.by_name})
+            others.append(layer | {"byName": one in unchecked, "made": made_by(one, language)})
     overlays = {stain: _overlays(found, tiles) for stain, found in related.overlays.items()}
     content = {
         "image": image_layer(image, facts),
@@ -144,6 +189,7 @@ def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, 
         facts=facts,
         related=related,
         content=content,
+        bins=BINS,
         others=others,
         labels=facts.associated if labels else (),
         has_density=any(one["density"] for one in overlays.values()),
@@ -151,15 +197,29 @@ def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, 
     )
 
 
+def made_by(image: Image, language: str) -> str:
+    """Model, time, region and option of a virtual stain in one line; empty for other images."""
+    if image.kind is not ImageKind.VIRTUAL:
+        return ""
+    stated, region = dict(image.provenance.facts), ""
+    if image.provenance.region:
+        x, y, width, height = image.provenance.region
+        region = text(language, "made.region", x=x, y=y, width=width, height=height)
+    elif stated.get("region", WHOLE) != WHOLE:
+        region = text(language, "made.part")
+    everywhere = text(language, "made.everywhere") if stated.get("tissue") == "everywhere" else ""
+    parts = (stated.get("bundle", ""), stated.get("created", "")[:16].replace("T", " "), region, everywhere)
+    return " · ".join(part for part in parts if part)
+
+
 def image_layer(image: Image, facts: ImageFacts, fixed: Image | None = None) -> dict[str, Any]:
     """The data of an image for the scripts; with ``fixed``, as aligned with that image, whose ``facts`` are given."""
     return {
         "id": image.id,
         "stamp": image.stamp + ("" if fixed is None else fixed.stamp),
-        "name": image.name,
+        "name": image.title,
         "kind": image.kind.value,
         "synthetic": image.provenance.synthetic,
-        "made": image.provenance.made,
         "fixed": None if fixed is None else fixed.id,
         **facts.grid.layout(),
     }

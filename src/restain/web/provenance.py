@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from restain.slides.find import split_number
 
 OUTLINES = ("tissue", "ood")
 """Outlines of a stain, ``NAME.tissue.geojson``: tissue, and regions out of the distribution of the training images."""
+BUILT, PHANTOM_SLIDE = "restain build", "phantom slide"
+"""Keys of metadata by which ``restain build`` and ``restain phantom-slide`` identify pixels."""
+WHOLE = "whole image"
+"""Region of a virtual stain that covers the image."""
 _LARGEST_JSON = 1 << 20
 _IHC_FOLDERS, _HE_FOLDERS = {"ihc", "trainb", "valb", "testb"}, {"he", "traina", "vala", "testa"}
 
@@ -47,16 +52,10 @@ class ImageProvenance:
     synthetic: bool = False
     facts: tuple[tuple[str, str], ...] = ()
     source_name: str | None = None
-
-    @property
-    def made(self) -> str:
-        """Model, day, region and option of a virtual stain in one line; empty for other images."""
-        if self.kind is not ImageKind.VIRTUAL:
-            return ""
-        facts = dict(self.facts)
-        everywhere = "everywhere" if facts.get("tissue") == "everywhere" else ""
-        parts = (facts.get("bundle", ""), facts.get("created", "")[:10], facts.get("region", ""), everywhere)
-        return ", ".join(part for part in parts if part)
+    region: tuple[int, ...] = ()
+    """x, y, width, height of a job's region in px of level 0."""
+    grid: str | None = None
+    """Equal for images whose pixels show the same places, as restain's own metadata says."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +90,37 @@ def read_provenance(path: Path, name: str) -> ImageProvenance:
     text = _metadata(path)
     facts, level = tuple(sorted(text.items())), _level(name)
     if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff":
-        return ImageProvenance(ImageKind.DENSITY, text.get("source"))
+        return ImageProvenance(ImageKind.DENSITY, text.get("source"), grid=_grid(path, text))
     notice = text.get("notice", "")
     if notice.startswith(NOTICE) or "bundle_hash" in text:
         job = _json(path.with_name("job.json")) if name.startswith("stained/") else None
-        source_name = job.get("image") if isinstance(job, dict) else None
-        source_name = source_name if isinstance(source_name, str) else None
-        return ImageProvenance(ImageKind.VIRTUAL, text.get("source"), level, facts=facts, source_name=source_name)
+        job = job if isinstance(job, dict) else {}
+        source_name = job.get("image") if isinstance(job.get("image"), str) else None
+        region = tuple(job.get("region") or ())
+        return ImageProvenance(ImageKind.VIRTUAL, text.get("source"), level, False, facts, source_name, region)
     stem, folders = path.name.lower(), {part.lower() for part in name.split("/")[:-1]}
     kind = ImageKind.PICTURE
     if folders & _IHC_FOLDERS or re.match(r"ihc([._-]|$)", stem):
         kind = ImageKind.IHC
     elif folders & _HE_FOLDERS or re.match(r"he([._-]|$)", stem):
         kind = ImageKind.HE
-    return ImageProvenance(kind, level=level, synthetic="synthetic" in notice, facts=facts)
+    return ImageProvenance(kind, level=level, synthetic="synthetic" in notice, facts=facts, grid=_grid(path, text))
+
+
+def _grid(path: Path, text: dict[str, str]) -> str | None:
+    """What the images of one pixel grid share: a patch of ``restain build``, or a phantom that is not deformed."""
+    if PHANTOM_SLIDE in text:
+        return None if text.get("output") == "ihc" else text[PHANTOM_SLIDE]
+    if BUILT in text:
+        return text[BUILT]
+    record = path.parents[2] / "phantom.json" if len(path.parents) > 2 else path
+    return f"{record} {path.parent.name}/{path.name}" if path != record and _is_aligned_phantom(record) else None
+
+
+def _is_aligned_phantom(record: Path) -> bool:
+    content = _json(record) if record.is_file() else None
+    parameters = content.get("parameters") if isinstance(content, dict) else None
+    return isinstance(parameters, dict) and parameters.get("misalign_um") == 0
 
 
 def image_numbers(path: Path) -> tuple[int, ...]:
@@ -146,7 +162,9 @@ def bare_name(path: Path) -> str:
     return bare if number is None else f"{bare}-{number}"
 
 
-def same_size(one: Path, other: Path) -> bool:
+@lru_cache(maxsize=20_000)
+def same_size(one: Path, other: Path, *stamps: str) -> bool:
+    """Whether two images have one size; ``stamps`` change with the files."""
     try:
         with open_slide(one, header_only=True) as first, open_slide(other, header_only=True) as second:
             return first.size == second.size

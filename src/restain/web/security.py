@@ -16,7 +16,7 @@ HEADERS = {
     # Pages hold no inline script or style. OpenSeadragon decodes tiles as blobs.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -39,15 +39,26 @@ def security_middleware(
     """The middleware: :func:`check_request`, then ``authenticate``, which may answer itself, then :data:`HEADERS`."""
 
     async def middleware(request: Request, call_next: Handler) -> Response:
+        head = request.method == "HEAD"
+        if head:
+            # Answered as a GET; the server sends no body.
+            request.scope["method"] = "GET"
         try:
             check_request(request, hosts)
-            response = await authenticate(request) or await call_next(request)
+            if request.method == "OPTIONS":
+                response = Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST, PUT, DELETE"})
+            else:
+                response = await authenticate(request) or await call_next(request)
         except RequestError as error:
             response = error_response(request, error)
         except StoreFault:
             response = error_response(request, RequestError(503, "error.store"))
+        if head:
+            request.scope["method"] = "HEAD"
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+        if request.url.scheme == "https":
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         return response
 
     return middleware
@@ -79,6 +90,18 @@ async def read_body(request: Request, limit: int) -> bytes:
         if len(body) > limit:
             raise RequestError(413, "error.large_body", most=limit >> 20)
     return bytes(body)
+
+
+def root_of(request: Request) -> str:
+    """The path under which a proxy shows the server, without ``/`` at its end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def path_of(request: Request) -> str:
+    """The path of a request without :func:`root_of`, by which it is routed."""
+    # request.url.path also depends on the Host header.
+    path, root = str(request.scope["path"]), root_of(request)
+    return path[len(root) :] or "/" if path == root or path.startswith(f"{root}/") else path
 
 
 def host_name(host: str) -> str | None:

@@ -40,6 +40,7 @@ def serve(
         ssl_certfile=certificate,
         ssl_keyfile=settings.tls_key,
         proxy_headers=settings.behind_proxy,
+        root_path=settings.root_path,
         forwarded_allow_ips="127.0.0.1,::1",
         log_level="warning",
         access_log=False,

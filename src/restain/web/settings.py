@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Settings:
         port: 0 takes a free one.
         allow_hosts: names or addresses, without port, that browsers may request, besides ``host``.
         behind_proxy: trust ``X-Forwarded-For`` and ``X-Forwarded-Proto`` of a proxy on this machine.
+        root_path: path under which a proxy shows the server; the proxy removes it from requests.
         tls_certificate: PEM file; the server then answers by https.
         tls_key: PEM file, if the key is not in the file of the certificate.
         models: bundles for the staining page; without one there is no such page.
@@ -47,6 +49,7 @@ class Settings:
     port: int = 8000
     allow_hosts: Sequence[str] = ()
     behind_proxy: bool = False
+    root_path: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     models: Sequence[Path] = ()
@@ -65,6 +68,8 @@ class Settings:
         hosts, public = allowed_hosts(self.host, self.allow_hosts, behind_proxy=self.behind_proxy)
         if not self.folder.is_dir():
             raise RestainError(f"{self.folder} is not a folder; restain serve shows the slides of one.")
+        if not re.fullmatch(r"(/[\w.~-]+)*", self.root_path):
+            raise RestainError(f"--root-path {self.root_path}: give a path such as /stain, without / at its end.")
         root = self.folder.resolve()
         home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "restain"
         own = f"{root.name or 'root'}-{hashlib.sha256(str(root).encode()).hexdigest()[:10]}"

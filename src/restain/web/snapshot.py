@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
@@ -14,6 +14,7 @@ import PIL.ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from restain import NOTICE
+from restain.geometry import Size
 from restain.images import Rgb
 
 MAX_SIDE = 2048
@@ -29,6 +30,15 @@ class Pane:
     rgb: Rgb
     title: str
     virtual: bool
+
+
+def rotated(pane: Pane, degrees: float, size: Size) -> Pane:
+    """The centre of a pane, ``size`` px, turned clockwise."""
+    if not degrees:
+        return pane
+    turned = PIL.Image.fromarray(pane.rgb).rotate(-degrees, PIL.Image.Resampling.BICUBIC, fillcolor=WHITE)
+    left, top = (turned.width - size.width) // 2, (turned.height - size.height) // 2
+    return replace(pane, rgb=np.asarray(turned.crop((left, top, left + size.width, top + size.height))))
 
 
 def draw_snapshot(panes: Sequence[Pane], um_per_px: float | None) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
-from string import Formatter
 
 from starlette.requests import Request
 
@@ -34,11 +33,6 @@ def text(language: str, key: str, **values: object) -> str:
 def all_texts(language: str) -> dict[str, str]:
     """The whole catalogue in one language, for the scripts."""
     return {key: entry[language] for key, entry in catalogue().items()}
-
-
-def placeholders(template: str) -> set[str]:
-    """The names in braces in a text."""
-    return {name for _, name, _, _ in Formatter().parse(template) if name}
 
 
 def language_of(request: Request) -> str:

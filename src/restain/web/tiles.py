@@ -73,10 +73,25 @@ class Tiles:
         self._densities: HandleCache[DensitySlide] = HandleCache()
         self._cache = ByteCache()
         self._slots = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
+        self._facts: dict[str, tuple[str, ImageFacts | RequestError]] = {}
         self._transforms: dict[tuple[Path, int], Transform] = {}
 
     def facts(self, image: Image) -> ImageFacts:
-        """The facts of an image, from its header."""
+        """The facts of an image, from its header; read once for each file and stamp."""
+        known = self._facts.get(image.id)
+        if known is None or known[0] != image.stamp:
+            try:
+                known = image.stamp, self._read_facts(image)
+            except RequestError as refusal:
+                if refusal.status == 404:
+                    raise
+                known = image.stamp, refusal
+            self._facts[image.id] = known
+        if isinstance(known[1], RequestError):
+            raise known[1]
+        return known[1]
+
+    def _read_facts(self, image: Image) -> ImageFacts:
         with self._open(image) as slide:
             return ImageFacts(
                 slide.size,
@@ -112,7 +127,7 @@ class Tiles:
         """A tile of a DAB density as PNG: fixed colours, transparent below the lowest step."""
         key = (image.id, image.stamp, "density", level, column, row)
         if (data := self._cache.get(key)) is None:
-            with self._open_density(image) as slide, self._slots:
+            with self.open_density(image) as slide, self._slots:
                 grid = Grid(slide.size, slide.mpp)
                 od = read_density(slide, grid.region(level, column, row), grid.reduction(level))
             data = _encode(PIL.Image.fromarray(dab_colours(od)), "PNG", compress_level=3)
@@ -120,7 +135,7 @@ class Tiles:
         return data
 
     def density_grid(self, image: Image) -> Grid:
-        with self._open_density(image) as slide:
+        with self.open_density(image) as slide:
             return Grid(slide.size, slide.mpp)
 
     def thumbnail(self, image: Image) -> bytes:
@@ -160,9 +175,9 @@ class Tiles:
         self._densities.close()
 
     def _registered(self, image: Image, fixed: Image) -> Registered | None:
-        for other, registered in self.library.related(fixed).chemical:
-            if other.id == image.id:
-                return registered
+        for one in self.library.related(fixed).chemical:
+            if one.image.id == image.id:
+                return one.registration
         raise RequestError(404, "error.not_registered")
 
     def _transform(self, registered: Registered) -> Transform:
@@ -188,7 +203,7 @@ class Tiles:
             yield slide
 
     @contextmanager
-    def _open_density(self, image: Image) -> Iterator[DensitySlide]:
+    def open_density(self, image: Image) -> Iterator[DensitySlide]:
         if image.kind is not ImageKind.DENSITY:
             raise RequestError(404, "error.no_image")
 

@@ -15,6 +15,7 @@ from restain.web.accounts.forms import session_cookie
 from restain.web.accounts.sessions import Sessions
 from restain.web.accounts.store import AccountStore
 from restain.web.errors import RequestError
+from restain.web.security import path_of, root_of
 
 SIGN_IN = "/account/sign-in"
 
@@ -44,15 +45,14 @@ class Authentication:
         Raises:
             RequestError: 401 if nobody is signed in, 403 if the role may not open the address.
         """
-        # The routes use this path too; request.url.path also depends on the Host header.
-        path = request.scope["path"]
+        path, root = path_of(request), root_of(request)
         token = request.cookies.get(session_cookie(request))
         request.state.account = account = await run_in_threadpool(self._account, token)
         if may_open(account, path):
             return None
         if account is not ANONYMOUS:
             if path == "/":
-                return RedirectResponse(home(account), 303)
+                return RedirectResponse(f"{root}{home(account)}", 303)
             raise RequestError(403, "error.not_yours")
         reads = request.method in ("GET", "HEAD")
         if path.startswith("/api/") or not (reads or "text/html" in request.headers.get("accept", "")):
@@ -61,7 +61,7 @@ class Authentication:
         query = {"next": wanted} if reads and wanted != "/" else {}
         if (language := request.query_params.get("lang")) is not None:
             query["lang"] = language
-        return RedirectResponse(f"{SIGN_IN}?{urlencode(query)}" if query else SIGN_IN, 303)
+        return RedirectResponse(f"{root}{SIGN_IN}?{urlencode(query)}" if query else f"{root}{SIGN_IN}", 303)
 
     def _account(self, token: str | None) -> Account:
         if token and (account := self.sessions.account(token)) is not None:

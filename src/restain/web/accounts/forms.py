@@ -44,18 +44,24 @@ def csrf_token(cookie: str | None) -> str:
     return hmac.new(cookie.encode("utf-8", "surrogatepass"), b"restain form", hashlib.sha256).hexdigest()
 
 
-async def read_form(request: Request, cookie: str | None) -> dict[str, str]:
-    """The fields of a submitted form.
+async def read_form(
+    request: Request, cookie: str | None, most_fields: int = 20, *, csrf: bool = True
+) -> dict[str, str]:
+    """The fields of a submitted form; ``csrf`` says whether a token is needed, as it is wherever there are accounts.
 
     Raises:
         RequestError: 403 if the CSRF token does not belong to ``cookie``; 400 or 413 if it is not a form.
     """
-    body = await read_body(request, MAX_BODY)
+    body = await read_body(request, MAX_BODY * (1 + most_fields // 100))
     try:
-        fields = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict"))
+        fields = dict(
+            parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=most_fields, errors="strict")
+        )
     except ValueError:
         raise RequestError(400, "account.error.form") from None
     expected = csrf_token(cookie)
+    if not csrf:
+        return fields
     if not expected or not hmac.compare_digest(fields.get(CSRF_FIELD, "").encode(), expected.encode()):
         raise RequestError(403, "account.error.form")
     return fields

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 FREE_FAILURES = 5
 """Failures in a row without a delay: typing errors."""
+FREE_AT_BLOCKED_ADDRESS = 2
+"""Attempts of a name that an address with too many failures still allows."""
 MAX_DELAY_S = {"name": 60.0, "address": 900.0}
 """The delay of a name is short, since others can cause it to lock somebody out."""
 FORGET_AFTER_S = 3600.0
@@ -34,7 +36,10 @@ class RateLimit:
         """Seconds to wait before another attempt; 0 if this one is allowed, which then counts."""
         now, keys = self._clock(), _keys(name, address)
         with self._lock:
-            wait = max(self._end(key) - now for key in keys)
+            name_key, address_key = keys
+            # A name that hardly failed may try: the address can be that of a whole hospital.
+            tried = self._failed.get(name_key, (0, now))[0] >= FREE_AT_BLOCKED_ADDRESS
+            wait = max(self._end(key) - now for key in ((name_key, address_key) if tried else (name_key,)))
             if wait > 0:
                 return math.ceil(wait)
             for key in keys:

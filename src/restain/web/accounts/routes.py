@@ -20,6 +20,7 @@ from restain.web.accounts.rate_limit import RateLimit
 from restain.web.accounts.sessions import TOKEN_BYTES
 from restain.web.accounts.store import NoAccount, VerifiedAccount, account_key
 from restain.web.errors import RequestError
+from restain.web.security import root_of
 
 MAX_HASHING, MAX_WAITING = 2, 20
 """Passwords that are hashed at a time, 64 MB each, and requests that wait for it."""
@@ -36,7 +37,7 @@ def routes(authentication: Authentication) -> APIRouter:
     def sign_in_page(request: Request) -> Response:
         account, wanted = account_of(request), request.query_params.get("next")
         if account.role is not None:
-            return RedirectResponse(local_path(wanted, home(account)), 303)
+            return _redirect(request, local_path(wanted, home(account)))
         return _sign_in_page(request, wanted)
 
     @router.post("/sign-in")
@@ -54,7 +55,7 @@ def routes(authentication: Authentication) -> APIRouter:
             return _sign_in_page(request, wanted, error, name)
         # The browser's previous session ends; the new one has a token of its own.
         await run_sync(end_session, request)
-        response = RedirectResponse(local_path(wanted, home(verified.account)), 303)
+        response = _redirect(request, local_path(wanted, home(verified.account)))
         set_cookie(request, response, session_cookie(request), token)
         set_cookie(request, response, visitor_cookie(request), None)
         return response
@@ -66,7 +67,7 @@ def routes(authentication: Authentication) -> APIRouter:
         except RequestError as error:
             return pages.error_page(request, error)
         await run_sync(end_session, request)
-        response = RedirectResponse(f"{SIGN_IN}?out=1", 303)
+        response = _redirect(request, f"{SIGN_IN}?out=1")
         set_cookie(request, response, session_cookie(request), None)
         # The next user of this browser finds no slide in its cache.
         response.headers["Clear-Site-Data"] = '"cache"'
@@ -89,10 +90,10 @@ def routes(authentication: Authentication) -> APIRouter:
             stored = await hashing.run(lambda: authentication.accounts.set_password(account.name, new))
             token = await run_sync(authentication.sessions.begin, VerifiedAccount(account, stored))
         except NoAccount:
-            return RedirectResponse(SIGN_IN, 303)
+            return _redirect(request, SIGN_IN)
         except RequestError as error:
             return _account_page(request, error)
-        response = RedirectResponse("/account?changed=1", 303)
+        response = _redirect(request, "/account?changed=1")
         if token is not None:
             set_cookie(request, response, session_cookie(request), token)
         return response
@@ -127,6 +128,10 @@ class _HashingQueue:
         if limiter.statistics().tasks_waiting >= MAX_WAITING:
             raise RequestError(503, "account.error.busy")
         return await run_sync(work, limiter=limiter)
+
+
+def _redirect(request: Request, path: str) -> Response:
+    return RedirectResponse(f"{root_of(request)}{path}", 303)
 
 
 def _sign_in_page(request: Request, wanted: str | None, error: RequestError | None = None, name: str = "") -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,6 +16,7 @@ from restain.web.accounts.account import Role, account_of
 from restain.web.grid import Grid
 from restain.web.pages import page
 from restain.web.review.studies import ServedStudy, Studies, name_in_study, reader_errors
+from restain.web.settings import Settings
 from restain.web.texts import all_texts, language_of, text
 
 QUESTION_TEXTS = {
@@ -37,13 +37,13 @@ CHOICE_TEXTS = {
 """Texts of choices that are translated; all others are numbers."""
 
 
-def page_routes(studies: Studies, folder: Path) -> APIRouter:
-    """The pages under ``/review``; ``folder`` is the one that is served."""
+def page_routes(studies: Studies, settings: Settings) -> APIRouter:
+    """The pages under ``/review``."""
     router = APIRouter()
 
     @router.get("/review")
     def study_list(request: Request) -> Response:
-        return _list_page(request, studies, folder)
+        return _list_page(request, studies, settings)
 
     @router.get("/review/{identity}")
     def review(request: Request, identity: str) -> Response:
@@ -52,7 +52,7 @@ def page_routes(studies: Studies, folder: Path) -> APIRouter:
     return router
 
 
-def _list_page(request: Request, studies: Studies, folder: Path) -> HTMLResponse:
+def _list_page(request: Request, studies: Studies, settings: Settings) -> HTMLResponse:
     """A reader's own studies; for an owner, all studies with the progress of their readers, never answers."""
     account = account_of(request)
     owner = account.role is Role.OWNER
@@ -61,7 +61,10 @@ def _list_page(request: Request, studies: Studies, folder: Path) -> HTMLResponse
         name = name_in_study(served.study, account)
         cards.append(_card(served, served.study.readers if owner or name is None else (name,)))
     # Quoted, since a folder's name may begin with a dash or hold a space.
-    account_command = f"restain accounts add {shlex.quote(str(folder))} NAME --role reader"
+    state = [] if settings.state is None else ["--state", str(settings.state.absolute())]
+    account_command = shlex.join(
+        ["restain", "accounts", "add", str(settings.folder), "NAME", "--role", "reader", *state]
+    )
     return page(request, "review.html.j2", cards=cards, owner=owner, account_command=account_command)
 
 
@@ -72,7 +75,9 @@ def _review_page(request: Request, studies: Studies, identity: str) -> HTMLRespo
     definition, size = served.study.definition, served.study.size
     with reader_errors():
         progress = served.study.progress(reader)
-        questions = [_question(question, language) for question in definition.questions]
+        # The score comes before the origin, so that the guess does not prime it.
+        ordered = sorted(definition.questions, key=lambda question: question.kind is Kind.MODALITY)
+        questions = [_question(question, language) for question in ordered]
     content = {
         "study": served.id,
         "reader": reader,

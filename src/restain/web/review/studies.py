@@ -13,14 +13,13 @@ from sqlalchemy.engine import make_url
 
 from restain.errors import RestainError
 from restain.review import Study
+from restain.review.create import MPP_TOLERANCE
 from restain.review.errors import AnswerConflict, InvalidAnswer, ItemClosed, UnknownItem
 from restain.slides import open_slide
 from restain.web.accounts.account import Account, Role
 from restain.web.accounts.store import account_key
 from restain.web.errors import RequestError
 
-MPP_TOLERANCE = 0.01
-"""Relative difference of mpp within which images have one scale."""
 _log = logging.getLogger("restain.web.review")
 _REFUSALS = {
     UnknownItem: (404, "review.error_item"),
@@ -70,6 +69,21 @@ class Studies:
         except BaseException:
             self.close()
             raise
+
+    def add(self, folder: Path) -> ServedStudy:
+        """Serve a further study. Raises RestainError if the folder holds none."""
+        study = Study.open(folder)
+        served = ServedStudy(study.id, str(folder), study)
+        with self._lock:
+            self._served[served.id] = served
+        return served
+
+    def served(self, identity: str) -> ServedStudy:
+        """A study for an owner. Raises RequestError 404 if there is none."""
+        found = self._served.get(identity)
+        if found is None:
+            raise RequestError(404, "review.error_study")
+        return found
 
     def all(self) -> list[ServedStudy]:
         return list(self._served.values())
@@ -134,4 +148,4 @@ def _common_mpp(paths: Sequence[Path]) -> float | None:
         except (RestainError, OSError, ValueError, MemoryError):
             return None
     median = sorted(found)[len(found) // 2]
-    return median if all(abs(mpp / median - 1) < MPP_TOLERANCE for mpp in found) else None
+    return median if max(found) <= min(found) * (1 + MPP_TOLERANCE) else None

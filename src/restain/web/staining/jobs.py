@@ -130,6 +130,13 @@ class Jobs:
             if connection.execute(JOBS.delete().where((JOBS.c.id == job.id) & ~_in_state(*ACTIVE))).rowcount != 1:
                 raise RequestError(409, "error.job_active")
 
+    def entered_mpp(self, source: str) -> tuple[float, str, str] | None:
+        """The mpp that was last entered for an image, by whom and when; None if none was."""
+        query = sql.select(JOBS.c.options, JOBS.c.owner, JOBS.c.created).where(JOBS.c.source == source)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(JOBS.c.created.desc())).all()
+        return next(((row.options["mpp"], row.owner, row.created) for row in rows if row.options["mpp"]), None)
+
     def uses(self, source: str) -> bool:
         """Whether an active job stains this image."""
         with self._database.read() as connection:

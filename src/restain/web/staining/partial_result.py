@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from pathlib import Path
 
@@ -34,13 +35,21 @@ class PartialResult:
         self._minis: dict[tuple[int, int], Rgb] = {}
         self._lock = threading.Lock()
 
-    def status(self) -> dict[str, int] | None:
-        """Finished tiles, all tiles, and the layout of the pyramid; None without a store."""
-        there = self.view.refresh()
+    def status(self, part: tuple[float, float, float, float]) -> dict[str, int] | None:
+        """Finished tiles and all tiles in a part of the image, and the layout of the pyramid; None without a store.
+
+        ``part`` is left, top, right and bottom as shares of the image.
+        """
+        self.view.refresh()
         size = self.view.size
         if size is None or not self.view.count:
             return None
-        return {"there": there, "all": self.view.count, **Grid(size, 1.0).layout()}
+        left, top, right, bottom = part
+        (down, across), tile = self.view.grid, self.view.tile
+        rows = slice(int(top * size.height / tile), min(down, math.ceil(bottom * size.height / tile)))
+        columns = slice(int(left * size.width / tile), min(across, math.ceil(right * size.width / tile)))
+        count = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return {"there": len(self.view.there(rows, columns)), "all": count, **Grid(size, 1.0).layout()}
 
     def tile(self, level: int, column: int, row: int) -> bytes:
         """A tile as WebP, transparent where nothing is finished. Raises RequestError 404 if there is no such tile."""

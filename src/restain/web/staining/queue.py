@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from restain.bundle import Card
+from restain.errors import RestainError
 from restain.files import lock, make_folder, write_json
+from restain.stain.figures import SlideFigures
 from restain.stain.pipeline import PREPARED, STAINED
 from restain.stain.sources import slide_name
 from restain.web.errors import RequestError
@@ -106,6 +108,16 @@ class Queue:
         """What is known of ``job`` if it runs here."""
         running = self.running
         return running if running is not None and running.job == job.id else None
+
+    def rate(self, model: str) -> float | None:
+        """Seconds per megapixel of the last finished job of a model; None before the first."""
+        for job in self.jobs.all():
+            if job.state is State.DONE and job.options["model"] == model and "report" in (files := self.results(job)):
+                with suppress(RestainError):
+                    report = SlideFigures.read(files["report"])
+                    if report.megapixels > 0:
+                        return report.seconds.all / report.megapixels
+        return None
 
     def folder_of(self, job: Job) -> Path:
         return self.folder / job.id

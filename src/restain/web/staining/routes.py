@@ -20,12 +20,12 @@ from restain.web.accounts.account import account_of
 from restain.web.errors import RequestError
 from restain.web.grid import TileNumber
 from restain.web.library import Library
-from restain.web.links import Image
+from restain.web.links import Image, title_of
 from restain.web.pages import image_layer, list_images, page
 from restain.web.provenance import ImageKind
 from restain.web.security import read_body
 from restain.web.settings import Settings
-from restain.web.staining.jobs import Job, Jobs, State
+from restain.web.staining.jobs import MAX_WAITING, Job, Jobs, State
 from restain.web.staining.partial_result import MEDIA_TYPE
 from restain.web.staining.queue import Queue
 from restain.web.staining.status import FILES, JobStatus
@@ -94,8 +94,12 @@ class Staining:
 
         @router.get("/stain")
         def start_page(request: Request) -> Response:
-            image = request.query_params.get("image")
-            return self._list_page(request) if image is None else self._new_page(request, self.library.get(image))
+            chosen = list(dict.fromkeys(request.query_params.getlist("image")))[:MAX_WAITING]
+            return (
+                self._new_page(request, [self.library.get(one) for one in chosen])
+                if chosen
+                else self._list_page(request)
+            )
 
         @router.get("/stain/{identity}")
         def job_page(request: Request, identity: str) -> Response:
@@ -104,12 +108,15 @@ class Staining:
         @router.post("/api/stain/uploads")
         async def upload(request: Request, name: str = "") -> Response:
             length = request.headers.get("content-length", "")
+            owner = account_of(request).name
             try:
-                path = await self.uploads.receive(name, request.stream(), int(length) if length.isdecimal() else None)
+                path = await self.uploads.receive(
+                    owner, name, request.stream(), int(length) if length.isdecimal() else None
+                )
             except ClientDisconnect:
                 # Nobody receives it.
                 raise RequestError(400, "error.upload_cut") from None
-            image = await run_in_threadpool(self._add_upload, account_of(request).name, path)
+            image = await run_in_threadpool(self._add_upload, owner, path)
             return JSONResponse({"image": image}, 201)
 
         @router.delete("/api/stain/uploads/{identity}")
@@ -188,16 +195,28 @@ class Staining:
             },
         )
 
-    def _new_page(self, request: Request, image: Image) -> Response:
-        if image.kind not in STAINABLE:
-            raise RequestError(422, "error.not_stainable", name=image.name)
+    def _new_page(self, request: Request, images: list[Image]) -> Response:
+        """One form for all ``images``, of which the first is shown."""
+        if other := next((one for one in images if one.kind not in STAINABLE), None):
+            raise RequestError(422, "error.not_stainable", name=other.title)
+        facts = [self.tiles.facts(one) for one in images]
+        mpp_of = {
+            one.id: known.mpp or (entered[0] if (entered := self.jobs.entered_mpp(one.id)) else None)
+            for one, known in zip(images, facts, strict=True)
+        }
+        without = next((one for one, known in zip(images, facts, strict=True) if known.mpp is None), None)
+        areas = [known.size.width * known.size.height for known in facts]
+        batch = [{"id": one.id, "px": px, "mpp": mpp_of[one.id]} for one, px in zip(images, areas, strict=True)]
+        rates = {key: {"rate": self.queue.rate(key), "mpp": card.mpp} for key, (_, card) in self.models.items()}
         return page(
             request,
             "stain_new.html.j2",
-            image=image,
-            facts=self.tiles.facts(image),
+            images=images,
+            facts=facts[0],
+            asks_mpp=without is not None,
+            entered=None if without is None else self.jobs.entered_mpp(without.id),
             models=[(key, card) for key, (_, card) in self.models.items()],
-            content=self._scene(request, image),
+            content=self._scene(request, images[0]) | {"batch": batch, "models": rates},
         )
 
     def _job_page(self, request: Request, job: Job) -> Response:
@@ -207,7 +226,9 @@ class Staining:
             scene = None
         _, card = self.models.get(job.options["model"], (None, None))
         content = (scene or {"texts": all_texts(language_of(request))}) | {"job": self._status(request).full(job)}
-        return page(request, "stain_job.html.j2", job=job, card=card, scene=scene, content=content)
+        return page(
+            request, "stain_job.html.j2", job=job, title=title_of(job.name), card=card, scene=scene, content=content
+        )
 
     def _scene(self, request: Request, image: Image, mpp: float | None = None) -> dict[str, Any]:
         facts = self.tiles.facts(image)

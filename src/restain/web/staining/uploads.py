@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import shutil
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,17 +23,15 @@ from restain.slides.find import ONE_FILE_SUFFIXES
 from restain.web.errors import RequestError
 from restain.web.tiles import open_bounded, readable
 
-KINDS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "WebP": (".webp",),
-    "TIFF": (".tif", ".tiff", *ONE_FILE_SUFFIXES),
-}
-"""Suffixes by content, without formats of several files (MIRAX, DICOM)."""
-SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", *ONE_FILE_SUFFIXES)
+"""Suffixes without formats of several files (MIRAX, DICOM)."""
 MIN_FREE = 1 << 30
 """Bytes that stay free on the disk."""
-MAX_UPLOADS = 4
+MAX_UPLOADS = 16
+MAX_UPLOADS_OF_ONE = 4
+"""Uploads at a time in all, and of one account."""
+IDLE_S = 60.0
+"""An upload ends after so long without data."""
 MAX_NAME = 150
 """Bytes of a name; names of results are longer."""
 MAX_SIDE, MAX_PX = 1 << 20, 1 << 38
@@ -45,31 +45,33 @@ class Uploads:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
-        self._running = 0
+        self._running: Counter[str] = Counter()
 
     def prepare(self) -> None:
         """Make the folder and delete unfinished uploads of a killed server. Raises RestainError if that fails."""
         for unfinished in make_folder(self.folder).glob(".*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    async def receive(self, name: str, parts: AsyncIterator[bytes], length: int | None) -> Path:
+    async def receive(self, owner: str, name: str, parts: AsyncIterator[bytes], length: int | None) -> Path:
         """Save an upload and give its path; nothing is kept of a refused or interrupted one.
 
         Args:
+            owner: name of the account.
             name: any text from the browser.
             parts: the body.
             length: bytes of the body, if the browser states it.
 
         Raises:
-            RequestError: 413, 415, 422, 429 or 507.
+            RequestError: 408, 413, 415, 422, 429 or 507.
             ClientDisconnect: if the browser disconnected.
         """
         safe = safe_name(name)
         if length is not None and length > self.max_bytes:
             raise RequestError(413, "error.upload_size", name=safe, most=format_bytes(self.max_bytes))
-        if self._running >= MAX_UPLOADS:
-            raise RequestError(429, "error.upload_many", most=MAX_UPLOADS)
-        self._running += 1
+        for count, most in ((self._running[owner], MAX_UPLOADS_OF_ONE), (self._running.total(), MAX_UPLOADS)):
+            if count >= most:
+                raise RequestError(429, "error.upload_many", most=most)
+        self._running[owner] += 1
         identity = secrets.token_hex(5)
         hidden = self.folder / f".{identity}"
         try:
@@ -82,7 +84,7 @@ class Uploads:
         except OSError:
             raise RequestError(507, "error.upload_space", name=safe) from None
         finally:
-            self._running -= 1
+            self._running[owner] -= 1
             # Not in a thread: when the server ends, nothing is awaited any more.
             shutil.rmtree(hidden, ignore_errors=True)
 
@@ -107,7 +109,7 @@ class Uploads:
                 file.write(chunk)
             chunk.clear()
 
-        async for part in parts:
+        async for part in _prompt(parts):
             received += len(part)
             if received > self.max_bytes:
                 raise RequestError(413, "error.upload_size", name=path.name, most=format_bytes(self.max_bytes))
@@ -125,6 +127,19 @@ class Uploads:
         if length is not None and received != length:
             raise ClientDisconnect
         await run_in_threadpool(flush)
+
+
+async def _prompt(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The parts. Raises RequestError 408 if one takes longer than :data:`IDLE_S`."""
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RequestError(408, "error.upload_idle", seconds=f"{IDLE_S:g}") from None
+        yield part
 
 
 def safe_name(name: str) -> str:
@@ -145,9 +160,8 @@ def safe_name(name: str) -> str:
 
 
 def check_content(name: str, head: bytes) -> None:
-    """Raise RequestError 415 if the first bytes of a file do not fit its suffix."""
-    kind = "TIFF" if head.startswith(TIFF_MAGIC) else picture_kind(head)
-    if kind is None or not name.lower().endswith(KINDS[kind]):
+    """Raise RequestError 415 if the first bytes of a file are of no image, whatever its suffix."""
+    if not head.startswith(TIFF_MAGIC) and picture_kind(head) is None:
         raise RequestError(415, "error.upload_content", name=name, kinds=" ".join(SUFFIXES))
 
 

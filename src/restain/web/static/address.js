@@ -1,6 +1,6 @@
 // The exact view in the address bar. Lengths are in µm, or px if the mpp is unknown.
 
-const MODES = ["single", "side", "curtain", "blend"];
+const MODES = ["single", "side", "three", "curtain", "blend"];
 
 function number(text, least, most) {
   const value = text === null || text === "" ? NaN : Number(text);
@@ -10,7 +10,8 @@ function number(text, least, most) {
 export function readAddress(search, others) {
   const query = new URLSearchParams(search);
   const known = others.map((other) => other.id);
-  const beside = known.includes(query.get("beside")) ? query.get("beside") : (known[0] ?? null);
+  const named = (name) => (known.includes(query.get(name)) ? query.get(name) : null);
+  const beside = named("beside") ?? known[0] ?? null;
   const mode = MODES.includes(query.get("mode")) ? query.get("mode") : "side";
   return {
     x: number(query.get("x"), -1e8, 1e8),
@@ -18,6 +19,10 @@ export function readAddress(search, others) {
     mpp: number(query.get("mpp"), 1e-4, 1e6),
     mode: beside === null ? "single" : mode,
     beside,
+    third: named("third"),
+    rotation: number(query.get("rotation"), 0, 359.9) ?? 0,
+    brightness: number(query.get("brightness"), 0.2, 3) ?? 1,
+    contrast: number(query.get("contrast"), 0.2, 3) ?? 1,
     split: number(query.get("split"), 0, 1) ?? 0.5,
     blend: number(query.get("blend"), 0, 1) ?? 0.5,
     dab: number(query.get("dab"), 0, 1),
@@ -38,6 +43,9 @@ export function writeAddress(state) {
   }
   put("mode", state.mode);
   if (state.beside !== null && state.mode !== "single") put("beside", state.beside);
+  if (state.third !== null && state.mode === "three") put("third", state.third);
+  if (state.rotation) put("rotation", state.rotation);
+  for (const key of ["brightness", "contrast"]) if (state[key] !== 1) put(key, state[key]);
   if (state.mode === "curtain") put("split", Number(state.split.toFixed(3)));
   if (state.mode === "blend") put("blend", Number(state.blend.toFixed(2)));
   if (state.dab !== null) put("dab", Number(state.dab.toFixed(2)));

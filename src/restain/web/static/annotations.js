@@ -2,9 +2,28 @@
 
 import { kindOf } from "./shapes.js";
 
+// QuPath's default classes and their colours.
+export const CLASSES = {
+  Tumor: [200, 0, 0],
+  Stroma: [150, 200, 150],
+  "Immune cells": [160, 90, 160],
+  Necrosis: [50, 50, 50],
+  Other: [255, 200, 0],
+  "Region*": [0, 0, 180],
+  "Ignore*": [180, 180, 180],
+};
+
+// A measured value as people read it.
+export function valueText(key, value) {
+  const unit = key.endsWith("%") ? " %" : key.includes("µm^2") ? " µm²" : key.includes("px^2") ? " px²" : key.includes("µm") ? " µm" : key.includes("px") ? " px" : "";
+  if (unit === " µm²" && value >= 1e5) return `${(value / 1e6).toPrecision(3)} mm²`;
+  if (unit === " µm" && value >= 1000) return `${(value / 1000).toPrecision(3)} mm`;
+  return `${Number(value.toPrecision(3))}${unit}`;
+}
+
 export class Annotations {
   constructor(data, shapes, state, elements, say) {
-    this.address = `/api/images/${data.image.id}/annotations`;
+    this.address = `api/images/${data.image.id}/annotations`;
     this.texts = data.texts;
     this.unit = data.mpp ?? 1;
     this.shapes = shapes;
@@ -12,12 +31,33 @@ export class Annotations {
     this.elements = elements;
     this.say = say;
     this.features = [];
-    this.outlines = { tissue: [], ood: [] };
+    // Of each pane.
+    this.outlines = [];
     this.version = 0;
     this.chosen = null;
     this.tool = null;
     this.draft = [];
     this.queue = Promise.resolve();
+    // Values by the id of the annotation, and the stain that they are of.
+    this.measured = {};
+    this.stain = null;
+  }
+
+  // Measures all annotations anew, in `stain` (an id, or null).
+  async measure(stain = this.stain) {
+    this.stain = stain;
+    const query = stain === null ? "" : `?stain=${stain}`;
+    for (const end of ["csv", "geojson"]) this.elements.exports[end].href = `${this.address.replace("/annotations", `/measurements.${end}`)}${query}`;
+    if (!this.features.length) return;
+    try {
+      const response = await fetch(`${this.address.replace("/annotations", "/measurements")}${query}`, { cache: "no-store" });
+      if (!response.ok || this.stain !== stain) return;
+      const { measurements } = await response.json();
+      this.measured = Object.fromEntries(measurements.map(({ id, values }) => [id, values]));
+      this.list();
+    } catch {
+      // The next change measures again.
+    }
   }
 
   async load() {
@@ -30,6 +70,7 @@ export class Annotations {
     this.features = answer.features;
     this.version = answer.version;
     this.choose(this.features.some((one) => one.id === this.chosen) ? this.chosen : null);
+    this.measure();
   }
 
   async request(options = {}) {
@@ -60,6 +101,7 @@ export class Annotations {
       if (!answer) return;
       this.version = answer.version;
       this.elements.saved.textContent = this.texts["viewer.saved"];
+      this.measure();
     });
     return this.queue;
   }
@@ -84,6 +126,16 @@ export class Annotations {
     if (name) feature.properties.name = name;
     else delete feature.properties.name;
     this.list();
+    this.save();
+  }
+
+  classify(name) {
+    const feature = this.features.find((one) => one.id === this.chosen);
+    if (!feature) return;
+    if (name) feature.properties.classification = { name, color: CLASSES[name] };
+    else delete feature.properties.classification;
+    this.list();
+    this.draw();
     this.save();
   }
 
@@ -135,6 +187,7 @@ export class Annotations {
     }
     this.draft.push(point);
     if (this.tool === "point") this.end({ type: "Point", coordinates: point });
+    else if (this.tool === "line" && this.draft.length === 2) this.end({ type: "LineString", coordinates: this.draft });
     else if (this.tool === "rectangle" && this.draft.length === 2) {
       const [[left, top], [right, bottom]] = this.draft;
       if (left === right || top === bottom) this.draft.pop();
@@ -160,19 +213,18 @@ export class Annotations {
   }
 
   draw() {
-    const drawn = Object.entries(this.outlines).flatMap(([which, features]) =>
-      this.state[which] ? features.map(({ geometry }) => ({ geometry, classes: [which] })) : [],
-    );
+    const drawn = [];
     if (this.state.annotations) {
-      for (const { geometry, id } of this.features) {
-        drawn.push({ geometry, id, classes: id === this.chosen ? ["chosen"] : [] });
+      for (const { geometry, id, properties } of this.features) {
+        const colour = properties.classification?.color ?? CLASSES[properties.classification?.name];
+        drawn.push({ geometry, id, colour, classes: id === this.chosen ? ["chosen"] : [] });
       }
     }
     if (this.draft.length) {
       drawn.push({ geometry: { type: "LineString", coordinates: this.draft }, classes: ["draft"] });
       drawn.push({ geometry: { type: "MultiPoint", coordinates: this.draft }, classes: ["draft"] });
     }
-    for (const one of this.shapes) one.draw(drawn);
+    this.shapes.forEach((one, place) => one.draw([...(this.outlines[place] ?? []), ...drawn]));
   }
 
   name(feature, number) {
@@ -182,7 +234,7 @@ export class Annotations {
   }
 
   list() {
-    const { list, selected, name } = this.elements;
+    const { list, selected, name, kind, values } = this.elements;
     const rows = this.features.slice(0, 200).map((feature, place) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -192,19 +244,38 @@ export class Annotations {
         this.choose(feature.id);
         this.elements.visit(feature.geometry);
       });
-      const row = document.createElement("li");
-      row.append(button);
+      const row = document.createElement("tr");
+      row.appendChild(document.createElement("th")).append(button);
+      const own = Object.entries(this.measured[feature.id] ?? {});
+      for (const wanted of [/^(Length|Area) /, /Positive area/]) {
+        const [key, value] = own.find(([key]) => wanted.test(key)) ?? [];
+        row.appendChild(document.createElement("td")).textContent = key ? valueText(key, value) : "";
+      }
       return row;
     });
     if (!rows.length) {
-      const row = document.createElement("li");
-      row.className = "soft";
-      row.textContent = this.texts["viewer.none"];
+      const row = document.createElement("tr");
+      const cell = row.appendChild(document.createElement("td"));
+      cell.className = "soft";
+      cell.colSpan = 3;
+      cell.textContent = this.texts["viewer.none"];
       rows.push(row);
     }
     list.replaceChildren(...rows);
     const feature = this.features.find((one) => one.id === this.chosen);
     selected.hidden = !feature;
-    if (feature && document.activeElement !== name) name.value = feature.properties.name ?? "";
+    if (!feature) return;
+    if (document.activeElement !== name) name.value = feature.properties.name ?? "";
+    const own = feature.properties.classification?.name ?? "";
+    if (own && ![...kind.options].some((option) => option.value === own)) kind.append(new Option(own, own));
+    kind.value = own;
+    values.replaceChildren(
+      ...Object.entries(this.measured[feature.id] ?? {}).flatMap(([key, value]) => {
+        const [term, text] = ["dt", "dd"].map((tag) => document.createElement(tag));
+        term.textContent = key.replace(/ (%|µm\^2|µm|px\^2|px)$/, "");
+        text.textContent = valueText(key, value);
+        return [term, text];
+      }),
+    );
   }
 }

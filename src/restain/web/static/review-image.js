@@ -54,7 +54,7 @@ export class ReviewImage {
       tileSize: TILE,
       minLevel: 0,
       maxLevel: top,
-      getTileUrl: (level, x, y) => `/api/review/${study}/${token}/tiles/${level}/${x}/${y}.jpg`,
+      getTileUrl: (level, x, y) => `api/review/${study}/${token}/tiles/${level}/${x}/${y}.jpg`,
     });
   }
 

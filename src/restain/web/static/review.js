@@ -7,7 +7,7 @@ import { written } from "./review-times.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("review-data").textContent);
-const address = `/api/review/${data.study}`;
+const address = `api/review/${data.study}`;
 // A text is sent after a pause of so many ms.
 const REST = 1000;
 const PAUSES = [1, 2, 4, 8, 15];
@@ -81,6 +81,9 @@ function marks() {
     const held = at("saving").dataset.state === "saving" ? "review.saving" : "review.held";
     element.querySelector(".saved-state").textContent = !answered ? "" : text(name in waiting ? held : "review.saved");
   });
+  // The guess of the origin must not prime the score.
+  const scored = questions.every((one) => one.kind === "modality" || !one.needed || one.name in state.shown);
+  for (const { kind, element } of questions) if (kind === "modality") element.disabled = !scored;
   const left = missing().length;
   at("next").setAttribute("aria-disabled", String(left > 0 || state.moving !== null));
   at("left").textContent = left === 0 ? "" : left === 1 ? text("review.left_one") : text("review.left", { count: left });
@@ -288,7 +291,7 @@ document.addEventListener("keydown", (event) => {
   if (target.matches("input[type=radio]") && /^Arrow/.test(event.key)) return;
   if (target.matches("button, a, summary") && [" ", "Enter"].includes(event.key)) return;
   const question = questions[state.question];
-  const choice = question.choices.find((one) => one.key === event.key);
+  const choice = question.element.disabled ? null : question.choices.find((one) => one.key === event.key);
   const action = choice ? () => choose(question.name, choice.value) : keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!action) return;
   event.preventDefault();

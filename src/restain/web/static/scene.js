@@ -3,7 +3,7 @@
 const OSD = window.OpenSeadragon;
 const TILE = 512;
 // Longer side of the overview map in px.
-const MAP = 180;
+const MAP = window.innerWidth < 600 ? 84 : 180;
 
 // OpenSeadragon adds a style to the page unless it finds this mark; the content security policy forbids that.
 // The rules are in style.css.
@@ -16,11 +16,11 @@ function pyramid(size, url) {
 
 function imageSource(layer) {
   const more = layer.fixed === null ? "" : `&fixed=${layer.fixed}`;
-  return pyramid(layer, (level, x, y) => `/api/images/${layer.id}/tiles/${level}/${x}/${y}.jpg?v=${layer.stamp}${more}`);
+  return pyramid(layer, (level, x, y) => `api/images/${layer.id}/tiles/${level}/${x}/${y}.jpg?v=${layer.stamp}${more}`);
 }
 
 function densitySource(layer) {
-  return pyramid(layer, (level, x, y) => `/api/images/${layer.id}/density/${level}/${x}/${y}.png?v=${layer.stamp}`);
+  return pyramid(layer, (level, x, y) => `api/images/${layer.id}/density/${level}/${x}/${y}.png?v=${layer.stamp}`);
 }
 
 class Pane {
@@ -122,14 +122,14 @@ export class Scene {
     this.elements = elements;
     this.changed = changed;
     // Before the viewers measure their panes.
-    elements.second.hidden = state.mode !== "side";
+    elements.panes.forEach((pane, place) => (pane.hidden = place >= this.shown.length));
     const longer = Math.max(data.image.width, data.image.height);
     const map = { width: (MAP * data.image.width) / longer, height: (MAP * data.image.height) / longer };
-    this.first = new Pane(elements.first, map);
-    this.second = new Pane(elements.second, null);
+    this.all = elements.panes.map((pane, place) => new Pane(pane, place ? null : map));
+    [this.first] = this.all;
     this.leader = this.first;
     this.placed = false;
-    for (const pane of [this.first, this.second]) {
+    for (const pane of this.all) {
       pane.viewer.addHandler("viewport-change", () => this.moved(pane));
       pane.viewer.addHandler("resize", () => requestAnimationFrame(() => this.moved(pane)));
       pane.viewer.addHandler("tile-load-failed", () => this.elements.failed());
@@ -141,27 +141,54 @@ export class Scene {
     this.show();
   }
 
+  // The images of the panes, from the left.
+  get shown() {
+    const { mode } = this.state;
+    const more = { side: [this.other], three: [this.other, this.third] }[mode] ?? [];
+    return [this.data.image, ...more.filter(Boolean)];
+  }
+
   get panes() {
-    return this.state.mode === "side" ? [this.first, this.second] : [this.first];
+    return this.all.slice(0, this.shown.length);
+  }
+
+  named(id) {
+    return this.data.others.find((other) => other.id === id) ?? null;
   }
 
   get other() {
-    return this.data.others.find((other) => other.id === this.state.beside) ?? null;
+    return this.named(this.state.beside);
   }
 
-  // The stain whose overlays are drawn: the one that is compared, else the image itself.
-  get stain() {
-    return this.other ?? this.data.image;
+  // The image of the third pane: the chosen one, else one of another kind than the second pane's.
+  get third() {
+    const left = this.data.others.filter(({ id }) => id !== this.state.beside);
+    return left.find(({ id }) => id === this.state.third) ?? left.find(({ kind }) => kind !== this.other.kind) ?? left[0] ?? null;
   }
 
-  get density() {
-    return this.data.overlays[this.stain.id]?.density ?? null;
+  // The stain whose overlays a pane draws: its own; over the H&E image that of the stain that is compared.
+  stainOf(place) {
+    return place ? this.shown[place] : this.other ?? this.data.image;
   }
 
-  // The image whose outline is drawn, or null. Only tissue of the H&E image fits every stain.
-  outlineOwner(which) {
-    const owners = which === "tissue" ? [this.stain, this.data.image] : [this.stain];
+  get stains() {
+    return [...new Set(this.panes.map((_, place) => this.stainOf(place)))];
+  }
+
+  densityOf(stain) {
+    return this.data.overlays[stain.id]?.density ?? null;
+  }
+
+  // The image whose outline is drawn over a stain, or null. Only tissue of the H&E image fits every stain.
+  outlineOwner(which, stain) {
+    const owners = which === "tissue" ? [stain, this.data.image] : [stain];
     return owners.find(({ id }) => this.data.overlays[id]?.outlines.includes(which)) ?? null;
+  }
+
+  // The images whose overlay is drawn somewhere; `which` is "dab", "tissue" or "ood".
+  owners(which) {
+    const found = this.stains.map((stain) => (which === "dab" ? this.densityOf(stain) && stain : this.outlineOwner(which, stain)));
+    return [...new Set(found.filter(Boolean))];
   }
 
   place() {
@@ -176,44 +203,53 @@ export class Scene {
 
   // Update everything from the state.
   show() {
-    const { mode } = this.state;
-    const other = mode === "single" ? null : this.other;
-    const side = mode === "side" && other !== null;
-    this.elements.second.hidden = !side;
-    this.elements.panes.classList.toggle("split", side);
-    this.elements.curtain.hidden = mode !== "curtain";
+    const { mode, dab, rotation } = this.state;
+    const { shown, other } = this;
     const restyle = () => this.restyle();
-    this.first.put("over", other && !side ? other.id : null, other && imageSource(other), restyle);
-    this.second.put("base", side ? other.id : null, other && imageSource(other), () => {
-      this.follow(this.first, this.second);
-      this.restyle();
+    this.all.forEach((pane, place) => {
+      const layer = shown[place] ?? null;
+      pane.element.hidden = layer === null;
+      if (place) {
+        pane.put("base", layer && layer.id, layer && imageSource(layer), () => {
+          this.follow(this.first, pane);
+          this.restyle();
+        });
+      }
+      const density = layer && dab !== null ? this.densityOf(this.stainOf(place)) : null;
+      pane.put("density", density && density.id, density && densitySource(density), restyle);
+      if (pane.viewer.viewport && pane.viewer.viewport.getRotation() !== rotation) pane.viewer.viewport.setRotation(rotation, true);
     });
-    const density = this.state.dab === null ? null : this.density;
-    this.first.put("density", density && density.id, density && densitySource(density), restyle);
-    this.second.put("density", side && density ? density.id : null, density && densitySource(density), restyle);
+    const laid = mode === "curtain" || mode === "blend" ? other : null;
+    this.first.put("over", laid && laid.id, laid && imageSource(laid), restyle);
+    this.elements.stage?.style.setProperty("--panes", String(shown.length));
+    if (this.elements.curtain) this.elements.curtain.hidden = mode !== "curtain";
     if (this.first.viewer.navigator) this.first.viewer.navigator.element.style.display = this.state.map ? "" : "none";
     this.restyle();
   }
 
-  // Update opacity, clipping and labels.
+  // Update opacity, clipping, colours and labels.
   restyle() {
-    const { mode, split, blend, dab } = this.state;
-    const other = mode === "single" ? null : this.other;
+    const { mode, split, blend, dab, brightness, contrast } = this.state;
+    const { shown } = this;
     const over = this.first.items.get("over");
     if (over && mode === "curtain") this.clip(over);
     if (over && mode === "blend") {
-      over.setClip(null);
+      over.resetCroppingPolygons();
       over.setOpacity(blend);
     }
-    for (const pane of [this.first, this.second]) pane.items.get("density")?.setOpacity(dab ?? 0);
-    this.elements.curtain.style.left = `${split * 100}%`;
-    this.elements.curtain.setAttribute("aria-valuenow", String(Math.round(split * 100)));
-    const shares = { single: [1, 0], side: [1, 0], curtain: [split, 1 - split], blend: [0.5, 0.5] }[mode];
-    const parts = [this.title(this.data.image, shares[0])];
-    if (other && mode !== "side") parts.push(this.title(other, shares[1]));
-    const marked = dab !== null && this.density !== null;
-    this.first.label(parts, this.data.texts.notice, marked);
-    this.second.label(other ? [this.title(other, 1)] : [], this.data.texts.notice, marked);
+    if (this.elements.curtain) {
+      this.elements.curtain.style.left = `${split * 100}%`;
+      this.elements.curtain.setAttribute("aria-valuenow", String(Math.round(split * 100)));
+    }
+    const shares = { curtain: [split, 1 - split], blend: [0.5, 0.5] }[mode] ?? [1, 0];
+    this.all.forEach((pane, place) => {
+      pane.items.get("density")?.setOpacity(dab ?? 0);
+      pane.viewer.canvas.style.filter = brightness === 1 && contrast === 1 ? "" : `brightness(${brightness}) contrast(${contrast})`;
+      const parts = shown[place] ? [this.title(shown[place], place ? 1 : shares[0])] : [];
+      if (!place && (mode === "curtain" || mode === "blend") && this.other) parts.push(this.title(this.other, shares[1]));
+      const stain = shown[place] ? this.stainOf(place) : null;
+      pane.label(parts, this.data.texts.notice, dab !== null && stain?.kind === "virtual" && this.densityOf(stain) !== null);
+    });
   }
 
   title(layer, share) {
@@ -226,20 +262,26 @@ export class Scene {
     return { text: parts.join(" · "), virtual, share };
   }
 
+  // Shows the part of an image right of the curtain, whatever the rotation.
   clip(item) {
     const { viewport } = this.first.viewer;
-    const width = viewport.getContainerSize().x;
-    const world = viewport.pointFromPixel(new OSD.Point(width * this.state.split, 0), true).x;
-    const from = Math.min(Math.max(world, 0), 1);
-    const { width: across, height } = this.other;
-    item.setOpacity(from < 1 ? 1 : 0);
-    if (from < 1) item.setClip(new OSD.Rect(from * across, 0, (1 - from) * across, height));
+    const { x: width, y: height } = viewport.getContainerSize();
+    const left = width * this.state.split;
+    const corners = [[left, 0], [width, 0], [width, height], [left, height]];
+    const across = this.other.width;
+    item.setOpacity(left < width ? 1 : 0);
+    item.setCroppingPolygons([
+      corners.map(([x, y]) => {
+        const place = viewport.pointFromPixel(new OSD.Point(x, y), true);
+        return { x: place.x * across, y: place.y * across };
+      }),
+    ]);
   }
 
   moved(pane) {
     if (!this.placed) return;
-    if (pane === this.leader && this.panes.length === 2) {
-      this.follow(pane, pane === this.first ? this.second : this.first);
+    if (pane === this.leader) {
+      for (const other of this.panes) if (other !== pane) this.follow(pane, other);
     }
     const over = this.first.items.get("over");
     if (over && this.state.mode === "curtain") this.clip(over);
@@ -293,7 +335,7 @@ export class Scene {
     this.leader = this.first;
     const { viewport } = this.first.viewer;
     const bounds = viewport.getBounds();
-    viewport.panBy(new OSD.Point(x * bounds.width, y * bounds.height));
+    viewport.panBy(new OSD.Point(x * bounds.width, y * bounds.height).rotate(-this.state.rotation));
   }
 
   home() {

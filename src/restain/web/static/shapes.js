@@ -25,10 +25,24 @@ export function geometryPath({ type, coordinates }) {
 
 export function kindOf(geometry) {
   if (geometry.type.endsWith("Point")) return "point";
+  if (geometry.type.endsWith("LineString")) return "line";
   if (geometry.type !== "Polygon" || geometry.coordinates.length !== 1) return "polygon";
   const ring = geometry.coordinates[0];
   const square = ring.length === 5 && new Set(ring.map((p) => p[0])).size === 2 && new Set(ring.map((p) => p[1])).size === 2;
   return square ? "rectangle" : "polygon";
+}
+
+// Whether a place lies within `reach` of a line.
+export function nearLine({ type, coordinates }, x, y, reach) {
+  const lines = type === "LineString" ? [coordinates] : coordinates;
+  return lines.some((line) =>
+    line.slice(1).some(([bx, by], place) => {
+      const [ax, ay] = line[place];
+      const [dx, dy] = [bx - ax, by - ay];
+      const along = Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy || 1)));
+      return Math.hypot(ax + along * dx - x, ay + along * dy - y) <= reach;
+    }),
+  );
 }
 
 export class Shapes {
@@ -40,7 +54,7 @@ export class Shapes {
     this.svg.setAttribute("aria-hidden", "true");
     this.group = this.svg.appendChild(document.createElementNS(SVG, "g"));
     pane.element.append(this.svg);
-    for (const kind of ["viewport-change", "resize", "open"]) pane.viewer.addHandler(kind, () => this.follow());
+    for (const kind of ["viewport-change", "resize", "open", "rotate"]) pane.viewer.addHandler(kind, () => this.follow());
     pane.viewer.world.addHandler("add-item", () => this.follow());
   }
 
@@ -48,19 +62,21 @@ export class Shapes {
     const { viewport } = this.pane.viewer;
     const corner = viewport.pixelFromPoint(new window.OpenSeadragon.Point(0, 0), true);
     const edge = viewport.pixelFromPoint(new window.OpenSeadragon.Point(1, 0), true);
-    const scale = (edge.x - corner.x) / this.width;
-    if (Number.isFinite(scale)) this.group.setAttribute("transform", `translate(${corner.x} ${corner.y}) scale(${scale})`);
+    const [across, down] = [(edge.x - corner.x) / this.width, (edge.y - corner.y) / this.width];
+    if (!Number.isFinite(across + down)) return;
+    this.group.setAttribute("transform", `matrix(${across} ${down} ${-down} ${across} ${corner.x} ${corner.y})`);
   }
 
   // `drawn`: a list of { geometry, id, classes }.
   draw(drawn) {
-    const paths = drawn.flatMap(({ geometry, id, classes }) =>
+    const paths = drawn.flatMap(({ geometry, id, classes, colour }) =>
       [["halo"], []].map((halo) => {
         const path = document.createElementNS(SVG, "path");
         const dot = geometry.type.endsWith("Point") ? ["dot"] : [];
         path.setAttribute("d", geometryPath(geometry));
         path.setAttribute("class", [...halo, ...dot, ...(halo.length ? [] : classes)].join(" "));
         if (id && !halo.length) path.dataset.id = id;
+        if (colour && !halo.length) path.style.stroke = `rgb(${colour.join(" ")})`;
         return path;
       }),
     );
@@ -78,7 +94,8 @@ export class Shapes {
         if (points.some(([px, py]) => Math.hypot(px - x, py - y) <= reach)) return id;
       } else {
         const path = this.group.querySelector(`path[data-id="${CSS.escape(id)}"]`);
-        if (path?.isPointInFill(point)) return id;
+        const line = geometry.type.endsWith("LineString");
+        if (line ? nearLine(geometry, x, y, reach) : path?.isPointInFill(point)) return id;
       }
     }
     return null;

@@ -1,13 +1,13 @@
 // A job: its finished tiles over the H&E, its progress and its result.
 
 import { listenToKeys } from "./controls.js";
-import { showPane } from "./stain-pane.js";
+import { duration, rectangle, showPane } from "./stain-pane.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);
 const { texts } = data;
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const address = `/api/stain/jobs/${data.job.id}`;
+const address = `api/stain/jobs/${data.job.id}`;
 const TILE = 512;
 const view = data.image ? showPane(data) : null;
 let job = data.job;
@@ -24,7 +24,7 @@ function source(size, url) {
 function newest() {
   if (job.result) {
     const { id, stamp } = job.result;
-    return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `/api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
+    return { key: `result ${stamp}`, source: source(job.result, (level, x, y) => `api/images/${id}/tiles/${level}/${x}/${y}.jpg?v=${stamp}`) };
   }
   if (!job.partial?.there) return null;
   const { there } = job.partial;
@@ -69,10 +69,7 @@ function label(virtual) {
 }
 
 function timeLeft(seconds) {
-  if (seconds === null) return "";
-  if (seconds < 90) return fill(texts["stain.seconds_left"], { count: Math.max(1, seconds) });
-  if (seconds < 5400) return fill(texts["stain.minutes_left"], { count: Math.round(seconds / 60) });
-  return fill(texts["stain.hours_left"], { count: (seconds / 3600).toFixed(1) });
+  return seconds === null ? "" : fill(texts["stain.seconds_left"], { time: duration(seconds, texts) });
 }
 
 function show() {
@@ -80,6 +77,7 @@ function show() {
   document.body.dataset.state = job.state;
   at("state").textContent = job.stateText;
   at("phase").textContent = job.phase;
+  at("about").textContent = [job.about, job.owner].filter(Boolean).join(" · ");
   at("done").value = job.state === "done" ? 1000 : job.done;
   at("tiles-done").textContent = job.partial?.all ? fill(texts["stain.tiles"], job.partial) : "";
   at("time-left").textContent = job.state === "running" ? timeLeft(job.secondsLeft) : "";
@@ -131,7 +129,7 @@ async function refresh() {
       job = content;
       show();
     } else if (answer.status === 404) {
-      location.assign("/stain");
+      location.assign("stain");
       return;
     }
   } catch {
@@ -166,13 +164,16 @@ at("remove").addEventListener("click", () => {
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "delete") return;
   clearTimeout(waiting);
-  if (await send("", "DELETE")) location.assign("/stain");
+  if (await send("", "DELETE")) location.assign("stain");
   else refresh();
 });
 for (const id of ["shown", "opacity"]) at(id).addEventListener("input", () => over?.setOpacity(opacity()));
 // After sleep, refresh at once.
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 addEventListener("online", refresh);
-if (view) listenToKeys(view.scene);
+if (view) {
+  listenToKeys(view.scene);
+  if (job.region) view.shapes.draw([rectangle(...job.region)]);
+}
 show();
 refresh();

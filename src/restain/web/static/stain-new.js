@@ -1,14 +1,16 @@
 // A new job: region, drawn or typed, model and options.
 
 import { listenToKeys } from "./controls.js";
-import { showPane } from "./stain-pane.js";
+import { duration, rectangle, showPane } from "./stain-pane.js";
 
 const at = (id) => document.getElementById(id);
 const data = JSON.parse(at("view-data").textContent);
 const { texts, image } = data;
-const unit = data.mpp ?? 1;
+// µm per px; 1 while it is unknown, and lengths are in px.
+let unit = data.mpp ?? 1;
 const SIDES = ["left", "top", "width", "height"];
 const { scene, pane, shapes } = showPane(data);
+const several = data.batch.length > 1;
 let drawing = false;
 let corner = null;
 
@@ -21,11 +23,39 @@ function show() {
   const [x, y, width, height] = numbers();
   const drawn = [];
   if (inRegion() && width > 0 && height > 0 && Number.isFinite(x + y)) {
-    const ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
-    drawn.push({ geometry: { type: "Polygon", coordinates: [ring] }, id: null, classes: ["chosen"] });
+    drawn.push(rectangle(x, y, width, height));
   }
   if (corner && drawing) drawn.push({ geometry: { type: "Point", coordinates: corner }, id: null, classes: ["draft"] });
   shapes.draw(drawn);
+  at("unit").textContent = texts[mppOf(data.batch[0]) === null ? "stain.in_px" : "stain.in_um"];
+  estimate();
+}
+
+const entered = () => (at("mpp")?.valueAsNumber > 0 ? at("mpp").valueAsNumber : null);
+const mppOf = (one) => (one.id === image.id ? data.mpp : one.mpp) ?? entered();
+
+// From the last job of the model: an upper limit, since glass takes no time.
+function estimate() {
+  const { rate, mpp } = data.models[at("model").value];
+  const [, , width, height] = numbers();
+  const seconds = data.batch.reduce((sum, one) => {
+    const px = inRegion() ? width * height : one.px;
+    return sum + (px * (mppOf(one) / mpp) ** 2 * rate) / 1e6;
+  }, 0);
+  const known = rate !== null && seconds > 0;
+  const sentence = rate === null ? texts["stain.no_estimate"] : "";
+  at("estimate").textContent = known ? texts["stain.estimate"].replace("{time}", duration(seconds, texts)) : sentence;
+}
+
+// The region stays where it is when the µm per px changes; its numbers follow.
+function rescale() {
+  const after = mppOf(data.batch[0]) ?? 1;
+  const region = numbers();
+  unit = after;
+  region.forEach((value, place) => {
+    if (Number.isFinite(value)) at(SIDES[place]).value = Number((value * unit).toFixed(2));
+  });
+  show();
 }
 
 function draw(on) {
@@ -92,7 +122,11 @@ listenToKeys(scene, {
 at("draw").addEventListener("click", () => draw(!drawing));
 for (const choice of document.querySelectorAll("[name=extent]")) choice.addEventListener("change", show);
 for (const side of SIDES) at(side).addEventListener("input", show);
-at("model").addEventListener("change", () => (at("about").textContent = at("model").selectedOptions[0].dataset.about));
+at("mpp")?.addEventListener("input", rescale);
+at("model").addEventListener("change", () => {
+  at("about").textContent = at("model").selectedOptions[0].dataset.about;
+  estimate();
+});
 
 function refuse(sentence) {
   at("refused").textContent = sentence;
@@ -106,19 +140,26 @@ at("tools").addEventListener("submit", async (event) => {
   at("start").disabled = true;
   const [x, y, width, height] = numbers();
   const form = {
-    image: image.id,
     model: at("model").value,
     region: inRegion() ? { x, y, width, height } : null,
-    mpp: at("mpp") ? at("mpp").valueAsNumber : null,
+    mpp: entered(),
     dab: at("dab").checked,
     everywhere: at("everywhere").checked,
   };
   try {
-    const body = JSON.stringify(form);
-    const answer = await fetch("/api/stain/jobs", { method: "POST", body, headers: { "Content-Type": "application/json" } });
-    const content = await answer.json();
-    if (answer.ok) location.assign(`/stain/${content.id}`);
-    else refuse(content.error);
+    let content = null;
+    // What was accepted is not sent again after a refusal.
+    for (const one of data.batch.filter(({ job }) => !job)) {
+      const body = JSON.stringify({ ...form, image: one.id });
+      const answer = await fetch("api/stain/jobs", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+      content = await answer.json();
+      if (!answer.ok) {
+        refuse(content.error);
+        return;
+      }
+      one.job = content.id;
+    }
+    location.assign(several ? "stain" : `stain/${content.id}`);
   } catch {
     refuse(texts["error.offline"]);
   }
@@ -126,6 +167,6 @@ at("tools").addEventListener("submit", async (event) => {
 
 // After the browser's back button, the page is as before.
 addEventListener("pageshow", () => (at("start").disabled = false));
-show();
+rescale();
 // Before this script runs, the browser would submit the form itself.
 at("start").disabled = false;

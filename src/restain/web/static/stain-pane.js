@@ -7,9 +7,23 @@ import { Shapes } from "./shapes.js";
 
 const at = (id) => document.getElementById(id);
 
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+// Seconds as words, in the catalogue's language.
+export function duration(seconds, texts) {
+  if (seconds < 90) return fill(texts["stain.seconds"], { count: Math.max(1, Math.round(seconds)) });
+  if (seconds < 5400) return fill(texts["stain.minutes"], { count: Math.round(seconds / 60) });
+  return fill(texts["stain.hours"], { count: (seconds / 3600).toFixed(1) });
+}
+
+export function rectangle(x, y, width, height) {
+  const ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
+  return { geometry: { type: "Polygon", coordinates: [ring] }, id: null, classes: ["chosen"] };
+}
+
 export function showPane(data) {
   const state = {
-    x: null, y: null, mpp: null, mode: "single", beside: null, split: 0.5, blend: 0.5, dab: null, tissue: false, map: true, annotations: true,
+    x: null, y: null, mpp: null, mode: "single", beside: null, dab: null, map: true, rotation: 0, brightness: 1, contrast: 1,
   };
   let pointer = null;
   const scaleBar = new ScaleBar(data, {
@@ -23,10 +37,7 @@ export function showPane(data) {
     data,
     state,
     {
-      first: at("first"),
-      second: at("second"),
-      panes: at("panes"),
-      curtain: at("curtain"),
+      panes: [at("first")],
       failed() {
         at("message").textContent = data.texts["viewer.failed"];
         at("message").hidden = false;

@@ -5,6 +5,9 @@ const data = JSON.parse(at("view-data").textContent);
 const { texts } = data;
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 let sending = null;
+// Files that wait for their turn, and the images of those that were sent.
+const queue = [];
+const sent = [];
 
 function refuse(sentence) {
   at("refused").textContent = sentence;
@@ -16,7 +19,11 @@ function say(sentence) {
 }
 
 function send(file) {
-  if (!file || sending) return;
+  if (!file) return;
+  if (sending) {
+    queue.push(file);
+    return;
+  }
   refuse("");
   if (file.size > data.maxBytes) {
     refuse(fill(texts["stain.size_known"], { name: file.name, most: data.maxText }));
@@ -47,17 +54,24 @@ function send(file) {
     } catch {
       answer = { error: texts["error.upload_cut"] };
     }
-    if (request.status === 201) location.assign(`/stain?image=${answer.image}`);
-    else end(answer.error);
+    if (request.status !== 201) {
+      queue.length = 0;
+      end(answer.error);
+      return;
+    }
+    sent.push(answer.image);
+    end("");
+    if (queue.length) send(queue.shift());
+    else location.assign(`stain?${new URLSearchParams(sent.map((image) => ["image", image]))}`);
   });
   request.addEventListener("error", () => end(texts["error.upload_cut"]));
-  request.addEventListener("abort", () => end(texts["stain.stopped"]));
-  request.open("POST", `/api/stain/uploads?name=${encodeURIComponent(file.name)}`);
+  request.addEventListener("abort", () => (queue.length = 0) || end(texts["stain.stopped"]));
+  request.open("POST", `api/stain/uploads?name=${encodeURIComponent(file.name)}`);
   request.send(file);
 }
 
 at("file").addEventListener("change", () => {
-  send(at("file").files[0]);
+  for (const file of at("file").files) send(file);
   at("file").value = "";
 });
 at("stop").addEventListener("click", () => sending?.abort());
@@ -75,8 +89,15 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
-  send(event.dataTransfer.files[0]);
+  for (const file of event.dataTransfer.files) send(file);
 });
+
+const boxes = [...document.querySelectorAll("[name=image]")];
+function choose() {
+  if (at("stain-selected")) at("stain-selected").disabled = !boxes.some((one) => one.checked);
+}
+for (const one of boxes) one.addEventListener("change", choose);
+addEventListener("pageshow", choose);
 
 for (const button of document.querySelectorAll("[data-remove]")) {
   button.addEventListener("click", () => {
@@ -89,7 +110,7 @@ for (const button of document.querySelectorAll("[data-remove]")) {
 at("sure").addEventListener("close", async () => {
   if (at("sure").returnValue !== "delete") return;
   try {
-    const answer = await fetch(`/api/stain/uploads/${at("sure").dataset.of}`, { method: "DELETE" });
+    const answer = await fetch(`api/stain/uploads/${at("sure").dataset.of}`, { method: "DELETE" });
     if (answer.ok) location.reload();
     else refuse((await answer.json()).error);
   } catch {
@@ -100,8 +121,12 @@ at("sure").addEventListener("close", async () => {
 function row(job) {
   const line = document.createElement("li");
   line.dataset.state = job.state;
+  const picture = line.appendChild(document.createElement("img"));
+  picture.alt = "";
+  picture.hidden = !job.thumbnail;
+  if (job.thumbnail) picture.src = job.thumbnail;
   const link = line.appendChild(document.createElement("a"));
-  link.href = `/stain/${job.id}`;
+  link.href = `stain/${job.id}`;
   link.textContent = job.name;
   line.appendChild(document.createElement("span")).textContent = job.stateText;
   const end = line.appendChild(document.createElement("span"));
@@ -112,8 +137,11 @@ function row(job) {
     bar.setAttribute("aria-label", texts["stain.progress"]);
   } else {
     end.className = "when";
-    end.textContent = [new Date(job.created).toLocaleString(document.documentElement.lang), job.owner].filter(Boolean).join(" · ");
+    end.textContent = new Date(job.created).toLocaleString(document.documentElement.lang);
   }
+  const about = line.appendChild(document.createElement("span"));
+  about.className = "why";
+  about.textContent = [job.about, job.owner].filter(Boolean).join(" · ");
   if (job.message) {
     const why = line.appendChild(document.createElement("span"));
     why.className = job.state === "failed" ? "reason" : "why";
@@ -130,12 +158,12 @@ function list(jobs) {
   const focused = document.activeElement?.getAttribute("href");
   at("jobs").replaceChildren(...jobs.map(row));
   at("no-jobs").hidden = jobs.length > 0;
-  if (focused?.startsWith("/stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  if (focused?.startsWith("stain/")) at("jobs").querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
 async function refresh() {
   try {
-    const answer = await fetch("/api/stain/jobs", { cache: "no-store" });
+    const answer = await fetch("api/stain/jobs", { cache: "no-store" });
     if (answer.ok) list((await answer.json()).jobs);
   } catch {
     // The next request may succeed.

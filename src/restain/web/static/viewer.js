@@ -1,7 +1,7 @@
 // The viewer page: panes, tools and keyboard.
 
 import { readAddress, writeAddress } from "./address.js";
-import { Annotations } from "./annotations.js";
+import { Annotations, CLASSES } from "./annotations.js";
 import { followPointer, listenToKeys } from "./controls.js";
 import { ScaleBar } from "./scale-bar.js";
 import { Scene } from "./scene.js";
@@ -42,17 +42,19 @@ function changed() {
 }
 
 const scene = new Scene(data, state, {
-  first: at("first"),
-  second: at("second"),
-  panes: at("panes"),
+  panes: [...document.querySelectorAll(".pane")],
+  stage: at("panes"),
   curtain: at("curtain"),
   failed: () => say(texts["viewer.failed"]),
 }, changed);
-const shapes = [scene.first, scene.second].map((pane) => new Shapes(pane, data.image.width));
+const shapes = scene.all.map((pane) => new Shapes(pane, data.image.width));
 const annotations = new Annotations(data, shapes, state, {
   list: at("features"),
   selected: at("selected"),
   name: at("feature-name"),
+  kind: at("feature-class"),
+  values: at("values"),
+  exports: { csv: at("export-csv"), geojson: at("export-measured") },
   saved: at("saved"),
   reload: at("reload"),
   drawing(tool) {
@@ -60,7 +62,7 @@ const annotations = new Annotations(data, shapes, state, {
       button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     }
     at("crosshair").hidden = at("draw-hint").hidden = tool === null;
-    for (const pane of [at("first"), at("second")]) pane.classList.toggle("drawing", tool !== null);
+    for (const pane of scene.all) pane.element.classList.toggle("drawing", tool !== null);
     if (tool !== null) at("panes").focus();
   },
   visit(geometry) {
@@ -77,8 +79,10 @@ function snapshotAddress() {
   const query = new URLSearchParams({
     x: state.x, y: state.y, mpp: state.mpp, width: side(pane.width), height: side(pane.height),
   });
-  if (state.mode !== "single" && state.beside !== null) query.set("beside", state.beside);
-  return `/api/images/${data.image.id}/snapshot.png?${query}`;
+  if (state.rotation) query.set("rotation", state.rotation);
+  const beside = ["curtain", "blend"].includes(state.mode) ? [scene.other] : scene.shown.slice(1);
+  for (const { id } of beside) query.append("beside", id);
+  return `api/images/${data.image.id}/snapshot.png?${query}`;
 }
 
 // Features by "stain/outline"; null while they load.
@@ -87,7 +91,7 @@ const outlines = new Map();
 async function loadOutline(key) {
   outlines.set(key, null);
   try {
-    const response = await fetch(`/api/images/${data.image.id}/outlines/${key}`);
+    const response = await fetch(`api/images/${data.image.id}/outlines/${key}`);
     const content = await response.json();
     if (!response.ok) say(content.error);
     else outlines.set(key, content.features);
@@ -100,22 +104,26 @@ async function loadOutline(key) {
 }
 
 function showOutlines() {
-  for (const which of ["tissue", "ood"]) {
-    const owner = state[which] ? scene.outlineOwner(which) : null;
-    const key = owner && `${owner.id}/${which}`;
-    annotations.outlines[which] = (key && outlines.get(key)) || [];
-    if (key && !outlines.has(key)) loadOutline(key);
-  }
+  annotations.outlines = scene.panes.map((_, place) =>
+    ["tissue", "ood"].flatMap((which) => {
+      const owner = state[which] ? scene.outlineOwner(which, scene.stainOf(place)) : null;
+      if (owner === null) return [];
+      const key = `${owner.id}/${which}`;
+      if (!outlines.has(key)) loadOutline(key);
+      return (outlines.get(key) ?? []).map(({ geometry }) => ({ geometry, classes: [which] }));
+    }),
+  );
   annotations.draw();
 }
 
-// A control of an overlay: on, off, or disabled if the stain has no such overlay. The legend names the stain.
-function showControl(id, owner, on) {
+// A control of an overlay: on, off, or disabled if no stain that is shown has one. The legend names the stains.
+function showControl(id, on) {
   if (!at(id)) return;
-  at(id).disabled = owner === null;
-  at(id).checked = on && owner !== null;
+  const owners = scene.owners(id);
+  at(id).disabled = !owners.length;
+  at(id).checked = on && owners.length > 0;
   at(`${id}-row`).hidden = !at(id).checked;
-  at(`${id}-owner`).textContent = owner ? texts["viewer.overlay_of"].replace("{name}", owner.name) : "";
+  at(`${id}-owner`).textContent = owners.map(({ name }) => texts["viewer.overlay_of"].replace("{name}", name)).join("; ");
 }
 
 // Update the tools and the panes from the state.
@@ -125,17 +133,32 @@ function update() {
   }
   if (at("beside")) {
     at("beside").value = state.beside;
+    at("third-row").hidden = state.mode !== "three";
+    at("third").value = scene.third?.id ?? "";
+    for (const option of at("third").options) option.disabled = option.value === state.beside;
     at("blend-row").hidden = state.mode !== "blend";
     at("blend").value = Math.round(state.blend * 100);
   }
-  showControl("dab", scene.density && scene.stain, state.dab !== null);
+  for (const key of ["rotation", "brightness", "contrast"]) {
+    at(key).value = key === "rotation" ? state[key] : Math.round(state[key] * 100);
+    at(`${key}-value`).textContent = key === "rotation" ? `${state[key]}°` : `${at(key).value} %`;
+  }
+  showControl("dab", state.dab !== null);
   if (at("dab")) at("dab-opacity").value = Math.round((state.dab ?? 0.7) * 100);
-  for (const which of ["tissue", "ood"]) showControl(which, scene.outlineOwner(which), state[which]);
+  for (const which of ["tissue", "ood"]) showControl(which, state[which]);
   at("map").checked = state.map;
   at("annotations").checked = state.annotations;
   scene.show();
   showOutlines();
+  measure();
   changed();
+}
+
+// Annotations are measured in the stain that is compared, or in the image itself if it is a stain.
+function measure() {
+  const stain = scene.other ?? (data.image.kind === "he" || data.image.kind === "picture" ? null : data.image);
+  at("measured-in").textContent = stain ? texts["viewer.measured_in"].replace("{name}", stain.name) : "";
+  if ((stain?.id ?? null) !== annotations.stain || !at("export-csv").href) annotations.measure(stain?.id ?? null);
 }
 
 function setMode(mode) {
@@ -154,6 +177,11 @@ function next() {
   if (!data.others.length) return;
   const place = data.others.findIndex((other) => other.id === state.beside);
   state.beside = data.others[(place + 1) % data.others.length].id;
+  update();
+}
+
+function turn(by) {
+  state.rotation = (state.rotation + by + 360) % 360;
   update();
 }
 
@@ -181,7 +209,7 @@ function placeAt(pane, pixel) {
   annotations.place(world.x * data.image.width, world.y * data.image.width, (10 * state.mpp) / unit);
 }
 
-for (const pane of [scene.first, scene.second]) {
+for (const pane of scene.all) {
   pane.viewer.addHandler("canvas-click", (event) => {
     if (!event.quick) return;
     at("panes").focus({ preventScroll: true });
@@ -201,17 +229,21 @@ listenToKeys(scene, {
   "4": () => magnify(40),
   o: () => setMode("single"),
   s: () => setMode("side"),
+  h: () => data.others.length > 1 && setMode("three"),
+  ",": () => turn(-90),
+  ".": () => turn(90),
   c: () => setMode("curtain"),
   b: () => setMode("blend"),
   n: next,
   "[": () => shift(-0.05),
   "]": () => shift(0.05),
-  d: () => scene.density && toggle("dab", 0.7, null),
-  t: () => scene.outlineOwner("tissue") && toggle("tissue"),
-  u: () => scene.outlineOwner("ood") && toggle("ood"),
+  d: () => scene.owners("dab").length && toggle("dab", 0.7, null),
+  t: () => scene.owners("tissue").length && toggle("tissue"),
+  u: () => scene.owners("ood").length && toggle("ood"),
   m: () => toggle("map"),
   a: () => toggle("annotations"),
   p: () => annotations.pick("point"),
+  k: () => annotations.pick("line"),
   r: () => annotations.pick("rectangle"),
   g: () => annotations.pick("polygon"),
   Enter: () => annotations.finish(),
@@ -258,6 +290,20 @@ on("beside", "change", () => {
   state.beside = at("beside").value;
   update();
 });
+on("third", "change", () => {
+  state.third = at("third").value;
+  update();
+});
+for (const key of ["rotation", "brightness", "contrast"]) {
+  on(key, "input", () => {
+    state[key] = key === "rotation" ? Number(at(key).value) : at(key).value / 100;
+    update();
+  });
+}
+on("original", "click", () => {
+  Object.assign(state, { rotation: 0, brightness: 1, contrast: 1 });
+  update();
+});
 on("blend", "input", () => {
   state.blend = at("blend").value / 100;
   update();
@@ -272,6 +318,8 @@ on("ood", "change", () => toggle("ood"));
 on("map", "change", () => toggle("map"));
 on("annotations", "change", () => toggle("annotations"));
 on("feature-name", "change", () => annotations.rename(at("feature-name").value.trim()));
+at("feature-class").append(...Object.keys(CLASSES).map((name) => new Option(name, name)));
+on("feature-class", "change", () => annotations.classify(at("feature-class").value));
 on("delete", "click", () => annotations.remove());
 on("reload", "click", () => annotations.load());
 on("file", "change", async () => {
