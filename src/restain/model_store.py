@@ -153,7 +153,7 @@ def _download(url: str, path: Path, progress: Progress) -> None:
                     have += len(piece)
                     progress(have, max(total, have))
             if have < total:
-                raise RestainError(f"{url}: the connection ended early; re-run the command to go on.")
+                raise RestainError(f"{url}: the connection ended early; re-run the command to resume.")
     except urllib.error.HTTPError as fault:
         if fault.code == 416:
             # All bytes are there already; the hash tells whether they are the right ones.

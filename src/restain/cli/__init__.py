@@ -16,7 +16,7 @@ from restain.errors import Interrupted
 # The help lists commands in the order of these imports.
 # isort: off
 from restain.cli.console import app as app, err_console, out_console, plain, show_fault
-from restain.cli import (
+from restain.cli import (  # noqa: F401
     staining,
     models,
     cohort,
@@ -29,7 +29,7 @@ from restain.cli import (
     serve,
     accounts,
     review,
-)  # noqa: F401
+)
 # isort: on
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 class Accept(StrEnum):
+    """Least verdict of registration for a pair to be used."""
+
     ACCEPTED = "accepted"
     DOUBTFUL = "doubtful"
 
