@@ -89,4 +89,4 @@ def test_the_shipped_bundle_is_whole_and_says_that_it_knows_only_the_phantom() -
     bundle = load_bundle()
     assert "phantom only" in bundle.card.data
     assert bundle.card.mpp == 0.46
-    assert bundle.card.figures["val_dab_r16"] is not None
+    assert bundle.card.figures["test_dab_r16"] is not None

@@ -60,7 +60,7 @@ class Card(BaseModel):
     context_px: int = 512
     """Side in px of the windows that staining shows to the network, and of the largest crops of training."""
     figures: dict[str, float | None]
-    """Figures measured on the validation split, never on training data."""
+    """Figures measured on validation (``val_``) or fresh test pairs (``test_``), never on training data."""
     created: str
     notice: str = NOTICE
     hash: str = ""

@@ -194,6 +194,10 @@ def _settle(recipe: Recipe, generator: Generator, training: Sequence[Pair]) -> N
 def _start_weights(recipe: Recipe, generator: StainingNetwork, levels_known: bool, data: Path) -> None:
     if recipe.start_from is not None:
         source = load_bundle(None if recipe.start_from == "default" else Path(recipe.start_from))
+        if source.card.normalization is not None and not recipe.data.normalization:
+            raise RestainError(
+                f"{source.path}: the bundle was trained on normalised H&E images; set data.normalization=true in the recipe."
+            )
         # A bundle that predicts its white may start a model that does not; nothing else may be missing.
         own = generator.state_dict()
         given = source.generator.state_dict()
