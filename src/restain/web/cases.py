@@ -45,7 +45,9 @@ class Cases:
         Empty if there is none.
         """
         folders = [name for name in (patient, "cohort", "") if "/" not in name and not name.startswith(".")]
-        return next((one for name in folders if (self._root / (one := f"{name}/{COHORT_PAGE}".lstrip("/"))).is_file()), "")
+        return next(
+            (one for name in folders if (self._root / (one := f"{name}/{COHORT_PAGE}".lstrip("/"))).is_file()), ""
+        )
 
     def report_file(self, name: str) -> Path | None:
         """A page or picture of a report, by its path in the served folder."""
