@@ -234,9 +234,7 @@ def test_killed_at_any_moment_it_resumes_with_the_same_result(
 
 
 @pytest.mark.slow
-def test_a_store_of_other_options_is_not_resumed(
-    slide: Path, model: Model, white: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_store_of_other_options_is_not_resumed(slide: Path, model: Model, white: np.ndarray, tmp_path: Path) -> None:
     with TileStore.open(tmp_path / "block_1.rgb.part", {"bundle": "other"}, Size(1500, 1100), 512, "rgb") as store:
         for row in range(3):
             for column in range(3):
