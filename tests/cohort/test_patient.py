@@ -42,6 +42,7 @@ def test_heterogeneity_takes_slides_of_a_block_together():
     assert (apart.heterogeneity.within, apart.heterogeneity.between) == (0, pytest.approx(1.5))
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.tuples(cells, st.floats(0.1, 1)), max_size=4), min_size=1, max_size=4))
 def test_shares_add_up_to_one(slides):
     made = [
