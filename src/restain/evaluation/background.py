@@ -174,5 +174,5 @@ def _smooth_plane(plane: NDArray[np.bool_] | NDArray[np.float32], sigma: float) 
 def _smooth_within(rgb: Rgb, mask: NDArray[np.bool_], weight: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian means of the masked pixels alone, so that no stain bleeds into the background; ``weight`` smoothed alike."""
     planes = [_smooth_plane(np.where(mask, rgb[..., k], 0), sigma) for k in range(3)]
-    means: NDArray[np.float32] = np.stack(planes, axis=-1) / np.maximum(weight, np.float32(1e-6))[..., None]
+    means: NDArray[np.float32] = np.stack(planes, axis=-1).astype(np.float32) / np.maximum(weight, 1e-6)[..., None]
     return means
