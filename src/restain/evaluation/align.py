@@ -1,12 +1,12 @@
-"""Alignment: what the figures would be if the pair matched better, by a small rigid and elastic registration.
+"""Alignment: figures after a small rigid and elastic registration of the virtual on the real image.
 
 Pairs of serial or re-stained sections match only roughly, and figures that compare pixels punish a right answer at a
 slightly wrong place. So the virtual image is moved onto the real one and measured again, beside the raw figures and
-never in place of them. A registration must not fake agreement; four things hold it back:
+never in place of them. Four rules keep the registration from making images agree that do not:
 
 - the field is a shift and a rotation plus a smooth elastic part, no finer than ``SMOOTH_UM``, and moves nothing
   farther than ``LARGEST_UM``;
-- it is sought on the total optical density at ``GRID_UM`` per pixel, where cells are seen and noise is not;
+- it is computed on the total optical density at ``GRID_UM`` per pixel, where cells are seen and noise is not;
 - every search finds something, so the same search is made against the real image's mirror images, which the tissue
   cannot match; a stage (rigid, then elastic) is accepted only where it gains clearly more than that control;
 - a field that makes the squared error of the picture larger is refused.
@@ -98,7 +98,7 @@ IDENTITY = Alignment(None, 0.0)
 
 
 def align(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mpp: float) -> Alignment:
-    """Find the field that moves ``virtual`` onto ``real``, both ``(H, W, 3)`` 8-bit RGB; the identity in doubt."""
+    """Find the field that moves ``virtual`` onto ``real``, both ``(H, W, 3)`` 8-bit RGB; the identity where none is accepted."""
     if min(real.shape[:2]) * mpp < LEAST_SIDE_UM:
         return IDENTITY
     factor = max(1, round(GRID_UM / mpp))

@@ -1,6 +1,6 @@
 """Whiteness: the colour of the virtual image where the real one has no DAB.
 
-The pale-yellow background that RGB generators give in place of white, as numbers. Colours are compared as they are
+It measures the pale-yellow background that RGB generators give in place of white. Colours are compared as they are
 seen (sRGB under D65, CIELAB, CIEDE2000: Sharma, Wu & Dalal, *Color Res Appl* 30:21, 2005; about 1 is just
 noticeable), and once more relative to each picture's white. As seen, glass of another brightness or tint counts, which
 the H&E image does not tell; relative to white, what is left is stain that should not be there, or is missing.
@@ -174,5 +174,5 @@ def _smooth_plane(plane: NDArray[np.bool_] | NDArray[np.float32], sigma: float) 
 def _smooth_within(rgb: Rgb, mask: NDArray[np.bool_], weight: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian means of the masked pixels alone, so that no stain bleeds into the background; ``weight`` smoothed alike."""
     planes = [_smooth_plane(np.where(mask, rgb[..., k], 0), sigma) for k in range(3)]
-    means: NDArray[np.float32] = np.stack(planes, axis=-1).astype(np.float32) / np.maximum(weight, 1e-6)[..., None]
-    return means
+    means = np.stack(planes, axis=-1) / np.maximum(weight, np.float32(1e-6))[..., None]
+    return means.astype(np.float32, copy=False)

@@ -79,7 +79,7 @@ def evaluate(
     lpips: str | Path | None = None,
     classifier: Path | None = None,
     quick: bool = False,
-    workers: int | None = None,
+    workers: int | None = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a split; write ``metrics.json``, ``per_image.csv``, ``report.html`` and pictures.
@@ -108,7 +108,7 @@ def evaluate(
         classifier: HER2 classifier; None for the shipped one.
         quick: PSNR, SSIM, DAB and colour of the model alone.
         workers: processes that score while this one stains; 0 scores in this one. None: one per core, at most 8, or 0
-            for a few images.
+            for a few images. A script that asks for processes must guard its code by ``if __name__ == "__main__"``.
         progress: called with images done (those of the fits included) and in all.
 
     Raises:

