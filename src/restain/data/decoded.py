@@ -147,7 +147,7 @@ class PairStore:
             ("he", "u1", found.he.shape),
             ("ihc", "u1", found.ihc.shape),
         ]
-        record = np.zeros(1, np.dtype(fields))  # type: ignore[arg-type]
+        record = np.zeros(1, np.dtype(fields))
         record["state"], record["white"], record["he"], record["ihc"] = state, found.white, found.he, found.ihc
         with whole_file(path) as partial, partial.open("wb") as file:
             np.save(file, record)

@@ -169,7 +169,7 @@ def he_densities(
     nuclei = hematoxylin_density(he, white)
     total = optical_density(he, white).mean(axis=-1)
     rows, columns = (_gaussian_matrix(side, SMOOTH_UM / mpp) for side in nuclei.shape)
-    return nuclei, *(rows @ one.astype(np.float32) @ columns.T for one in (nuclei, total))
+    return nuclei, rows @ nuclei.astype(np.float32) @ columns.T, rows @ total.astype(np.float32) @ columns.T
 
 
 @lru_cache(maxsize=4)

@@ -146,11 +146,16 @@ class _Moments:
         self.groups = groups
         self.n = np.array([len(group) for group in groups])
         self.total = np.stack([group.sum(axis=0) for group in groups])
-        self.gram: Array = sum(group.T @ group for group in groups)
+        self.gram: Array = groups[0].T @ groups[0]
+        for group in groups[1:]:
+            self.gram += group.T @ group
 
     def of(self, kept: Kept) -> tuple[Array, Array]:
         """Mean ``(D,)`` and covariance ``(D, D)`` of the kept groups."""
-        gram = self.gram - sum(self.groups[k].T @ self.groups[k] for k in np.flatnonzero(~kept))
+        gram = self.gram.copy()
+        for group, stays in zip(self.groups, kept, strict=True):
+            if not stays:
+                gram -= group.T @ group
         n, mean = self.n[kept].sum(), self.total[kept].sum(axis=0) / self.n[kept].sum()
         return mean, (gram - n * np.outer(mean, mean)) / (n - 1)
 

@@ -285,7 +285,8 @@ class _Run:
         if (kept := read_kept(path, identity)) is not None:
             for _ in range(kept["images"]):
                 tick()
-            return BaselineFit(**{key: np.array(v) if isinstance(v, list) else v for key, v in kept.items()})
+            arrays = {key: np.array(kept[key]) for key in ("mean", "linear", "hematoxylin_lines", "white")}
+            return BaselineFit(**arrays, images=kept["images"], of=kept["of"])
         fit = fit_baselines(pairs, seed=seed, progress=tick)
         write_kept(path, identity, json_ready(fit))
         return fit

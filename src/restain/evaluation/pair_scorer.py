@@ -178,7 +178,7 @@ class _Stored:
     path: Path
     key: str
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         with np.load(self.path) as file:
             return np.asarray(file[self.key], dtype)
 
@@ -203,7 +203,8 @@ class KeptScores:
                 arrays[f"classes {method}"] = found.classes
         figures = {"rows": [asdict(row) for row in scored.rows], "readings": [asdict(row) for row in scored.readings]}
         with whole_file(self._path(pair)) as partial, partial.open("wb") as file:
-            np.savez(file, figures=np.array(json.dumps(figures)), **arrays)
+            arrays["figures"] = np.array(json.dumps(figures))
+            np.savez(file, allow_pickle=False, **arrays)
 
     def load(self, pair: Pair) -> ScoredPair | None:
         """What :meth:`save` wrote for the same pair, model and options; None where there is none."""
