@@ -104,7 +104,7 @@ def saved(page: Any) -> None:
 def onward(page: Any) -> None:
     """To the next image, or to the end."""
     before = token_of(page)
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Submit").click()
     page.wait_for_function("(before) => window.restainReview.state.token !== before", arg=before)
     if page.locator("#desk").is_visible():
         drawn(page)
@@ -166,7 +166,7 @@ def test_a_killed_server_loses_and_doubles_nothing(machine, trial, tmp_path):
         page.keyboard.press("1")
         page.keyboard.press("5")
         page.get_by_text("The server does not respond").wait_for()
-        page.get_by_role("button", name="Next").click()
+        page.get_by_role("button", name="Submit").click()
         first = token_of(page)
         running.start()
         page.wait_for_function("(first) => window.restainReview.state.token !== first", arg=first)
@@ -408,7 +408,7 @@ def test_a_remark_begun_while_the_next_image_is_on_its_way_stays_with_its_image(
     saved(page)
     held = []
     page.route("**/next", lambda route: held.append(route))
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Submit").click()
     page.locator("textarea").press_sequentially("granular")
     page.wait_for_function("() => window.restainReview.state.moving !== null")
     while not held:

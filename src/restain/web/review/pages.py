@@ -76,7 +76,7 @@ def _review_page(request: Request, studies: Studies, identity: str) -> HTMLRespo
     with reader_errors():
         progress = served.study.progress(reader)
         # The score comes before the origin, so that the guess does not prime it.
-        ordered = sorted(definition.questions, key=lambda question: question.kind is Kind.MODALITY)
+        ordered = sorted(definition.questions, key=lambda question: question.kind not in (Kind.HER2, Kind.HER2_ZERO))
         questions = [_question(question, language) for question in ordered]
     content = {
         "study": served.id,

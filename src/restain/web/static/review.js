@@ -82,7 +82,7 @@ function marks() {
     element.querySelector(".saved-state").textContent = !answered ? "" : text(name in waiting ? held : "review.saved");
   });
   // The guess of the origin must not prime the score.
-  const scored = questions.every((one) => one.kind === "modality" || !one.needed || one.name in state.shown);
+  const scored = questions.every((one) => !one.kind.startsWith("her2") || one.name in state.shown);
   for (const { kind, element } of questions) if (kind === "modality") element.disabled = !scored;
   const left = missing().length;
   at("next").setAttribute("aria-disabled", String(left > 0 || state.moving !== null));
