@@ -333,7 +333,9 @@ class _Run:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
             if self.recipe.train.match_dab and not isinstance(stage, ExpressionStage) and done == stage.steps:
-                factor = match_dab(stage.averaged_generator, self.training, self.recipe.seed, self.normalize)
+                factor = match_dab(
+                    stage.averaged_generator, self.pairs.split("train"), self.recipe.seed, self.normalize
+                )
                 self.console.print(f"the DAB was multiplied by {factor:.2f}", highlight=False)
             if isinstance(stage, ExpressionStage):
                 figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
