@@ -24,7 +24,8 @@ def list_models(context: Context) -> None:
         return
     from restain.bundle import cards_at_hand
 
-    table = Table("name", "trained on", "terms", "folder", show_lines=True)
+    table = Table("name", "trained on", "terms", show_lines=True)
+    table.add_column("folder", overflow="fold")
     for name, (path, card) in cards_at_hand().items():
         table.add_row(*map(plain, (name, card.data, card.licence, path)))
     out_console.print(table, soft_wrap=False)
