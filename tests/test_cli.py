@@ -37,6 +37,7 @@ WRONG = {
     "models get": ["TEXT", "--sha256", "0" * 64],
     "phantom": ["TEXT/out", "--pairs", "1", "--size", "128"],
     "phantom-slide": ["TEXT/out", "--size", "600x500", "--mpp", "1"],
+    "plan": ["phantom-small", "--data", "ABSENT", "-o", "OUT"],
     "register": ["TEXT", "TEXT", "-o", "OUT"],
     "render-pairs": ["ABSENT", "-o", "OUT"],
     "review create": ["ABSENT", "-o", "OUT"],
