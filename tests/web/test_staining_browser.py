@@ -39,7 +39,7 @@ def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root = tmp_path_factory.mktemp("stained") / "slides"
     root.mkdir()
     Image.fromarray(tissue(300, 400)).save(root / "block.png", dpi=(50_800, 50_800))
-    Image.fromarray(tissue(1100, 2300)).save(root / "large.png", compress_level=1)
+    Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
     torch.manual_seed(0)
     generator = GeneratorRecipe(width=8, depth=2)
     recipe = Recipe(name="quick", mpp=0.5, generator=generator, expression=ExpressionRecipe(width=4))
