@@ -228,6 +228,31 @@ def test_discard_removes_the_folder_and_a_missing_parent_is_one_sentence(tmp_pat
         _open(tmp_path / "no" / "s.part")
 
 
+def watch(folder: Path, end: multiprocessing.Event) -> None:  # type: ignore[valid-type]
+    view = StoreView(folder)
+    while not end.is_set():  # type: ignore[attr-defined]
+        view.refresh()
+
+
+def test_a_store_that_is_watched_can_be_discarded(tmp_path: Path) -> None:
+    """The browser reads the tiles of a job until its folder is gone."""
+    context = multiprocessing.get_context("fork")
+    end = context.Event()
+    watchers = [context.Process(target=watch, args=(tmp_path / "a.part", end)) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(40):
+            with TileStore.open(tmp_path / "a.part", {}, Size(64, 64), 64, "rgb") as store:
+                store.put_blank(0, 0, (255, 255, 255))
+                store.discard()
+    finally:
+        end.set()
+        for watcher in watchers:
+            watcher.join()
+    assert not (tmp_path / "a.part").exists()
+
+
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     with _open(tmp_path / "s.part") as store:
         with pytest.raises(ValueError, match="64x64"):

@@ -30,9 +30,10 @@ TILE, BLANK, HOLE = "tile", "blank", "hole"
 """What a store holds of a tile."""
 _FORMAT = 2
 _LEVELS = "levels"
-# With a write-ahead log no tile waits for the disk, and neither a kill nor a power failure damages the file.
+# No write-ahead log: its readers write files into the folder, which must be empty when it is removed, and network file
+# systems do not support it. A tile costs the same either way, and neither a kill nor a power failure damages the file.
 _SCHEMA = """
-PRAGMA journal_mode = WAL;
+PRAGMA journal_mode = TRUNCATE;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS plan (text TEXT);
 CREATE TABLE IF NOT EXISTS tile (number INTEGER PRIMARY KEY, content TEXT, payload BLOB, crc INTEGER);
