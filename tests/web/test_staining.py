@@ -23,8 +23,9 @@ import torch
 from PIL import Image
 
 from restain import NOTICE
-from restain.bundle import DEFAULT, read_card, save_bundle
+from restain.bundle import read_card, save_bundle
 from restain.geometry import Size
+from restain.model_store import DEFAULT
 from restain.models.generator import Generator
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 from restain.slides import TileStore, read_metadata, write_ome_tiff
@@ -137,7 +138,7 @@ def test_a_job_stains_and_its_result_lies_beside_its_source(staining, served: Pa
     assert now["state"] == "done", now
     assert now["files"] == ["slide", "dab", "report"]
     assert now["result"]["kind"] == "virtual"
-    source = staining.get(now["view"])
+    source = staining.get(f"/{now['view']}")
     assert source.status_code == 200
     assert now["result"]["id"] in source.text
     # Not to the other image of that name.
