@@ -14,6 +14,7 @@ from restain.evaluation.held_out import open_as_trained
 from restain.model_store import models_at_hand
 from restain.optics import glass_white, hematoxylin_density
 from restain.phantom import write_phantom
+from restain.progress import Progress
 from restain.recipe import Recipe
 from restain.report.pictures import DAB_TOP, colour_map, save_pictures
 from restain.stain import Model, load
@@ -24,8 +25,6 @@ PHANTOM_SEED = 20_261
 REAL = "real"
 """Name of the bundle that was trained on real pairs."""
 _HEMATOXYLIN = {"hematoxylin": "hematoxylin of the H&E, as a DAB map"}
-
-Progress = Callable[[int, int], None]
 
 
 def run_demo(

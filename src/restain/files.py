@@ -106,6 +106,15 @@ def digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits. Raises RestainError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RestainError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
 def file_state(path: Path) -> tuple[str, int, int]:
     """Absolute path, size in bytes and modification time in ns: another tuple after every change of the file."""
     state = path.stat()

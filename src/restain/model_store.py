@@ -6,7 +6,6 @@ where it came from. The archive's SHA-256 must be known beforehand.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,13 +14,14 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from restain.errors import RestainError
-from restain.files import make_folder, whole_folder, write_json
+from restain.files import file_digest, make_folder, whole_folder, write_json
+from restain.progress import Progress
 
 DEFAULT = Path(__file__).parent / "default_bundle"
 CARD = "card.json"
@@ -34,8 +34,6 @@ _LARGEST = 4 << 30
 """Bytes that an archive may unpack to."""
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"\w[\w.+-]*")
-
-Progress = Callable[[int, int], None]
 
 
 def store_folder() -> Path:
@@ -91,7 +89,7 @@ def find_model(model: str | Path | None) -> Path:
 def get_model(url: str, sha256: str, *, name: str | None = None, progress: Progress = lambda done, total: None) -> Path:
     """Download a bundle and return its folder; one that is there with this hash is kept.
 
-    An interrupted download goes on where it stopped, if the server can.
+    An interrupted download resumes where it stopped, if the server supports ranges.
 
     Args:
         url: ``http(s)`` address of a zip archive of ``card.json``, ``weights.safetensors`` and optional further files, at its
@@ -117,7 +115,7 @@ def get_model(url: str, sha256: str, *, name: str | None = None, progress: Progr
         return folder
     archive = make_folder(folder.parent) / f".{name}-{sha256[:16]}.download"
     _download(url, archive, progress)
-    if (found := _sha256(archive)) != sha256:
+    if (found := file_digest(archive)) != sha256:
         archive.unlink()
         raise RestainError(f"{url}: the SHA-256 of the file is {found}, not {sha256}; it was discarded.")
     _unpack(archive, folder, url, sha256)
@@ -130,11 +128,6 @@ def _source(folder: Path) -> str | None:
         return str(json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, path: Path, progress: Progress) -> None:

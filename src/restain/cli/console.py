@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from restain import NOTICE
+from restain.progress import Progress
 
 app = typer.Typer(
     name="restain",
@@ -62,7 +63,7 @@ def show_fault(sentence: str, label: str = "error") -> None:
 
 
 @contextmanager
-def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Progress]:
     """A ``progress(done, total)`` callback that draws a bar on standard error, or prints lines if that is no terminal."""
     from restain.progress import Bar
 

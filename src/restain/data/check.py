@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,8 @@ from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
 from restain.errors import RestainError
 from restain.her2 import Her2Level
+from restain.progress import Progress
 from restain.slides import read_image
-
-Progress = Callable[[int, int], None]
 
 NO_LEVEL = "none"
 

@@ -22,6 +22,7 @@ from restain.errors import RestainError
 from restain.files import digest, file_state, make_folder, whole_file
 from restain.images import Rgb
 from restain.optics import glass_white
+from restain.progress import Progress
 
 Normalize = Callable[[Rgb], Rgb]
 
@@ -114,7 +115,7 @@ class PairStore:
                 "free; give a folder on a larger disk (--store)."
             )
 
-    def fill(self, progress: Callable[[int, int], None] | None = None, *, part: int = 0, parts: int = 1) -> None:
+    def fill(self, progress: Progress | None = None, *, part: int = 0, parts: int = 1) -> None:
         """Decode the pairs that are missing, in threads.
 
         Args:

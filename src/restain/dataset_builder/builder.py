@@ -28,11 +28,9 @@ from restain.dataset_builder.table import SlidePair, check_pairs
 from restain.dataset_builder.windows import DoubtfulPairError, Grid, MeasuredPair, measure_pair
 from restain.errors import RestainError
 from restain.files import locked_folder, make_folder, write_json
-from restain.progress import part
+from restain.progress import Progress, part
 from restain.registration import Verdict
 from restain.stain import slide_name
-
-Progress = Callable[[int, int], None]
 
 _COMMON = (
     *("split", "level", "patient", "block", "he", "ihc", "x", "y", "mpp", "size", "transform"),

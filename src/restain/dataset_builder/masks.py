@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from restain.optics import optical_density
+from restain.progress import Progress
 from restain.registration.block_matching import Section
 from restain.registration.features import measure_stain
 from restain.slides import Slide, TissueMask, tissue_of
@@ -48,9 +48,7 @@ class SlideMasks:
         return self.section.tissue
 
 
-def find_masks(
-    slide: Slide, stain: Literal["he", "ihc"], progress: Callable[[int, int], None] | None = None
-) -> SlideMasks:
+def find_masks(slide: Slide, stain: Literal["he", "ihc"], progress: Progress | None = None) -> SlideMasks:
     """Find the masks of a whole slide at :data:`~restain.slides.mask.MASK_MPP`.
 
     Raises:

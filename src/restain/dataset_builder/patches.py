@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from restain.dataset_builder.windows import Grid, MeasuredPair, open_pair
 from restain.errors import RestainError
 from restain.files import digest, make_folder
 from restain.images import Rgb, read_text, write_png
+from restain.progress import Progress
 from restain.registration import Transform
 
 STAINS = ("HE", "IHC")
@@ -76,9 +77,7 @@ def paths_of(out: Path, patch: Patch) -> tuple[Path, Path]:
     return he, ihc
 
 
-def cut_pair(
-    measured: MeasuredPair, patches: Sequence[Patch], out: Path, grid: Grid, progress: Callable[[int, int], None]
-) -> None:
+def cut_pair(measured: MeasuredPair, patches: Sequence[Patch], out: Path, grid: Grid, progress: Progress) -> None:
     """Write the patches of one slide pair; finished files are kept.
 
     Raises:

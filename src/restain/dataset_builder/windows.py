@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,13 +17,11 @@ from restain.dataset_builder.table import SlidePair
 from restain.errors import RestainError
 from restain.files import digest, journal, read_journal
 from restain.geometry import Point, Region, Size
-from restain.progress import part
+from restain.progress import Progress, part
 from restain.registration import Transform, Verdict, read_transform, write_transform
 from restain.registration.output import register_files, slide_state
 from restain.registration.transform_file import TRANSFORM_FILE
 from restain.slides import Slide, open_slide
-
-Progress = Callable[[int, int], None]
 
 FORMAT = 1
 """Version of the kept measurements; raised when the same patch would be measured differently."""

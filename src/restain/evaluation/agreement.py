@@ -50,7 +50,7 @@ class ReadingRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupFigures:
-    """How well one group of levels is told from the others."""
+    """How well one group of levels is separated from the others."""
 
     sensitivity: Interval
     specificity: Interval

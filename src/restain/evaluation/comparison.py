@@ -104,12 +104,12 @@ class Comparison:
         lines = [f"{result['images']} images{_slides(result['slides'])}; baseline: {result['baseline']}"]
         for run in result["runs"][1:]:
             own = [line for line in result["differences"] if line["run"] == run["label"]]
-            told = [
+            differences = [
                 f"{verdict} in {', '.join(found)}"
                 for verdict in ("better", "worse")
                 if (found := [line["title"] for line in own if line["verdict"] == verdict])
             ]
-            lines.append(f"{run['label']}: {'; '.join(told) or 'no difference shown'} ({len(own)} figures)")
+            lines.append(f"{run['label']}: {'; '.join(differences) or 'no difference shown'} ({len(own)} figures)")
         return "\n".join(lines)
 
 

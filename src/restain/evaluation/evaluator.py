@@ -44,6 +44,7 @@ from restain.files import digest, file_state, make_folder, read_kept, whole_file
 from restain.her2 import FAINT_OD
 from restain.images import write_png
 from restain.prediction import Prediction, Predictor
+from restain.progress import Progress
 from restain.recipe import Recipe
 from restain.report.pictures import DAB_TOP
 from restain.report.plots import save_histogram
@@ -52,10 +53,8 @@ from restain.stain import Model, load
 from restain.stain.provenance import image_metadata
 from restain.statistics import RESAMPLES, json_ready
 
-Progress = Callable[[int, int], None]
-
 SCORES = "scores"
-"""Folder of finished images in the folder of an evaluation that goes on."""
+"""Folder of the finished images of an unfinished evaluation, in the evaluation's folder."""
 
 FEW_IMAGES = 16
 """Fewer images are scored in this process by default: workers take seconds to start."""
@@ -269,7 +268,7 @@ class _Run:
         }, rows
 
     def _identity(self, options: ScoringOptions, classifier: str) -> str | None:
-        """Of what gives the answers and of what is measured; None for a model that is no bundle."""
+        """Identity of the model and of the metrics; None for a model that is not a bundle."""
         if isinstance(self.answers, _Images):
             source: list[Any] = sorted(file_state(path) for path in self.answers.found.values())
         elif "bundle_hash" in self.facts:

@@ -72,7 +72,7 @@ class ScoredPair:
     cells: NDArray[np.float64]
     """``(BINS, BINS)``: cells by reference and virtual DAB, cut off at ``DAB_TOP``."""
     features: dict[str, SetFeatures]
-    """Of the real image (``real``) and of each method's; empty without a network."""
+    """Features of the real image (``real``) and of each method's answer; empty without a network."""
 
 
 class PairScorer:
@@ -184,11 +184,11 @@ class _Stored:
 
 
 class KeptScores:
-    """Scored pairs in a folder, one file each, so that a killed evaluation goes on where it was.
+    """Scored pairs in a folder, one file each, so that a killed evaluation resumes.
 
     Args:
         folder: where the files lie.
-        identity: of model and options; None where it cannot be told, so that no file of an earlier run is taken.
+        identity: of model and options; None where it is unknown, so that no file of an earlier run is used.
     """
 
     def __init__(self, folder: Path, identity: str | None) -> None:
@@ -271,20 +271,20 @@ def score_pairs(
     # Threads of OpenMP do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (options, folder, kept))
-    waiting: deque[tuple[Pair, Future[None] | None]] = deque()
+    waiting: deque[tuple[Pair, ScoredPair | Future[None]]] = deque()
 
     def first() -> ScoredPair:
-        pair, job = waiting.popleft()
-        if job is not None:
-            job.result()
-        found = kept.load(pair)
-        assert found is not None
-        return found
+        pair, found = waiting.popleft()
+        if isinstance(found, ScoredPair):
+            return found
+        found.result()
+        scored = kept.load(pair)
+        assert scored is not None
+        return scored
 
     try:
         for pair, predict in answers:
-            job = None if kept.load(pair) is not None else pool.submit(_score_in_worker, pair, predict())
-            waiting.append((pair, job))
+            waiting.append((pair, kept.load(pair) or pool.submit(_score_in_worker, pair, predict())))
             if len(waiting) > 2 * workers:
                 yield first()
         while waiting:

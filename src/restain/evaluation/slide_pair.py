@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from restain.files import journal, make_folder, read_journal, whole_file, write_
 from restain.geometry import Point, Region, Size, um_to_px
 from restain.images import Rgb, write_png
 from restain.prediction import Prediction
+from restain.progress import Progress, part
 from restain.registration import Transform, Verdict, read_transform, register_slides, warp_region, write_transform
 from restain.report import burn_notice, colour_scale, css_gradient, write_page
 from restain.report.slide_map import Square, slide_map
 from restain.slides import DensitySlide, Slide, TissueMask, open_slide, tissue_mask
 from restain.slides.find import split_number
 from restain.statistics import json_ready
-
-Progress = Callable[[int, int], None]
 
 FIELD_UM = 250.0
 """Side of a field: large enough for a correlation over two hundred cells of 16 µm."""
@@ -109,21 +108,14 @@ def compare_slides(
     make_folder(out)
     make_folder(out / "pictures")
 
-    def tell(start: int, end: int) -> Progress:
-        def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress(start + (end - start) * done // max(total, 1), 1000)
-
-        return report
-
     with open_slide(virtual) as ours, open_slide(real, mpp, override_mpp=override_mpp) as theirs:
-        found = _registered(ours, theirs, out / "transform", transform, tell(0, 300))
+        found = _registered(ours, theirs, out / "transform", transform, part(progress, 0, 300))
         masks = tissue_mask(ours), tissue_mask(theirs)
         pair = _Pair(ours, theirs, found, masks, virtual.parent / _dab_name(virtual), he)
         regions = list(pair.regions(side_um))
         if not regions:
             raise RestainError(f"{virtual} and {real}: no field has tissue on both slides.")
-        fields = list(_measured(pair, regions, out / "fields.part.jsonl", tell(300, 980)))
+        fields = list(_measured(pair, regions, out / "fields.part.jsonl", part(progress, 300, 980)))
         pictures = _pictures(pair, out / "pictures")
         result = _result(pair, fields, side_um, command, transform)
     result = json_ready(result)

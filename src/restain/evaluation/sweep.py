@@ -28,6 +28,7 @@ from restain.evaluation.scoring import Reference, read_reference, with_dab
 from restain.files import make_folder, write_json
 from restain.her2 import Her2Level
 from restain.prediction import Prediction
+from restain.progress import Progress
 from restain.report import save_picture, write_page
 from restain.report.plots import Line, line_plot
 from restain.stain import Model
@@ -159,7 +160,7 @@ def sweep(
     images: int = 12,
     seed: int = 0,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Vary the H&E of some pairs, stain, and measure what changes; writes ``sweep.json`` and ``sweep.html``.
 

@@ -7,7 +7,7 @@ Uncertainty is the spread of predictions: of the eight turned and mirrored views
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from skimage.color import rgb2lab
 from restain.ood.detector import OodDetector
 from restain.optics import dab_density, glass_white
 from restain.prediction import Prediction
+from restain.progress import Progress
 from restain.stain import Model
 
 Rgb = NDArray[np.uint8]
@@ -69,7 +70,7 @@ def assess(
     *,
     views: int = VIEWS,
     ood: OodDetector | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Assessment:
     """Stain an image and measure the uncertainty of the answer.
 

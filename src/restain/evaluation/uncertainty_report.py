@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from restain.evaluation.uncertainty import VIEWS, Assessment, assess, confidence
 from restain.files import make_folder, write_json
 from restain.ood.detector import OodDetector, fit_ood_detector
 from restain.prediction import Prediction
+from restain.progress import Progress
 from restain.report import colour_map, save_picture, save_pictures, write_page
 from restain.report.plots import Line, line_plot
 from restain.slides import read_image
@@ -68,7 +69,7 @@ def evaluate_uncertainty(
     images: int = 24,
     seed: int = 0,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Assess held-out pairs, and corrupted copies of them; writes ``uncertainty.json`` and ``uncertainty.html``.
 

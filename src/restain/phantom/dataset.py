@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import io
 import json
 import multiprocessing
@@ -27,7 +26,7 @@ from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file, write_json, write_text
+from restain.files import file_digest, make_folder, whole_file, write_json, write_text
 from restain.her2 import Her2Level
 from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
@@ -175,10 +174,10 @@ class PhantomSettings:
             "restain": __version__,
             **{key: value for key, value in vars(self).items() if key != "scanned_at" or value is not None},
             "levels": [level.text for level in self.levels],
-            "from_he": [{"name": p.name, "sha256": _sha256(split_number(p)[0])} for p in self.from_he],
+            "from_he": [{"name": p.name, "sha256": file_digest(split_number(p)[0])} for p in self.from_he],
         }
         del values["spots"]
-        return values | ({"spots": [_sha256(path) for path in self.spots if path.is_file()]} if self.spots else {})
+        return values | ({"spots": [file_digest(path) for path in self.spots if path.is_file()]} if self.spots else {})
 
     def jobs(self, out: Path) -> Iterator[_Job]:
         """The pairs to write."""
@@ -237,14 +236,6 @@ def _split_images(images: Sequence[Path], n_train: int, n_test: int, seed: int) 
     order = [images[i] for i in np.random.default_rng([seed, 9]).permutation(len(images))]
     cut = min(max(1, round(len(order) * n_test / (n_train + n_test))), len(order) - 1)
     return {"train": sorted(order[cut:]), "test": sorted(order[:cut])}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RestainError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _begin(out: Path, parameters: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """HER2 of the cells of a section from mRNA measured around them, in place of the phantom's invented rule.
 
 A spot of 50 to 100 µm holds many cells, and its counts are few. So the expression at a place is the ratio of Gaussian sums of the
-gene's counts and of all counts over the spots. Its rank among the section's spots gives the score of the tumour cells there;
-which objects are tumour cells is told by their shape and by the expression of epithelial genes.
+gene's counts and of all counts over the spots. Its rank among the section's spots gives the score of the tumour cells there.
+The shape of an object and the expression of epithelial genes decide whether it is a tumour cell.
 """
 
 from __future__ import annotations

@@ -8,23 +8,24 @@ each cell, averaged over :data:`AROUND_UM`; its cells are rendered as the phanto
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from restain.data import Pair, open_pairs
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file
+from restain.files import make_folder
+from restain.images import write_png
 from restain.images.nuclei import CellKind, find_nuclei, pixel_of
 from restain.optics import dab_density, glass_white
 from restain.phantom.cells import Cells
 from restain.phantom.from_he import counterstain_of
 from restain.phantom.pair import render_ihc
 from restain.phantom.render import ihc_appearance, membrane_dab
+from restain.progress import Progress
 
 AROUND_UM = 12.0
 """Standard deviation of the Gaussian over which the real DAB around a cell is averaged."""
@@ -73,7 +74,7 @@ def write_rendered_pairs(
     *,
     mpp: float = 0.46,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> int:
     """Write the pairs of data folders with rendered IHC (:func:`render_on_he`) in the same layout; returns their number.
 
@@ -101,8 +102,7 @@ def write_rendered_pairs(
         index = int.from_bytes(hashlib.sha256(pair.name.encode()).digest()[:4], "little")
         for path, image in zip(target, (he, render_on_he(he, ihc, mpp, (seed, index))), strict=True):
             make_folder(path.parent)
-            with whole_file(path) as partial:
-                Image.fromarray(image).save(partial, "PNG", compress_level=1)
+            write_png(path, image)
     progress(len(todo), len(todo))
     return len(todo)
 

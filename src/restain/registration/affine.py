@@ -14,7 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from restain.geometry import Point, Region
-from restain.registration.block_matching import BlockGrid, Progress, Section, Shifts, match_blocks
+from restain.progress import Progress
+from restain.registration.block_matching import BlockGrid, Section, Shifts, match_blocks
 from restain.registration.correlation import Correlator, prominence
 from restain.registration.features import Floats, feature_channels, tissue_density
 from restain.registration.fitting import robust_affine

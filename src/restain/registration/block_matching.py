@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from scipy import fft, signal
 
 from restain.geometry import Point, Region, Size
+from restain.progress import Progress
 from restain.registration.features import MARGIN_PX, SMOOTHING_PX, Floats, StainStrength, feature_channels
 from restain.registration.transform import Points, Transform
 from restain.registration.warp import read_mirrored, warp_region
 from restain.slides import Slide
 from restain.slides.mask import Mask, TissueMask
-
-Progress = Callable[[int, int], None]
 
 VARIANCE_FLOOR = 0.02
 """Added to variances of blocks (of locally normalised channels), so that empty blocks do not correlate by noise."""

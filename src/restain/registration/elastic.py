@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from restain.progress import part
-from restain.registration.block_matching import PRIOR, BlockGrid, Progress, Section, Shifts, match_blocks
+from restain.progress import Progress, part
+from restain.registration.block_matching import PRIOR, BlockGrid, Section, Shifts, match_blocks
 from restain.registration.features import SMOOTHING_PX
 from restain.registration.fitting import smooth_field
 from restain.registration.transform import Lattice, Transform

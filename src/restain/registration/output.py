@@ -14,8 +14,8 @@ from restain.errors import RestainError
 from restain.files import digest, file_state, read_kept, write_kept
 from restain.geometry import Point, Region
 from restain.images import Rgb, write_png
+from restain.progress import Progress
 from restain.registration.acceptance import Quality, Verdict
-from restain.registration.block_matching import Progress
 from restain.registration.features import StainStrength, tissue_density
 from restain.registration.register import FINEST_UM, Registration, register_slides
 from restain.registration.transform import Folding

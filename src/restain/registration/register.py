@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from restain.errors import RestainError
 from restain.images import Rgb
 from restain.optics import glass_white
-from restain.progress import part
+from restain.progress import Progress, part
 from restain.registration.acceptance import DOUBTFUL_FROM, PairRefusedError, Quality, Verdict, agreement, judge
 from restain.registration.affine import InitialAlignment, find_affine, fit_affine
-from restain.registration.block_matching import PRIOR, BlockGrid, Progress, Section, Shifts, match_blocks
+from restain.registration.block_matching import PRIOR, BlockGrid, Section, Shifts, match_blocks
 from restain.registration.elastic import Pass, plan_passes, refine_elastic
 from restain.registration.features import StainStrength, is_textured, measure_stain
 from restain.registration.transform import Transform

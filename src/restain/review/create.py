@@ -13,6 +13,7 @@ import sqlalchemy as sql
 from restain.database import Database
 from restain.errors import RestainError
 from restain.geometry import Size
+from restain.progress import Progress
 from restain.review import tables as db
 from restain.review.blinding import Appearance, differences, measure_appearance
 from restain.review.definition import Modality, StudyDefinition, parse_definition
@@ -31,7 +32,7 @@ def create_study(
     url: str | None = None,
     *,
     now: datetime | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Study:
     """Create a study with all items of all readers, in one transaction.
@@ -60,7 +61,7 @@ def create_study(
         raise
 
 
-def blinding_warnings(definition: StudyDefinition, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def blinding_warnings(definition: StudyDefinition, *, progress: Progress | None = None) -> list[str]:
     """Sentences on what may unblind readers or leaves little to see; see :func:`create_study`.
 
     Raises:

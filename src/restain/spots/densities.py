@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -12,6 +10,7 @@ from skimage.measure import block_reduce
 from restain.data.spots import Spots
 from restain.geometry import Point, Region, Size
 from restain.optics import EOSIN, HEMATOXYLIN, glass_white, optical_density, unmix
+from restain.progress import Progress
 from restain.slides import DensitySlide, Slide
 
 GRID_UM = 4.0
@@ -29,7 +28,7 @@ _STRIP = 1024
 Map = NDArray[np.float64]
 
 
-def he_maps(slide: Slide, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Map]:
+def he_maps(slide: Slide, progress: Progress = lambda done, total: None) -> dict[str, Map]:
     """Maps of the H&E at about :data:`GRID_UM` per pixel in OD: hematoxylin, eosin and mean optical density, plain and smoothed.
 
     Densities are unmixed at level 0 relative to the slide's own glass, and averaged afterwards.

@@ -14,6 +14,7 @@ from restain import NOTICE
 from restain.data.spots import Spots, read_spots
 from restain.errors import RestainError
 from restain.files import make_folder, whole_file, write_json
+from restain.progress import Progress, part
 from restain.slides import DensitySlide, open_slide
 from restain.spots.association import Association, associations, noise_ceiling
 from restain.spots.densities import HEMATOXYLIN_GIVEN, dab_map, he_maps, under_spots
@@ -64,7 +65,7 @@ def evaluate_spots(
     override_mpp: bool = False,
     seed: int = 0,
     command: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> SpotsEvaluation:
     """Stain a slide and compare the virtual DAB under each spot with the expression of a gene there.
@@ -104,7 +105,7 @@ def evaluate_spots(
                 f"({he.size.width} x {he.size.height} px); the places must be in its px of level 0."
             )
         diameter_px = spot_um / he.mpp if spot_um is not None else found.diameter_px or SPOT_UM / he.mpp
-        maps = he_maps(he, lambda done, total: report(100 * done // total, 1000))
+        maps = he_maps(he, part(progress, 0, 100))
         size, scale = he.size, he.mpp
     stained = model.stain_slide(
         slide,
@@ -113,7 +114,7 @@ def evaluate_spots(
         override_mpp=override_mpp,
         dab=True,
         format="ome-tiff",
-        progress=lambda done, total: report(100 + 800 * done // max(total, 1), 1000),
+        progress=part(progress, 100, 900),
         warn=warn,
     )
     assert stained.dab is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
 from restain.models.tensors import batch_of
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unit
+from restain.progress import Progress
 from restain.recipe import AugmentRecipe
 from restain.training.checkpoint import StopRequest
 from restain.training.prepare import require_crop
@@ -72,7 +73,7 @@ def train_her2_classifier(
     description: str = "",
     tile: int = TILE,
     width: int = WIDTH,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Her2ClassifierFacts:
     """Train a classifier on the real IHC images of the training split and write its folder; the test split is not touched.
 

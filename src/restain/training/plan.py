@@ -20,6 +20,7 @@ from restain.data import Pair, PairSet
 from restain.data.decoded import PairStore, decoded_bytes
 from restain.data.layouts import SPLITS
 from restain.models.build import build_generator
+from restain.progress import Progress
 from restain.recipe import Recipe
 from restain.training.batches import Batch, Crops, batches, decoded_pairs
 from restain.training.expression import ExpressionStage
@@ -133,7 +134,7 @@ def plan(
     *,
     accelerator: str = "auto",
     store: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Try a few steps of each stage of a training on one device of this machine; nothing of it is kept.
 
@@ -230,7 +231,7 @@ def _measured(
     device: torch.device,
     done: int,
     total: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> StagePlan:
     laps = _Laps(device)
     laps.watch(stage)
