@@ -64,6 +64,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The same name twice: the result belongs to the one that was chosen.
     (root / "blocks" / "small.png").write_bytes(png(310, 400))
     Image.fromarray(tissue(1100, 2300)).save(root / "large.png", compress_level=1)
+    with tifffile.TiffWriter(root / "fields.ome.tif", ome=True) as tiff:
+        for picture in (tissue(300, 400), tissue(320, 280)):
+            tiff.write(picture, photometric="rgb", tile=(256, 256))
     with TileStore.open(root / "glass.part", {}, Size(800, 700), 256, "rgb") as store:
         for row, column in np.ndindex(store.grid):
             store.put_blank(row, column, (238, 238, 238))
@@ -181,6 +184,18 @@ def test_a_second_job_waits_and_a_cancelled_one_goes_on(staining):
     assert ask(staining.url, "POST", f"/api/stain/jobs/{first}/resume").status_code == 200
     assert wait(staining.url, first, over)["state"] == "done"
     assert ask(staining.url, "POST", f"/api/stain/jobs/{first}/resume").status_code == 409
+
+
+@pytest.mark.slow
+def test_the_chosen_image_of_a_file_of_several_is_stained(staining):
+    job = add(staining, "fields.ome.tif#1").json()["id"]
+    now = wait(staining.url, job, over)
+    assert now["state"] == "done", now
+    answer = ask(staining.url, "GET", f"/api/stain/jobs/{job}/files/slide")
+    with tifffile.TiffFile(io.BytesIO(answer.content)) as tiff:
+        assert tiff.pages[0].shape[:2] == (320, 280)
+    assert now["result"]["id"] in staining.get(f"/view/{staining.id_of('fields.ome.tif#1')}").text
+    assert now["result"]["id"] not in staining.get(f"/view/{staining.id_of('fields.ome.tif#0')}").text
 
 
 @pytest.mark.slow
