@@ -55,6 +55,16 @@ def built(two: list[SlidePair], tmp_path_factory: pytest.TempPathFactory) -> Bui
     return build_dataset([*two, broken], tmp_path_factory.mktemp("set") / "data", SETTINGS, command="restain build <x>")
 
 
+@pytest.fixture(scope="module")
+def alone(pair: SlidePair, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build_dataset([pair], tmp_path_factory.mktemp("alone") / "data", SETTINGS)
+
+
+def copied(built: Built, out: Path) -> None:
+    """A finished data set in another folder, so that what was measured there is not measured again."""
+    shutil.copytree(built.out, out, dirs_exist_ok=True)
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -113,7 +123,8 @@ def test_the_contact_sheet_shows_pairs_and_reasons(built: Built) -> None:
 
 
 def test_a_dry_run_counts_and_writes_no_pairs(pair: SlidePair, built: Built, tmp_path: Path) -> None:
-    shutil.copytree(built.out / "registration", tmp_path / "registration")
+    for folder in ("registration", "measured"):
+        shutil.copytree(built.out / folder, tmp_path / folder)
     table_ = tmp_path / "slides.csv"
     table_.write_text(f"he,ihc,level,patient,block,transform\n{pair.he},{pair.ihc},3+,P,A,{pair.transform}\n")
     options = ["--mpp", "1", "--size", "192", "--rule", "fold=off", "--rule", "pen=0.05", "--dry-run"]
@@ -126,8 +137,11 @@ def test_a_dry_run_counts_and_writes_no_pairs(pair: SlidePair, built: Built, tmp
     assert (tmp_path / "contact-sheet.html").is_file()
 
 
-def test_other_thresholds_measure_nothing_again_and_leave_no_old_pairs(pair: SlidePair, tmp_path: Path) -> None:
-    first = build_dataset([pair], tmp_path, SETTINGS)
+def test_other_thresholds_measure_nothing_again_and_leave_no_old_pairs(
+    pair: SlidePair, alone: Built, tmp_path: Path
+) -> None:
+    first = alone
+    copied(alone, tmp_path)
     measured = tmp_path / "measured" / "he.jsonl"
     stamp, before = measured.stat().st_mtime_ns, first.outcomes[0].kept
     match = sorted(one.candidate.quality.match for one in first.patches if one.candidate.quality is not None)
@@ -183,8 +197,11 @@ def test_a_failed_pair_makes_the_exit_code_2(pair: SlidePair, tmp_path: Path) ->
     assert "leave no pair" in said.stderr
 
 
-def test_the_manifest_as_parquet(pair: SlidePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_as_parquet(
+    pair: SlidePair, alone: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
+    copied(alone, tmp_path)
     build_dataset([pair], tmp_path, SETTINGS, parquet=True)
     rows: list[dict[str, Any]] = parquet.read_table(tmp_path / "manifest.parquet").to_pylist()
     assert [row["name"] for row in rows] == [row["name"] for row in table(tmp_path / "manifest.csv")]
@@ -195,7 +212,7 @@ def test_the_manifest_as_parquet(pair: SlidePair, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is held on Windows")
-def test_two_do_not_build_in_one_folder(pair: SlidePair, tmp_path: Path) -> None:
+def test_two_do_not_build_in_one_folder(pair: SlidePair, alone: Built, tmp_path: Path) -> None:
     out = tmp_path / "data"
     # The other process stops where it tells its progress for the first time, until its input ends.
     other = f"""
@@ -214,12 +231,15 @@ build_dataset([pair], Path({str(out)!r}), Settings(Grid(1.0, 192)), progress=lam
             build_dataset([pair], out, SETTINGS)
         assert files(out) == before
         process.communicate()
+    copied(alone, out)
     assert not build_dataset([pair], out, SETTINGS).failed
 
 
 @pytest.mark.parametrize("when", ["measured/he.jsonl", "HE/train/00001_train_3+.png"])
-def test_killed_and_called_again_it_ends_with_the_same_files(when: str, pair: SlidePair, tmp_path: Path) -> None:
-    out, whole = tmp_path / "killed", tmp_path / "whole"
+def test_killed_and_called_again_it_ends_with_the_same_files(
+    when: str, pair: SlidePair, alone: Built, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
     command = [sys.executable, "-m", "restain", "build", str(pair.he), str(pair.ihc), "--level", "3+"]
     command += ["--patient", "P1", "--block", "A", "--transform", str(pair.transform), "--mpp", "1", "--size", "192"]
     command += ["--rule", "fold=off", "--rule", "pen=0.05", "--val-share", "0", "-o", str(out)]
@@ -234,5 +254,4 @@ def test_killed_and_called_again_it_ends_with_the_same_files(when: str, pair: Sl
     done = (out / "measured" / "he.jsonl").read_text().splitlines()
     build_dataset([pair], out, SETTINGS)
     assert (out / "measured" / "he.jsonl").read_text().splitlines()[: len(done) - 1] == done[:-1]
-    build_dataset([pair], whole, SETTINGS)
-    assert files(out) == files(whole)
+    assert files(out) == files(alone.out)
