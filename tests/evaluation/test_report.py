@@ -67,7 +67,7 @@ def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: Evaluatio
     text = summary.report.read_text(encoding="utf-8")
     assert f"{restain.NOTICE} — not a diagnosis" in text
     virtual = re.findall(r'<figure class="virtual">.*?</figure>', text, re.S)
-    assert len(virtual) == len(re.findall(r'src="[^"]*virtual\.jpg"', text)) > 0
+    assert len(virtual) == len(re.findall(r'src="[^"]*virtual(?:\.large)?\.jpg"', text)) > 0
     assert all(restain.NOTICE in figure for figure in virtual)
 
 

@@ -137,8 +137,7 @@ def _view(section: EvaluationSection, folder: Path) -> dict[str, Any]:
     def case(chosen: Mapping[str, str]) -> dict[str, Any]:
         name = chosen["name"]
         words = overview.picture_words(metrics, name)
-        r = BY_KEY["dab_r16"].text(rows[name].get("dab_r16"))
-        return {**chosen, "links": links(name, large=True), "words": words, "level": rows[name]["level"], "r": r}
+        return {**chosen, "links": links(name, large=True), "words": words, "r": rows[name].get("dab_r16")}
 
     by_level = titled(metrics, [m for m in COLUMNS if m.key in BY_LEVEL])
     return {
