@@ -1,4 +1,4 @@
-# make demo: restain phantom and real H&E with the shipped model; prints the path of one HTML page.
+# make demo: stain and measure phantom and real H&E; prints the path of one HTML page, pictures first.
 # make test: all tests; make test-quick: those that are neither slow nor need a browser. All make .venv where needed.
 # make docs: the documentation site in build/site, without PyTorch.
 

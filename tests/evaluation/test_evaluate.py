@@ -353,7 +353,7 @@ def test_not_both_model_and_pictures(data: Path, tmp_path: Path) -> None:
 
 def test_no_partial_file_stays(out: Path) -> None:
     assert not [path for path in out.rglob("*") if "part" in path.name]
-    assert len(list((out / "figures").glob("*.jpg"))) == 6 * len(NAMES["test"])
+    assert len(list((out / "figures").glob("*.jpg"))) == 7 * len(NAMES["test"])
 
 
 def test_baselines_and_alignment_can_be_left_out(data: Path, tmp_path: Path) -> None:

@@ -67,14 +67,15 @@ def test_the_notice_leads_and_stands_by_every_virtual_picture(summary: Evaluatio
     text = summary.report.read_text(encoding="utf-8")
     assert f"{restain.NOTICE} — not a diagnosis" in text
     virtual = re.findall(r'<figure class="virtual">.*?</figure>', text, re.S)
-    assert len(virtual) == len(re.findall(r'src="[^"]*virtual\.jpg"', text)) > 0
+    assert len(virtual) == len(re.findall(r'src="[^"]*virtual(?:\.large)?\.jpg"', text)) > 0
     assert all(restain.NOTICE in figure for figure in virtual)
 
 
 def test_names_and_labels_are_escaped(summary: Evaluation) -> None:
     text = summary.report.read_text(encoding="utf-8")
     page = Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
+    assert "alert" not in re.findall(r"<script>(.*?)</script>", text, re.S)[0]
     assert "&lt;script&gt;" in text
     assert "<b>&#1" not in text
     assert "00000_<b>&#1_test_2+" in page.text
@@ -168,5 +169,6 @@ def test_a_page_of_several_evaluations(summary: Evaluation, tmp_path: Path) -> N
     page = Page(write_page(folder / "index.html", "Both <parts>", sections).read_text(encoding="utf-8"))
     for text in ("Both <parts>", "First part", "A note.", "Second <3"):
         assert text in page.text
-    for link in page.links:
+    assert page.links[:2] == ["#part-1", "#part-2"]
+    for link in page.links[2:]:
         assert (folder / unquote(link)).is_file(), link

@@ -9,7 +9,7 @@ import pytest
 from restain.errors import RestainError
 from restain.evaluation.metrics import METRICS, SPLIT_METRICS
 from restain.evaluation.stain import Moments
-from restain.evaluation.summary import ImageRow, choose_cases, load_evaluation, pooled_interval, summarise
+from restain.evaluation.summary import SHOWN, ImageRow, choose_cases, load_evaluation, pooled_interval, summarise
 
 
 def row(name: str, method: str, moments: Moments | None = None, **values: float) -> ImageRow:
@@ -40,12 +40,27 @@ def test_the_pooled_interval_draws_images_and_not_cells() -> None:
     assert result.high == pytest.approx(1.0)
 
 
-def test_cases_are_best_median_and_worst_by_mean_absolute_error() -> None:
-    rows = [row(str(i), "model", mae=float(mae)) for i, mae in enumerate([30, 10, 20, 50, 40])]
-    rows.append(row("0", "oracle_flat", mae=0.0))
-    assert choose_cases(rows) == [("best", "1"), ("median", "0"), ("worst", "3")]
+def test_cases_are_ranked_by_where_dab_is_and_then_by_mean_absolute_error() -> None:
+    rows = [
+        row(str(i), "model", dab_r16=r, mae=20.0 - i) for i, r in enumerate([0.3, 0.9, 0.5, math.nan, math.nan, 0.1])
+    ]
+    rows.append(row("0", "oracle_flat", dab_r16=1.0))
+    # Of the four with an r, the worse of the two middle ones is the median; an undefined r is last, the larger error last.
+    assert choose_cases(rows) == [("best", "1"), ("", "2"), ("median", "0"), ("", "5"), ("", "4"), ("worst", "3")]
     assert choose_cases(rows[:2]) == [("best", "1"), ("worst", "0")]
     assert choose_cases(rows[:1]) == [("only", "0")]
+    assert choose_cases([]) == []
+
+
+@pytest.mark.parametrize("undefined", [0, 30, 57, 59, 60])
+def test_of_many_images_the_first_median_and_last_rank_are_among_those_shown(undefined: int) -> None:
+    values = [math.nan if i >= 60 - undefined else 1 - i / 100 for i in range(60)]
+    cases = choose_cases([row(f"{i:02}", "model", dab_r16=r, mae=float(i)) for i, r in enumerate(values)])
+    by_case = {case: name for case, name in cases if case}
+    assert len(cases) == len(set(cases)) == SHOWN
+    assert by_case["median"] == f"{((60 - undefined) or 60) // 2:02}"
+    assert by_case["worst"] == "59"
+    assert [name for _, name in cases] == sorted(name for _, name in cases)
 
 
 def test_summary_has_every_metric_and_those_of_the_split_for_every_method() -> None:

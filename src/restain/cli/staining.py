@@ -143,7 +143,7 @@ def demo(
     real: Annotated[
         Path | None, Option(help="Folder of real data sets to stain as well (BCI, challenge, AB or MIST layout).")
     ] = None,
-    pairs: Annotated[int, Option(min=4, help="Number of phantom pairs to generate.")] = 12,
+    pairs: Annotated[int, Option(min=4, help="Number of phantom pairs to generate.")] = 8,
 ) -> None:
     """Generate phantom pairs, stain and evaluate them beside real data, and write one HTML page."""
     from restain.demo import run_demo

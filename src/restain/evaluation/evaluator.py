@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from restain.evaluation.held_out import Paths, as_paths, open_as_trained, requir
 from restain.evaluation.pair_scorer import ALIGNED, BINS, KeptScores, ScoringOptions, load_classifier, score_pairs
 from restain.evaluation.report import render_report
 from restain.evaluation.summary import (
+    CASE_RULE,
     CSV_COLUMNS,
     Evaluation,
     ImageRow,
@@ -254,6 +255,7 @@ class _Run:
             if found.features:
                 features.append(found.features)
             tick()
+        _remove_large(self.out / "figures", {name for _, name in choose_cases(rows)})
         save_histogram(self.out / "figures" / "cells.png", counts, DAB_TOP, "reference DAB, OD", "virtual DAB, OD")
         reading = None if classifier is None else agreement(readings, seed) | {"label": label}
         fitted = None if fit is None or training is None else asdict(fit) | {"data": training.source.describe()}
@@ -261,6 +263,11 @@ class _Run:
         return {
             **findings(rows, seed),
             "reading": reading,
+            "real_readings": {
+                row.name: {"classifier": row.classifier.text, "rule": row.rule.text}
+                for row in readings
+                if row.method == "real"
+            },
             "distribution": None if network is None else find_distribution(features, network.name),
             "extractors": extractors.describe(),
             "absent": training.absent if training is not None else {},
@@ -305,6 +312,13 @@ class _Run:
         return given
 
 
+def _remove_large(figures: Path, shown: Collection[str]) -> None:
+    """Remove the large pictures of all images but those that the report shows large."""
+    for path in figures.glob("*.large.jpg"):
+        if path.name.removesuffix(".large.jpg").rsplit(".", 1)[0] not in shown:
+            path.unlink()
+
+
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
     if out is not None:
@@ -337,7 +351,7 @@ def definitions(mpp: float, seed: int) -> dict[str, Any]:
     """What the figures mean, in numbers and words."""
     return {
         "methods": {"model": "what is evaluated"} | DESCRIPTIONS,
-        "case_rule": "mean absolute RGB error over the whole image, background included",
+        "case_rule": CASE_RULE,
         "interval": f"95 % percentile bootstrap over images, {RESAMPLES} resamples, seed {seed}",
         "seed": seed,
         "mpp": mpp,

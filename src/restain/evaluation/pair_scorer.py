@@ -32,12 +32,19 @@ from restain.evaluation.summary import ImageRow
 from restain.files import digest, file_state, whole_file
 from restain.her2 import Her2Level
 from restain.images import Rgb
+from restain.optics import glass_white, hematoxylin_density
 from restain.prediction import Prediction
 from restain.report import colour_map, save_pictures
-from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
+from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP, LARGE_SIDE, LARGEST_SIDE, save_picture
 
 ALIGNED = ("model", "baseline_hematoxylin")
 """Methods that are aligned too: a registration takes longer than all other metrics together."""
+
+VIRTUAL = ("virtual", "dab_virtual")
+"""Pictures of a virtual stain."""
+
+LARGE = ("he", "virtual", "real", "dab_virtual", "dab_reference", "hematoxylin")
+"""Pictures that are also written as ``figures/NAME.KEY.large.jpg`` where the image is larger than the others."""
 
 BINS = 80
 """Bins of the histogram of cells along either axis."""
@@ -152,6 +159,7 @@ def load_classifier(options: ScoringOptions) -> Her2Classifier | None:
 def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference: Reference) -> None:
     assert answer.dab is not None
     difference = absolute_difference(answer.rgb, reference.real)
+    hematoxylin = hematoxylin_density(he, glass_white(he))
     panels = {
         "he": he,
         "virtual": answer.rgb,
@@ -159,8 +167,12 @@ def _save_panels(folder: Path, name: str, he: Rgb, answer: Prediction, reference
         "difference": colour_map(difference, "difference", DIFFERENCE_TOP),
         "dab_virtual": colour_map(answer.dab, "dab", DAB_TOP),
         "dab_reference": colour_map(reference.dab, "dab", DAB_TOP),
+        "hematoxylin": colour_map(hematoxylin, "dab", DAB_TOP),
     }
-    save_pictures(folder, name, panels, ("virtual", "dab_virtual"))
+    save_pictures(folder, name, panels, VIRTUAL)
+    if max(he.shape) > LARGEST_SIDE:
+        for key in LARGE:
+            save_picture(folder / f"{name}.{key}.large.jpg", panels[key], virtual=key in VIRTUAL, side=LARGE_SIDE)
 
 
 def _cell_counts(answer: Prediction, reference: Reference, mpp: float) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: tables, sentences and pictures, all computed from ``metrics.json``."""
+"""The report of an evaluation: pictures, bars, sentences and tables, all computed from ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from restain.evaluation import sentences
+from restain.evaluation import overview, sentences
 from restain.evaluation.metrics import BY_KEY, COLUMNS, POOLED, Group, Metric, group
 from restain.evaluation.sentences import NOTHING
-from restain.evaluation.summary import Evaluation
+from restain.evaluation.summary import SHOWN, Evaluation
 from restain.report import css_gradient, relative_link
 from restain.report import write_page as write_report_page
 from restain.report.pictures import DAB_TOP, DIFFERENCE_TOP
@@ -35,6 +35,7 @@ PANEL_TITLES = {
     "dab_virtual": "DAB, virtual",
     "dab_reference": "DAB, reference",
     "difference": "difference",
+    "hematoxylin": "hematoxylin of the H&E, as DAB",
 }
 """Pictures of an image, ``figures/NAME.KEY.jpg``."""
 
@@ -58,8 +59,6 @@ class EvaluationSection:
     title: str
     evaluation: Evaluation
     note: str = ""
-    more: Mapping[str, str] = field(default_factory=dict)
-    """Further pictures of each image, ``figures/NAME.KEY.jpg``: their titles by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def write_page(out: Path, title: str, sections: Sequence[EvaluationSection], not
         out: the page's file; its folder must exist.
         title: the page's title and heading.
         sections: parts of the page, in order.
-        note: a paragraph under the heading.
+        note: a paragraph at the end of the page.
 
     Raises:
         RestainError: if the page cannot be written, or no files of an evaluation were kept.
@@ -114,7 +113,8 @@ def write_page(out: Path, title: str, sections: Sequence[EvaluationSection], not
         title=title,
         note=note,
         sections=[_view(section, out.parent) for section in sections],
-        panel_titles=PANEL_TITLES | {key: title for section in sections for key, title in section.more.items()},
+        panel_titles=PANEL_TITLES,
+        most_cases=SHOWN,
     )
 
 
@@ -124,17 +124,25 @@ def _view(section: EvaluationSection, folder: Path) -> dict[str, Any]:
     home, metrics = evaluation.report.parent, evaluation.metrics
     rows = {row["name"]: row for row in metrics["per_image"] if row["method"] == "model"}
 
-    def image(name: str, **more: str) -> dict[str, Any]:
-        links = {
-            key: relative_link(home / "figures" / f"{name}.{key}.jpg", folder) for key in (*PANEL_TITLES, *section.more)
-        }
-        return {"name": name, "links": links, "words": sentences.image_line(rows[name]), **more}
+    def links(name: str, *, large: bool = False) -> dict[str, str]:
+        """Small pictures, or large ones where there are; an evaluation of an older restain has fewer."""
+        found = {}
+        for key in PANEL_TITLES:
+            small, big = (home / "figures" / f"{name}.{key}{ending}" for ending in (".jpg", ".large.jpg"))
+            path = big if large and big.is_file() else small
+            if key != "hematoxylin" or path.is_file():
+                found[key] = relative_link(path, folder)
+        return found
+
+    def case(chosen: Mapping[str, str]) -> dict[str, Any]:
+        name = chosen["name"]
+        words = overview.picture_words(metrics, name)
+        return {**chosen, "links": links(name, large=True), "words": words, "r": rows[name].get("dab_r16")}
 
     by_level = titled(metrics, [m for m in COLUMNS if m.key in BY_LEVEL])
     return {
         "title": section.title,
         "note": section.note,
-        "more": list(section.more),
         "metrics": metrics,
         "facts": sentences.facts(metrics),
         "lead": sentences.leading(metrics),
@@ -150,8 +158,12 @@ def _view(section: EvaluationSection, folder: Path) -> dict[str, Any]:
             "columns": by_level,
             "tables": [(level, table(metrics, values, by_level)) for level, values in metrics["levels"].items()],
         },
-        "cases": [image(case["name"], case=case["case"]) for case in metrics["cases"]],
-        "everything": [image(name) for name in rows],
+        "cases": [case(chosen) for chosen in metrics["cases"]],
+        "opening": overview.opening(metrics["cases"]),
+        "charts": overview.charts(metrics),
+        "everything": [
+            {"name": name, "links": links(name), "words": sentences.image_line(row)} for name, row in rows.items()
+        ],
         "plot": relative_link(home / "figures" / "cells.png", folder),
         "pages": [
             {"link": relative_link(home / name, folder), "title": title}

@@ -28,6 +28,12 @@ FLAT = ("baseline_mean", "oracle_flat")
 BLUR = ("blurred_model",)
 """The model's own answer without its detail."""
 
+SHOWN = 12
+"""Most images that a report shows large."""
+
+CASE_RULE = "DAB r over 16 µm cells; images in which it is undefined come last, by mean absolute RGB error"
+"""How images are ranked, in words."""
+
 _ORDER = ("psnr", "ssim", *(m.key for m in METRICS if m.key not in ("psnr", "ssim")))
 _LAST = ("reading_classifier", "reading_rule", "slide", "dab_reference")
 CSV_COLUMNS = ("name", "level", "method", *_ORDER, *_LAST)
@@ -165,17 +171,25 @@ def summarise(rows: Sequence[ImageRow], seed: int = 0) -> dict[str, dict[str, In
 
 
 def choose_cases(rows: Sequence[ImageRow]) -> list[tuple[str, str]]:
-    """Best, median and worst image of the model by mean absolute error: ``[(case, name), ...]``.
+    """Images of the model that a report shows large, from best to worst: ``[(case, name), ...]``.
 
-    The median of an even number is the better of the two middle ones; no image is named twice.
+    They are ranked by ``CASE_RULE``: all of at most ``SHOWN`` images, else ``SHOWN`` evenly spaced ranks, the first, the
+    median and the last among them. ``case`` is ``best``, ``median``, ``worst``, ``only`` or empty. The median is that of the
+    images with a defined DAB r (of all where there is none); of an even number, the worse of the two middle ones.
     """
-    ranked = sorted((row for row in rows if row.method == "model"), key=lambda r: (r.value("mae"), r.name))
+    own = [row for row in rows if row.method == "model"]
+    defined = sum(not math.isnan(row.value("dab_r16")) for row in own)
+    ranked = sorted(own, key=lambda r: (-np.nan_to_num(r.value("dab_r16"), nan=-math.inf), r.value("mae"), r.name))
     if not ranked:
         return []
-    picks = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
-    if len(ranked) < 3:
-        picks = {"best": 0, "worst": 1} if len(ranked) == 2 else {"only": 0}
-    return [(case, ranked[index].name) for case, index in picks.items()]
+    last, middle = len(ranked) - 1, (defined or len(ranked)) // 2
+    words = {0: "only" if last == 0 else "best"} | ({last: "worst"} if last > 0 else {})
+    if last > 1:
+        words[middle] = "median"
+    chosen = {round(rank) for rank in np.linspace(0, last, min(SHOWN, len(ranked)))}
+    if not set(words) <= chosen:
+        chosen = chosen - {min(chosen - {0, last}, key=lambda rank: abs(rank - middle))} | {middle}
+    return [(words.get(rank, ""), ranked[rank].name) for rank in sorted(chosen)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Pages: Jinja templates of any package in one frame, ``page.html.j2``. No script, nothing from elsewhere."""
+"""Pages: Jinja templates of any package in one frame, ``page.html.j2``. Nothing comes from elsewhere.
+
+Pages have no script but an evaluation's, a few lines that move its curtains; without it they are plain pictures.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ from restain.files import whole_file
 LARGEST_SIDE = 512
 """Pictures are reduced to this many px on their longer side; the full image is in ``images/``."""
 
+LARGE_SIDE = 1024
+"""The same of pictures that a page shows large."""
+
 SMALLEST_SIDE = 256
 """Smaller pictures are enlarged by whole factors, so that the strip's words stay readable."""
 
@@ -58,11 +61,11 @@ def css_gradient(name: str) -> str:
     return f"linear-gradient(to right, {stops})"
 
 
-def _fit(rgb: NDArray[np.uint8]) -> Image.Image:
+def _fit(rgb: NDArray[np.uint8], side: int) -> Image.Image:
     picture = Image.fromarray(rgb)
     longest = max(picture.size)
-    if longest > LARGEST_SIDE:
-        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
+    if longest > side:
+        picture.thumbnail((side, side), Image.Resampling.BOX)
     elif longest < SMALLEST_SIDE:
         factor = -(-SMALLEST_SIDE // longest)
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
@@ -86,12 +89,12 @@ def burn_notice(picture: Image.Image) -> Image.Image:
     return marked
 
 
-def save_picture(path: Path, rgb: NDArray[np.uint8], *, virtual: bool) -> None:
-    """Write ``(H, W, 3)`` RGB as a JPEG of at most ``LARGEST_SIDE`` px, marked where it is virtual.
+def save_picture(path: Path, rgb: NDArray[np.uint8], *, virtual: bool, side: int = LARGEST_SIDE) -> None:
+    """Write ``(H, W, 3)`` RGB as a JPEG of at most ``side`` px on its longer side, marked where it is virtual.
 
     Raises RestainError if the file cannot be written.
     """
-    picture = burn_notice(_fit(rgb)) if virtual else _fit(rgb)
+    picture = burn_notice(_fit(rgb, side)) if virtual else _fit(rgb, side)
     with whole_file(path) as partial:
         picture.save(partial, format="JPEG", quality=90, comment=restain.NOTICE if virtual else "")
 
