@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
+from scipy import fft
+from scipy.ndimage import convolve1d
 
 from restain.geometry import Point, Region, Size
 from restain.progress import Progress
@@ -176,9 +177,8 @@ def correlations(fixed: Floats, moving: Floats, centres: NDArray[np.int64], bloc
     hann = np.hanning(block + 2)[1:-1].astype(np.float32)
     hann /= hann.sum()
     window = np.outer(hann, hann)
-    # "same" lets a window of even length begin half its length before its centre, as the blocks do.
-    mean = signal.fftconvolve(moving, window[None], mode="same", axes=(1, 2))
-    variance = signal.fftconvolve(moving * moving, window[None], mode="same", axes=(1, 2)) - mean * mean
+    mean = _window_mean(moving, hann)
+    variance = _window_mean(moving * moving, hann) - mean * mean
     deviation = np.sqrt(np.maximum(variance, 0) + VARIANCE_FLOOR)
     out = np.empty((len(centres), len(fixed), side, side), np.float32)
     # Many small transforms at once cost less than one by one.
@@ -194,6 +194,15 @@ def correlations(fixed: Floats, moving: Floats, centres: NDArray[np.int64], bloc
         product = fft.irfft2(spectrum, (length, length))[..., :side, :side]
         out[first : first + BATCH] = product / (own * _squares(deviation, batch - reach, side))
     return out
+
+
+def _window_mean(channels: Floats, window: Floats) -> Floats:
+    """Means of ``(C, H, W)`` under a separable window, beyond the edge of zeros."""
+    # A window of even length begins half its length before its centre, as the blocks do.
+    origin = len(window) % 2 - 1
+    down: Floats = convolve1d(channels, window, axis=1, mode="constant", origin=origin)
+    both: Floats = convolve1d(down, window, axis=2, mode="constant", origin=origin)
+    return both
 
 
 def best_shifts(surfaces: Floats) -> Match:
