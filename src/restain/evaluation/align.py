@@ -23,11 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import map_coordinates, zoom
 from skimage.measure import block_reduce
 from skimage.registration import optical_flow_ilk
 from torch.nn import functional as F
 
+from restain.evaluation.filters import gaussian
 from restain.evaluation.image import luminance
 from restain.optics import optical_density
 from restain.prediction import Prediction
@@ -153,7 +154,7 @@ def _seen(rgb: NDArray[np.uint8], factor: int) -> Floats:
     """Optical density of the luminance in blocks of ``factor`` px, with its mean taken off."""
     rows, columns = (side // factor * factor for side in rgb.shape[:2])
     density = block_reduce(optical_density(luminance(rgb[:rows, :columns])), factor, np.mean)
-    small: Floats = gaussian_filter(density.astype(np.float32), 0.7)
+    small = gaussian(density, 0.7)
     return small - small.mean()
 
 
@@ -175,26 +176,21 @@ def _stages(moving: Floats, fixed: Floats, largest: float, smooth: float) -> Ite
     field = _bound(field + _local(_warp(moving, field), fixed, smooth), largest)
     for _ in range(ROUNDS):
         flow = optical_flow_ilk(fixed, _warp(moving, field), radius=max(3, round(smooth / 2)), num_warp=2)
-        field = _bound(field + np.stack([gaussian_filter(part, smooth / 2) for part in flow]), largest)
-    yield np.stack([gaussian_filter(part, smooth / 2) for part in field])
+        field = _bound(field + gaussian(flow, smooth / 2), largest)
+    yield gaussian(field, smooth / 2)
 
 
 def _local(moving: Floats, fixed: Floats, smooth: float) -> Floats:
     """The shift that correlates best around each pixel, within a Gaussian window, smoothed: a field."""
     step = max(1, round(LOCAL_STEP_UM / SMOOTH_UM * smooth))
     reach = round(LOCAL_REACH_UM / SMOOTH_UM * smooth)
-    best = np.full(moving.shape, -np.inf, np.float32)
-    found = np.zeros((2, *moving.shape), np.float32)
     padded = np.pad(moving, reach, mode="reflect")
     rows, columns = moving.shape
-    for down in range(-reach, reach + 1, step):
-        for right in range(-reach, reach + 1, step):
-            there = padded[reach + down : reach + down + rows, reach + right : reach + right + columns]
-            apart = -gaussian_filter(np.square(there - fixed), smooth, truncate=2)
-            better = apart > best
-            best[better] = apart[better]
-            found[0][better], found[1][better] = down, right
-    return np.stack([gaussian_filter(part, smooth / 2) for part in found])
+    shifts = [(y, x) for y in range(-reach, reach + 1, step) for x in range(-reach, reach + 1, step)]
+    there = np.stack([padded[reach + y : reach + y + rows, reach + x : reach + x + columns] for y, x in shifts])
+    best = gaussian(np.square(there - fixed), smooth, truncate=2).argmin(axis=0)
+    found = np.moveaxis(np.array(shifts, np.float32)[best], -1, 0)
+    return gaussian(found, smooth / 2)
 
 
 def _rigid(moving: Floats, fixed: Floats, largest: float) -> Floats:
