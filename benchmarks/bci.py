@@ -170,7 +170,7 @@ def seconds_per_image(data: Path, folder: Path, images: int, workers: int, quick
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few small pairs; within a minute on two idle cores")
+    parser.add_argument("--quick", action="store_true", help="few small pairs; about 140 processor seconds")
     parser.add_argument("--folder", type=Path, help="where everything is made; by default a temporary folder")
     parser.add_argument("--workers", type=int, default=2, help="processes that score images")
     options = parser.parse_args()
