@@ -179,7 +179,9 @@ def level_probabilities(
     # Tiles of one colour are all alike.
     together = torch.cat(tiles[:1] if is_flat(rgb) else tiles)
     with torch.inference_mode():
-        found = [network(network_input(part)).logits.double().softmax(1) for part in together.split(TILES_AT_ONCE)]
+        found = [
+            network(network_input(part)).logits.double().softmax(1) for part in torch.split(together, TILES_AT_ONCE)
+        ]
     return torch.cat(found).mean(dim=0).numpy()
 
 
@@ -194,9 +196,9 @@ def quiet_white(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         return glass_white(rgb)
     # Sums of slices are ten times as fast as a mean over two axes.
     rows = rgb[:height].reshape(height // 4, 4, -1, 3)
-    lines = sum(rows[:, k].astype(np.uint16) for k in range(4))
+    lines = rows[:, 0].astype(np.uint16) + rows[:, 1] + rows[:, 2] + rows[:, 3]
     columns = lines[:, :width].reshape(height // 4, width // 4, 4, 3)
-    blocks = sum(columns[:, :, k] for k in range(4))
+    blocks = columns[:, :, 0] + columns[:, :, 1] + columns[:, :, 2] + columns[:, :, 3]
     return glass_white(blocks.astype(np.float32) / 16)
 
 

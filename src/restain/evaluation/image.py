@@ -113,8 +113,8 @@ def ms_ssim(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
     kernel = gaussian_kernel(1.5, 5 / 1.5)
     product = 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        means = correlate(torch.stack([x, y, x * x + y * y, x * y]), kernel, kernel)
-        light, contrast = _similarity(*means, 1.0)
+        mean_x, mean_y, energy, cross = correlate(torch.stack([x, y, x * x + y * y, x * y]), kernel, kernel)
+        light, contrast = _similarity(mean_x, mean_y, energy, cross, 1.0)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         product *= max(float((light * contrast if last else contrast).mean()), 0.0) ** weight
         x, y = F.avg_pool2d(torch.stack([x, y])[None], 2)[0]
@@ -163,4 +163,5 @@ def absolute_difference(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> 
     """Absolute difference of two ``(H, W, 3)`` 8-bit images, mean over channels: ``(H, W)`` in [0, 255]."""
     apart = _apart(virtual, real)
     # A reduction over an axis of three is ten times slower.
-    return (apart[..., 0].astype(np.float32) + apart[..., 1] + apart[..., 2]) / 3
+    red, green, blue = (apart[..., k].astype(np.float32) for k in range(3))
+    return (red + green + blue) / np.float32(3)
