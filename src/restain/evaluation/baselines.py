@@ -181,7 +181,7 @@ def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Predicti
 def blurred(answer: Prediction, mpp: float) -> Prediction:
     """``answer``, image and DAB map, blurred by a Gaussian of ``BLUR_UM``."""
     sigma = BLUR_UM / mpp
-    planes = gaussian(np.moveaxis(answer.rgb, -1, 0), sigma)
+    planes = gaussian(np.moveaxis(answer.rgb, -1, 0).astype(np.float32), sigma)
     rgb = np.ascontiguousarray(np.moveaxis(round_to_uint8(planes), 0, -1))
     return Prediction(rgb, None if answer.dab is None else gaussian(answer.dab, sigma))
 
