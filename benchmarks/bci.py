@@ -15,6 +15,7 @@ to eight phantom pairs for training and four for testing, so the splits share no
 - ``evaluate_s_per_image``, ``quick_s_per_image``: seconds between finished images, all baselines and ``--quick``, of images
   that are made already, with ``--workers`` processes.
 - ``launches_ratio``: see ``benchmarks/kernels.py``.
+- ``wall_s``, ``cpu_s``: of the whole rehearsal; processor time of all processes. ``load``: of the machine at the end.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -168,7 +170,7 @@ def seconds_per_image(data: Path, folder: Path, images: int, workers: int, quick
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few small pairs; within a minute on two idle cores")
+    parser.add_argument("--quick", action="store_true", help="few small pairs; about 140 processor seconds")
     parser.add_argument("--folder", type=Path, help="where everything is made; by default a temporary folder")
     parser.add_argument("--workers", type=int, default=2, help="processes that score images")
     options = parser.parse_args()
@@ -178,7 +180,7 @@ def main() -> None:
     images, size = (6, 512) if quick else (32, 1024)
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         folder = Path(scratch)
-        began = time.perf_counter()
+        began = started = time.perf_counter()
         data = build(folder, size, numbers, {"train": 2, "test": 2} if quick else {"train": 8, "test": 4})
         result: dict[str, Any] = {"quick": quick, "size": size, **numbers, "build_s": time.perf_counter() - began}
         print("check", flush=True)
@@ -198,6 +200,9 @@ def main() -> None:
             result[name] = seconds_per_image(data, folder, images, options.workers, few)
         print("kernels", flush=True)
         result |= kernels.compare(2 if quick else 16)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        result["cpu_s"] = sum(each.ru_utime + each.ru_stime for each in used)
+        result["wall_s"] = time.perf_counter() - started
         result |= {"workers": options.workers, "load": os.getloadavg()[0], "torch": torch.__version__}
         print(json.dumps(result))
 

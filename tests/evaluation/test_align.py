@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates, shift
+from skimage.registration import optical_flow_ilk
 
-from restain.evaluation.align import IDENTITY, LARGEST_UM, Alignment, align, apply_alignment
+from restain.evaluation.align import IDENTITY, LARGEST_UM, Alignment, align, apply_alignment, lucas_kanade
 from restain.evaluation.image import psnr
 from restain.evaluation.scoring import Scorer
 from restain.phantom import misalignment_field
@@ -120,3 +121,11 @@ def test_the_raw_figures_are_not_touched_by_alignment() -> None:
     assert both["dab_r16_aligned"] > raw["dab_r16"]
     assert both["moved_um"] == pytest.approx(12 * MPP, rel=0.2)
     assert "psnr_aligned" not in raw
+
+
+def test_the_flow_is_that_of_scikit_image() -> None:
+    fixed = gaussian_filter(np.random.default_rng(0).normal(size=(90, 120)), 2).astype(np.float32)
+    moving = shift(fixed, (1.5, -0.7), mode="reflect").astype(np.float32)
+    expected = optical_flow_ilk(fixed, moving, radius=5, num_warp=2)
+    assert abs(expected).max() > 1
+    assert lucas_kanade(fixed, moving, 5) == pytest.approx(expected, abs=1e-3)

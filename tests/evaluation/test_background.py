@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -129,3 +130,12 @@ def test_another_glass_is_no_stain_and_a_veil_is() -> None:
     assert abs(veil.glass_db) < 0.2
     same = whiteness(real, reference)
     assert (same.de_relative, same.glass_db) == (0, 0)
+
+
+def test_a_flat_answer_is_scored_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(0).random((80, 90)) > 0.3
+    real = real_background(np.random.default_rng(1).integers(180, 250, (80, 90, 3), dtype=np.uint8), mask)
+    flat = np.full((80, 90, 3), (230, 220, 200), np.uint8)
+    short = whiteness(flat, real)
+    monkeypatch.setattr("restain.evaluation.background.is_flat", lambda rgb: False)
+    assert astuple(short) == pytest.approx(astuple(whiteness(flat, real)), abs=1e-3)

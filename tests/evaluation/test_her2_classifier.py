@@ -127,6 +127,14 @@ def test_votes_are_the_mean_over_tiles_that_cover_the_image(saved: Path) -> None
     np.testing.assert_allclose(whole, np.mean(halves, axis=0), atol=0.02)
 
 
+def test_one_tile_of_a_flat_image_votes_as_all_of_them(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_her2_classifier(saved).network
+    rgb = np.full((150, 200, 3), (200, 170, 140), np.uint8)
+    one = level_probabilities(network, rgb, 1.0, 64)
+    monkeypatch.setattr("restain.evaluation.her2_classifier.is_flat", lambda rgb: False)
+    assert one == pytest.approx(level_probabilities(network, rgb, 1.0, 64), abs=1e-6)
+
+
 def test_an_image_of_another_pixel_size_is_resampled(pairs: dict[Her2Level, PhantomPair]) -> None:
     pair = pairs[THREE]
     half = pair.ihc.reshape(192, 2, 192, 2, 3).mean(axis=(1, 3)).astype(np.uint8)

@@ -5,10 +5,14 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage.feature import peak_local_max
 
 from restain.evaluation.membrane import (
+    Rays,
     cell_membranes,
     find_nuclei,
+    find_peaks,
     ihc_hematoxylin,
     membranes_at,
 )
@@ -103,3 +107,30 @@ def test_on_the_phantom_it_follows_the_truth() -> None:
         measured.append(completeness(pair.dab, hematoxylin, 0.46))
     assert np.corrcoef(truth, measured)[0, 1] > 0.95
     assert np.abs(np.subtract(truth, measured)).max() < 0.2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_peaks_are_those_of_scikit_image(seed: int) -> None:
+    image = gaussian_filter(np.random.default_rng(seed).normal(size=(90, 120)), 2).astype(np.float32)
+    expected = peak_local_max(image, min_distance=3, threshold_abs=0.02, exclude_border=False)
+    assert len(expected) > 20
+    assert np.array_equal(find_peaks(image, 3, 0.02), expected)
+
+
+def test_equal_peaks_near_one_another_count_once() -> None:
+    image = np.zeros((30, 30), np.float32)
+    image[10, 10] = image[10, 12] = image[20, 20] = 1
+    assert find_peaks(image, 3, 0.5).tolist() == [[10, 10], [20, 20]]
+    assert len(find_peaks(image, 3, 1.0)) == 0
+
+
+def test_rays_read_a_map_by_linear_interpolation_and_nothing_beyond_the_image() -> None:
+    """A lone nucleus: its rays run to their full length."""
+    smooth = np.random.default_rng(0).random((60, 50), np.float32)
+    for centre in ((30, 25), (0, 49)):
+        peaks = Rays(np.array([centre]), smooth.shape, MPP).peaks(smooth)
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        out = np.arange(2 / MPP, 10 / MPP + 1e-9, 1.0)
+        at = [c + f(angle)[:, None] * out for c, f in zip(centre, (np.sin, np.cos), strict=True)]
+        expected = map_coordinates(smooth, at, order=1, mode="constant").max(axis=1)
+        assert peaks[0] == pytest.approx(expected, abs=1e-5)

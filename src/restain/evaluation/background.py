@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from skimage.color import deltaE_ciede2000, rgb2lab
+
+from restain.evaluation.filters import gaussian
+from restain.evaluation.image import is_flat
 
 Rgb = NDArray[np.uint8]
 Lab = NDArray[np.float64]
@@ -103,7 +105,7 @@ def real_background(real: Rgb, mask: NDArray[np.bool_]) -> RealBackground:
     weight = _smooth_plane(mask, SMOOTH_SIGMA)
     smooth = _smooth_within(real, mask, weight, SMOOTH_SIGMA)
     lab, lab_smooth = _lab(real, pixels), _lab(smooth, pixels)
-    brightness = smooth.reshape(-1, 3)[pixels].mean(axis=1)
+    brightness = _chosen(smooth, pixels).astype(np.float32).mean(axis=1)
     count = max(1, round(GLASS_SHARE * len(pixels))) if len(pixels) else 0
     glass = np.argsort(brightness, kind="stable")[len(pixels) - count :]
     noise = NAN
@@ -153,7 +155,7 @@ def background_db(virtual: Rgb, real: Rgb, mask: NDArray[np.bool_]) -> float:
 
 def _relative(smooth: NDArray[np.float32], pixels: NDArray[np.intp], glass: NDArray[np.intp]) -> Lab:
     """CIELAB of the pixels with the mean of those at ``glass`` as white."""
-    light = smooth.reshape(-1, 3)[pixels].astype(np.float64)
+    light = _chosen(smooth, pixels)
     if len(glass) == 0:
         return np.zeros((0, 3))
     lab: Lab = rgb2lab(np.clip(light / np.maximum(light[glass].mean(axis=0), 1), 0, 1))
@@ -161,18 +163,23 @@ def _relative(smooth: NDArray[np.float32], pixels: NDArray[np.intp], glass: NDAr
 
 
 def _lab(rgb: NDArray[np.uint8] | NDArray[np.float32], pixels: NDArray[np.intp]) -> Lab:
-    chosen = rgb.reshape(-1, 3)[pixels].astype(np.float64) / 255
-    lab: Lab = rgb2lab(chosen)
+    lab: Lab = rgb2lab(_chosen(rgb, pixels) / 255)
     return lab
 
 
-def _smooth_plane(plane: NDArray[np.bool_] | NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    smooth: NDArray[np.float32] = gaussian_filter(plane.astype(np.float32), sigma, truncate=3)
-    return smooth
+def _chosen(rgb: NDArray[np.uint8] | NDArray[np.float32], pixels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """``(N, 3)`` of ``(H, W, 3)`` at flat indices, without a copy of an image whose channels are apart."""
+    return rgb[pixels // rgb.shape[1], pixels % rgb.shape[1]].astype(np.float64)
+
+
+def _smooth_plane(planes: NDArray[np.bool_] | NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return gaussian(planes.astype(np.float32), sigma, truncate=3)
 
 
 def _smooth_within(rgb: Rgb, mask: NDArray[np.bool_], weight: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian means of the masked pixels alone, so that no stain bleeds into the background; ``weight`` smoothed alike."""
-    planes = [_smooth_plane(np.where(mask, rgb[..., k], 0), sigma) for k in range(3)]
-    means = np.stack(planes, axis=-1) / np.maximum(weight, np.float32(1e-6))[..., None]
-    return means.astype(np.float32, copy=False)
+    if is_flat(rgb):
+        return rgb.astype(np.float32)
+    smooth = _smooth_plane(np.stack([np.where(mask, rgb[..., k], np.float32(0)) for k in range(3)]), sigma)
+    smooth /= np.maximum(weight, np.float32(1e-6))
+    return np.moveaxis(smooth, 0, -1)

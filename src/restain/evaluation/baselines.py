@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from restain.data import Pair
+from restain.evaluation.filters import gaussian
 from restain.evaluation.scoring import Reference, read_reference, with_dab
 from restain.optics import (
     DAB,
@@ -168,15 +167,8 @@ def he_densities(
     """Three maps of an H&E image in OD: hematoxylin, hematoxylin smoothed, and total optical density smoothed."""
     nuclei = hematoxylin_density(he, white)
     total = optical_density(he, white).mean(axis=-1)
-    rows, columns = (_gaussian_matrix(side, SMOOTH_UM / mpp) for side in nuclei.shape)
-    return nuclei, rows @ nuclei.astype(np.float32) @ columns.T, rows @ total.astype(np.float32) @ columns.T
-
-
-@lru_cache(maxsize=4)
-def _gaussian_matrix(side: int, sigma: float) -> NDArray[np.float32]:
-    """``(side, side)``: a wide Gaussian filter as a product, which takes a fifth of the time of its convolution."""
-    matrix: NDArray[np.float32] = gaussian_filter1d(np.eye(side, dtype=np.float32), sigma, axis=0, truncate=3)
-    return matrix
+    smooth_nuclei, smooth_total = gaussian(np.stack([nuclei, total]), SMOOTH_UM / mpp, truncate=3)
+    return nuclei, smooth_nuclei, smooth_total
 
 
 def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Prediction:
@@ -189,8 +181,9 @@ def from_hematoxylin(density: NDArray[np.float32], fit: BaselineFit) -> Predicti
 def blurred(answer: Prediction, mpp: float) -> Prediction:
     """``answer``, image and DAB map, blurred by a Gaussian of ``BLUR_UM``."""
     sigma = BLUR_UM / mpp
-    rgb = np.stack([gaussian_filter(answer.rgb[..., k].astype(np.float32), sigma) for k in range(3)], axis=-1)
-    return Prediction(round_to_uint8(rgb), None if answer.dab is None else gaussian_filter(answer.dab, sigma))
+    planes = gaussian(np.moveaxis(answer.rgb, -1, 0).astype(np.float32), sigma)
+    rgb = np.ascontiguousarray(np.moveaxis(round_to_uint8(planes), 0, -1))
+    return Prediction(rgb, None if answer.dab is None else gaussian(answer.dab, sigma))
 
 
 def flat(colour: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uint8]:

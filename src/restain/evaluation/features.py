@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from restain.errors import RestainError
 from restain.evaluation.scoring import Perceptual
@@ -167,6 +168,7 @@ class EfficientNetFeatures:
         if weights.get("_fc.weight", torch.empty(0)).shape != (1000, net.channels):
             raise RestainError(f"{path}: the weights hold no classifier of 1000 classes on {net.channels} features.")
         self.net = net.eval().requires_grad_(False)
+        _fold(self.net.net)
         self.classes = nn.Linear(net.channels, 1000).requires_grad_(False)
         self.classes.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
         self._remembered = _Remembered()
@@ -223,6 +225,24 @@ class EfficientNetFeatures:
         found.append(x)
         mean = net._swish(net._bn1(net._conv_head(x))).mean(dim=(2, 3))
         return [*(F.normalize(layer, dim=1, eps=1e-10) for layer in found), mean]
+
+
+def _fold(net: Any) -> None:
+    """Fold the normalisation of an EfficientNet in evaluation mode into its convolutions, and activate in place."""
+    layers = [(net, "_conv_stem", "_bn0"), (net, "_conv_head", "_bn1")]
+    for block in net._blocks:
+        layers += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+        if hasattr(block, "_expand_conv"):
+            layers.append((block, "_expand_conv", "_bn0"))
+    for owner, convolution, norm in layers:
+        folded = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+        pad = getattr(getattr(folded, "static_padding", None), "padding", None)
+        if pad is not None and len(set(pad)) == 1:
+            # Zeros on all sides alike need no copy of the map.
+            folded.padding, folded.static_padding = (pad[0], pad[0]), nn.Identity()
+        setattr(owner, convolution, folded)
+        setattr(owner, norm, nn.Identity())
+        owner._swish = nn.ReLU6(inplace=True)
 
 
 class _Script:

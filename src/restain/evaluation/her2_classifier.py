@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from restain import __version__
 from restain.errors import RestainError
+from restain.evaluation.image import is_flat
 from restain.evaluation.membrane import CellMembranes, cell_membranes, ihc_hematoxylin
 from restain.files import make_folder, whole_folder, write_json
 from restain.her2 import COMPLETE, Her2Level, cell_levels, level_of_counts
@@ -43,6 +44,9 @@ FAINT_SCALE = 0.1
 
 STAINED_OD = 0.06
 """Least DAB density, smoothed as in :mod:`restain.evaluation.membrane`, of a stained place on a cell's outline."""
+
+TILES_AT_ONCE = 4
+"""Tiles in one pass of the network: more do not fit the cache, fewer use it badly."""
 
 SPOT = 0.2
 """A cell with a smaller stained share of its outline is not stained: the spot is a neighbour's, or noise."""
@@ -162,8 +166,7 @@ def level_probabilities(
         scale: micrometres per pixel of the image by those of the network: above 1 the image is enlarged.
         tile: side of the tiles in px of the network; a smaller image is one tile.
     """
-    balanced = (rgb / quiet_white(rgb)).astype(np.float32)
-    pixels = torch.from_numpy(balanced).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None] / torch.from_numpy(quiet_white(rgb)).view(3, 1, 1)
     if abs(scale - 1) > MPP_TOLERANCE:
         size = [max(16, round(side * scale)) for side in rgb.shape[:2]]
         pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
@@ -173,11 +176,13 @@ def level_probabilities(
         for top in _starts(height, tile)
         for left in _starts(width, tile)
     ]
-    total = np.zeros(len(Her2Level))
+    # Tiles of one colour are all alike.
+    together = torch.cat(tiles[:1] if is_flat(rgb) else tiles)
     with torch.inference_mode():
-        for part in tiles:
-            total += network(network_input(part)).logits.double().softmax(1)[0].numpy()
-    return total / len(tiles)
+        found = [
+            network(network_input(part)).logits.double().softmax(1) for part in torch.split(together, TILES_AT_ONCE)
+        ]
+    return torch.cat(found).mean(dim=0).numpy()
 
 
 def quiet_white(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -189,8 +194,12 @@ def quiet_white(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     height, width = (side - side % 4 for side in rgb.shape[:2])
     if min(height, width) == 0:
         return glass_white(rgb)
-    blocks = rgb[:height, :width].reshape(height // 4, 4, width // 4, 4, 3)
-    return glass_white(blocks.mean(axis=(1, 3), dtype=np.float32))
+    # Sums of slices are ten times as fast as a mean over two axes.
+    rows = rgb[:height].reshape(height // 4, 4, -1, 3)
+    lines = rows[:, 0].astype(np.uint16) + rows[:, 1] + rows[:, 2] + rows[:, 3]
+    columns = lines[:, :width].reshape(height // 4, width // 4, 4, 3)
+    blocks = columns[:, :, 0] + columns[:, :, 1] + columns[:, :, 2] + columns[:, :, 3]
+    return glass_white(blocks.astype(np.float32) / 16)
 
 
 def network_input(light: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
+
+from restain.evaluation.filters import correlate, gaussian, gaussian_kernel
 
 Plane = TypeVar("Plane", NDArray[Any], Tensor)
 
@@ -42,14 +43,24 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in the luminance (ITU-R BT.601)."""
 
 
+def is_flat(rgb: NDArray[np.uint8]) -> bool:
+    """Whether ``(H, W, 3)`` is one colour everywhere; decided by a few pixels in most images."""
+    return bool((rgb[::64, ::64] == rgb[0, 0]).all() and (rgb == rgb[0, 0]).all())
+
+
 def psnr(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB of two ``(H, W, 3)`` 8-bit images; ``inf`` where they are identical.
 
     ``10 log10(255² / MSE)`` with the mean squared error over all pixels and channels.
     """
-    apart = virtual.astype(np.int32).ravel() - real.ravel()
-    squares = float(np.square(apart, out=apart).sum(dtype=np.int64))
+    apart = _apart(virtual, real).astype(np.uint16)
+    squares = int(np.square(apart, out=apart).sum(dtype=np.int64))
     return 10 * math.log10(255**2 * apart.size / squares) if squares else math.inf
+
+
+def _apart(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Absolute difference of each value, without leaving 8 bit."""
+    return np.maximum(virtual, real) - np.minimum(virtual, real)
 
 
 def ssim(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
@@ -98,20 +109,15 @@ def ms_ssim(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
     """
     if min(real.shape[:2]) < MS_SSIM_SIDE:
         return float("nan")
-    x, y = (torch.from_numpy(luminance(image))[None, None] for image in (virtual, real))
-    at = torch.arange(-5, 6, dtype=x.dtype)
-    kernel = torch.exp(-(at**2) / (2 * 1.5**2))
-    kernel /= kernel.sum()
-
-    def mean(plane: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(plane, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-
+    x, y = (torch.from_numpy(luminance(image)) for image in (virtual, real))
+    kernel = gaussian_kernel(1.5, 5 / 1.5)
     product = 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        light, contrast = _similarity(mean(x), mean(y), mean(x * x + y * y), mean(x * y), 1.0)
+        mean_x, mean_y, energy, cross = correlate(torch.stack([x, y, x * x + y * y, x * y]), kernel, kernel)
+        light, contrast = _similarity(mean_x, mean_y, energy, cross, 1.0)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         product *= max(float((light * contrast if last else contrast).mean()), 0.0) ** weight
-        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        x, y = F.avg_pool2d(torch.stack([x, y])[None], 2)[0]
     return product
 
 
@@ -131,8 +137,10 @@ def luminance(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def gradient_energy(rgb: NDArray[np.uint8]) -> float:
     """Mean squared gradient of the luminance of ``(H, W, 3)`` 8-bit RGB, in (grey levels per px)²."""
+    if is_flat(rgb):
+        return 0.0
     grey = luminance(rgb)
-    along = (gaussian_filter(grey, GRADIENT_SIGMA, order=order) for order in ((0, 1), (1, 0)))
+    along = (gaussian(grey, GRADIENT_SIGMA, order=order) for order in ((0, 1), (1, 0)))
     return float(sum(np.mean(np.square(g), dtype=np.float64) for g in along))
 
 
@@ -148,9 +156,12 @@ def ratio(virtual: float, real: float) -> float:
 
 def mean_absolute_error(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
     """Mean absolute difference of two ``(H, W, 3)`` 8-bit images, in grey levels [0, 255]."""
-    return float(np.mean(absolute_difference(virtual, real)))
+    return int(_apart(virtual, real).sum(dtype=np.int64)) / real.size
 
 
 def absolute_difference(virtual: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Absolute difference of two ``(H, W, 3)`` 8-bit images, mean over channels: ``(H, W)`` in [0, 255]."""
-    return np.abs(virtual.astype(np.float32) - real.astype(np.float32)).mean(axis=2)
+    apart = _apart(virtual, real)
+    # A reduction over an axis of three is ten times slower.
+    red, green, blue = (apart[..., k].astype(np.float32) for k in range(3))
+    return (red + green + blue) / np.float32(3)

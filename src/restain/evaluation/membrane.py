@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
-from skimage.feature import peak_local_max
 
+from restain.evaluation.filters import gaussian
 from restain.her2 import FAINT_OD
 from restain.optics import DAB, HEMATOXYLIN, optical_density, unmix
 
@@ -70,11 +70,31 @@ def find_nuclei(density: Floats, mpp: float, least: float = NUCLEUS_OD) -> NDArr
     """
     sigma = BLOB_UM / mpp
     # The Laplacian as a difference of Gaussians, since two separable filters are quicker than one Laplacian.
-    narrow = gaussian_filter(density.astype(np.float32), sigma / 1.26, truncate=3)
-    wide = gaussian_filter(density.astype(np.float32), sigma * 1.26, truncate=3)
+    narrow, wide = (gaussian(density, each, truncate=3) for each in (sigma / 1.26, sigma * 1.26))
     answer = (narrow - wide) / np.float32(np.log(1.26 * 1.26))
-    distance = max(1, round(APART_UM / mpp))
-    return peak_local_max(answer, min_distance=distance, threshold_abs=least, exclude_border=False)
+    return find_peaks(answer, max(1, round(APART_UM / mpp)), least)
+
+
+def find_peaks(image: Floats, apart: int, least: float) -> NDArray[np.intp]:
+    """Maxima above ``least`` of squares of ``2 * apart + 1`` px around them: ``(N, 2)`` of (row, column), greatest first.
+
+    They are those of scikit-image's ``peak_local_max``, in a fifth of its time: the squares are looked at around the
+    few pixels that are not below their neighbours. Where maxima of one square are equal, the first is kept.
+    """
+    high = image > least
+    high[1:] &= image[1:] >= image[:-1]
+    high[:-1] &= image[:-1] >= image[1:]
+    high[:, 1:] &= image[:, 1:] >= image[:, :-1]
+    high[:, :-1] &= image[:, :-1] >= image[:, 1:]
+    squares = sliding_window_view(np.pad(image, apart, constant_values=-np.inf), (2 * apart + 1, 2 * apart + 1))
+    found = np.argwhere(high)
+    value = image[high]
+    greatest = value == squares[high].max(axis=(1, 2), initial=-np.inf)
+    found = found[greatest][np.argsort(-value[greatest], kind="stable")]
+    kept = np.ones(len(found), np.bool_)
+    for first, second in sorted(cKDTree(found).query_pairs(apart - 0.5, p=np.inf)) if len(found) else ():
+        kept[second] &= not kept[first]
+    return found[kept]
 
 
 def cell_membranes(dab: Floats, hematoxylin: Floats | None, mpp: float, threshold: float = FAINT_OD) -> CellMembranes:
@@ -100,31 +120,72 @@ def membranes_at(dab: Floats, centres: NDArray[np.intp], mpp: float, threshold: 
 
     Two stains of one tissue are best compared at the same nuclei.
     """
-    if len(centres) == 0:
-        none = np.zeros(0, np.float32)
-        return CellMembranes(none, none, none, none)
-    smooth = gaussian_filter(dab.astype(np.float32), SMOOTH_UM / mpp)
-    peak = _along_rays(smooth, centres.astype(np.float64), mpp)
-    stained = peak >= threshold
-    count = stained.sum(axis=1)
-    strength = np.where(stained, peak, 0).sum(axis=1) / np.maximum(count, 1)
-    return CellMembranes(
-        centres[:, 0].astype(np.float32),
-        centres[:, 1].astype(np.float32),
-        (count / RAYS).astype(np.float32),
-        strength.astype(np.float32),
-    )
+    return Rays(centres, dab.shape, mpp).membranes(smooth_membranes(dab, mpp), threshold)
 
 
-def _along_rays(dab: Floats, centres: NDArray[np.float64], mpp: float) -> Floats:
-    """The greatest DAB density on each ray of each cell: ``(N, RAYS)``."""
-    angle = np.linspace(0, 2 * np.pi, RAYS, endpoint=False)
-    direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    reach = _reach(centres, direction, OUTER_UM / mpp, BEYOND_UM / mpp)
-    radius = np.arange(INNER_UM / mpp, OUTER_UM / mpp + 0.5, max(1.0, 0.5 / mpp))
-    at = centres[:, None, None, :] + direction[None, :, None, :] * radius[None, None, :, None]
-    value = map_coordinates(dab, at.reshape(-1, 2).T, order=1, mode="constant", cval=0.0).reshape(at.shape[:-1])
-    return np.where(radius <= np.maximum(reach, radius[0])[..., None], value, 0).max(axis=2).astype(np.float32)
+def smooth_membranes(dab: Floats, mpp: float) -> Floats:
+    """A DAB map as rays read it: ``(H, W)`` OD, smoothed by :data:`SMOOTH_UM`."""
+    return gaussian(dab, SMOOTH_UM / mpp)
+
+
+class Rays:
+    """The rays of some nuclei, laid once for all DAB maps that are read at them.
+
+    Args:
+        centres: of the nuclei, ``(N, 2)`` of (row, column) in px.
+        shape: of the maps.
+        mpp: micrometres per pixel.
+    """
+
+    def __init__(self, centres: NDArray[np.intp], shape: tuple[int, ...], mpp: float) -> None:
+        self.centres, self.shape = centres, shape
+        angle = np.linspace(0, 2 * np.pi, RAYS, endpoint=False)
+        direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        radius = np.arange(INNER_UM / mpp, OUTER_UM / mpp + 0.5, max(1.0, 0.5 / mpp))
+        reach = np.maximum(_reach(centres.astype(np.float64), direction, OUTER_UM / mpp, BEYOND_UM / mpp), radius[0])
+        steps = direction[:, None, :] * radius[:, None]
+        steps = np.searchsorted(radius, reach.ravel(), side="right")
+        ray = np.repeat(np.arange(len(steps)), steps)
+        out = radius[np.arange(len(ray)) - np.repeat(np.cumsum(steps) - steps, steps)]
+        last = np.array(shape) - 1
+        at = [
+            np.repeat(np.repeat(centre, RAYS), steps) + np.repeat(np.tile(along, len(centres)), steps) * out
+            for centre, along in zip(centres.T, direction.T, strict=True)
+        ]
+        # Beyond the image there is no stain.
+        within = (at[0] >= 0) & (at[0] <= last[0]) & (at[1] >= 0) & (at[1] <= last[1])
+        corner, offset = [], []
+        for one, end in zip(at, last, strict=True):
+            inside = one[within]
+            corner.append(np.minimum(inside.astype(np.intp), max(end - 1, 0)))
+            offset.append((inside - corner[-1]).astype(np.float32))
+        which = ray[within]
+        self._down, self._right = offset
+        self._corner = corner[0] * shape[1] + corner[1]
+        self._starts = np.flatnonzero(np.diff(which, prepend=-1))
+        self._which = which[self._starts]
+
+    def peaks(self, smooth: Floats) -> Floats:
+        """The greatest DAB density on each ray of each nucleus, ``(N, RAYS)``, of a map by :func:`smooth_membranes`."""
+        flat, below, beside = smooth.ravel(), self.shape[1] * (self.shape[0] > 1), int(self.shape[1] > 1)
+        above = flat[self._corner]
+        above += self._right * (flat[self._corner + beside] - above)
+        under = flat[self._corner + below]
+        under += self._right * (flat[self._corner + below + beside] - under)
+        above += self._down * (under - above)
+        found = np.zeros(len(self.centres) * RAYS, np.float32)
+        if len(self._starts):
+            found[self._which] = np.maximum(np.maximum.reduceat(above, self._starts), 0)
+        return found.reshape(-1, RAYS)
+
+    def membranes(self, smooth: Floats, threshold: float = FAINT_OD) -> CellMembranes:
+        """The membranes of a map by :func:`smooth_membranes`; ``threshold`` as in :func:`cell_membranes`."""
+        peak = self.peaks(smooth)
+        stained = peak >= threshold
+        count = stained.sum(axis=1)
+        strength = np.where(stained, peak, 0).sum(axis=1) / np.maximum(count, 1)
+        y, x = self.centres.T.astype(np.float32)
+        return CellMembranes(y, x, (count / RAYS).astype(np.float32), strength.astype(np.float32))
 
 
 def _reach(

@@ -107,7 +107,8 @@ class PairScorer:
         answer = with_dab(answer, reference)
         methods = {"model": answer}
         if options.baselines:
-            methods |= baseline_answers(he, reference, options.fit, answer, options.mpp)
+            others = baseline_answers(he, reference, options.fit, answer, options.mpp)
+            methods |= {method: with_dab(one, reference) for method, one in others.items()}
         readings: list[ReadingRow] = []
         rows = self._rows(pair, methods, reference, readings)
         self._read(pair, "real", Prediction(real, reference.dab), readings)
@@ -132,7 +133,7 @@ class PairScorer:
             for method, answer in methods.items():
                 read = ("", "")
                 if method not in MAP_ONLY:
-                    read = self._read(pair, method, with_dab(answer, reference), readings)
+                    read = self._read(pair, method, answer, readings)
                 values, moments = jobs[method].result()
                 rows.append(
                     ImageRow(pair.name, level, method, values, moments, reference.source, pair.slide or "", *read)

@@ -12,8 +12,8 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from restain.evaluation.filters import gaussian
 from restain.geometry import um_to_px
 
 CELL_UM = 16.0
@@ -144,8 +144,7 @@ def dab_sum(density: NDArray[np.float32], mpp: float) -> float:
 
 def smoothed(density: NDArray[np.float32], sigma: float = BACKGROUND_SIGMA) -> NDArray[np.float32]:
     """A DAB map as thresholds see it: ``(H, W)`` OD, smoothed so that one noisy pixel is no stain."""
-    result: NDArray[np.float32] = gaussian_filter(density.astype(np.float32), sigma)
-    return result
+    return gaussian(density, sigma)
 
 
 def positive_area(smooth: NDArray[np.float32], threshold: float = POSITIVE_OD) -> float:
