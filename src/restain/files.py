@@ -88,6 +88,28 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8"))
 
 
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """The first ``count`` bytes of a file, by default all. Raises RestainError if it does not exist or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except FileNotFoundError:
+        raise RestainError(f"{path} does not exist.") from None
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+
+
+def read_utf8(path: Path, otherwise: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises RestainError if it cannot be read; if it is not UTF-8, with its path and ``otherwise``.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RestainError(f"{path} {otherwise}.") from None
+
+
 def csv_text(text: str) -> str:
     """A text for a cell of a CSV that spreadsheets do not take for a formula: an apostrophe before =, +, -, @, tab."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

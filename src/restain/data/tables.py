@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from restain.errors import RestainError
+from restain.files import read_utf8
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
@@ -19,14 +20,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     Raises:
         RestainError: if the file cannot be read or a column is missing.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except UnicodeDecodeError:
-        raise RestainError(f"{path} is not UTF-8 text; save the table as 'CSV UTF-8'.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+    text = read_utf8(path, "is not UTF-8 text; save the table as 'CSV UTF-8'")
     first = text.partition("\n")[0]
     lines = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=first.count))
     header = [name.strip().lower() for name in next(lines, [])]

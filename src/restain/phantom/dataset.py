@@ -26,7 +26,7 @@ from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
-from restain.files import file_digest, make_folder, whole_file, write_json, write_text
+from restain.files import file_digest, make_folder, read_bytes, whole_file, write_json, write_text
 from restain.her2 import Her2Level
 from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
@@ -244,11 +244,9 @@ def _begin(out: Path, parameters: dict[str, Any]) -> None:
     resumed = manifest.is_file()
     if resumed:
         try:
-            known = json.loads(manifest.read_bytes())
+            known = json.loads(read_bytes(manifest))
         except ValueError as error:
             raise RestainError(f"{manifest} is not readable as the description of a phantom.") from error
-        except OSError as error:
-            raise RestainError(f"{manifest} cannot be read: {error.strerror or error}.") from error
         if not isinstance(known, dict) or known.get("parameters") != parameters:
             raise RestainError(
                 f"{out} holds a phantom made with other parameters; give another folder or the same parameters."
