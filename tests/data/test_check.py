@@ -35,7 +35,7 @@ def test_a_sound_folder_has_counts_and_no_faults(tmp_path: Path) -> None:
     pair(tmp_path, "test", "0_test_3+", 9)
     seen: list[tuple[int, int]] = []
     report = check_folder(tmp_path, lambda done, total: seen.append((done, total)))
-    assert report.ok
+    assert not report.faults
     assert report.layout is Layout.BCI
     assert report.counts == {"train": {"0": 2, "2+": 1}, "test": {"3+": 1}}
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -120,7 +120,7 @@ def test_slides_on_both_sides_are_noted(tmp_path: Path) -> None:
         write(tmp_path / f"val{folder}" / "s_2.png", picture(2))
         write(tmp_path / f"val{folder}" / "t_2.png", picture(3))
     report = check_folder(tmp_path)
-    assert report.ok
+    assert not report.faults
     assert len(report.notes) == 1
     assert report.notes[0].startswith("1 of 2 test slides also have patches for training (for example s)")
 

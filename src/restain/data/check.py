@@ -35,11 +35,6 @@ class CheckReport:
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = ()
 
-    @property
-    def ok(self) -> bool:
-        """Whether there is no fault."""
-        return not self.faults
-
     def describe(self) -> str:
         """Layout, counts per split and level, notes and the number of faults, one line each."""
         lines = [f"{self.layout.title} layout in {self.root}"]
