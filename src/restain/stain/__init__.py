@@ -1,10 +1,8 @@
 """Staining: H&E in, virtual IHC out, one way for pictures and slides, in memory and into files."""
 
-from restain.ood.detector import Ood as Ood
 from restain.stain.figures import SlideFigures as SlideFigures
 from restain.stain.many import Outcome as Outcome
 from restain.stain.many import stain_many as stain_many
-from restain.stain.many import stain_one as stain_one
 from restain.stain.model import Model as Model
 from restain.stain.model import load as load
 from restain.stain.options import StainOptions as StainOptions
