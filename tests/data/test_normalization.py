@@ -20,7 +20,7 @@ from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.optics import HEMATOXYLIN, mix, transmit
 from restain.slides import Slide
-from restain.stain.inputs import ArraySource
+from restain.slides.source_picture import ArraySource
 
 MPP = 0.5
 GLASS = np.array([244.0, 240.0, 246.0])
