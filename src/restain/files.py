@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -113,6 +114,12 @@ def read_utf8(path: Path, otherwise: str) -> str:
 def csv_text(text: str) -> str:
     """A text for a cell of a CSV that spreadsheets do not take for a formula: an apostrophe before =, +, -, @, tab."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table as CSV (UTF-8) atomically; None becomes an empty cell. Raises RestainError if the system refuses."""
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

@@ -8,9 +8,7 @@ written last, so that a pair is complete when its truth file exists, and an inte
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import multiprocessing
 from collections import Counter
@@ -26,7 +24,7 @@ from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
-from restain.files import file_digest, make_folder, read_bytes, whole_file, write_json, write_text
+from restain.files import file_digest, make_folder, read_bytes, whole_file, write_csv, write_json
 from restain.her2 import Her2Level
 from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
@@ -293,21 +291,17 @@ def _on_image(
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:
     """Gather the pairs' records into the truth table and the description of the data set."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(CELL_COLUMNS)
-    entries, levels, cells = [], {"train": Counter[str](), "test": Counter[str]()}, 0
+    cells: list[list[Any]] = []
+    entries, levels = [], {"train": Counter[str](), "test": Counter[str]()}
     for job in jobs:
         truth = job.truth()
         if truth is None:
             raise RestainError(f"{out} lost pair {job.stem} while it was being written.")
         record = read_record(truth)
-        rows = record.pop("cells")
-        writer.writerows([record["name"], *row] for row in rows)
-        cells += len(rows)
+        cells += ([record["name"], *row] for row in record.pop("cells"))
         levels[job.split][record["level"]] += 1
         entries.append({k: v for k, v in record.items() if k not in ("unit", "od_per_count", "note", "mpp")})
-    write_text(out / "truth" / "cells.csv", table.getvalue())
+    write_csv(out / "truth" / "cells.csv", CELL_COLUMNS, cells)
     write_json(out / "phantom.json", {"note": NOTE, "complete": True, "parameters": parameters, "pairs": entries})
     counts = {split: dict(sorted(found.items())) for split, found in levels.items()}
-    return PhantomSummary(out, len(jobs), written, len(jobs) - written, cells, counts)
+    return PhantomSummary(out, len(jobs), written, len(jobs) - written, len(cells), counts)
