@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from restain.optics import glass_white
 from restain.progress import Progress
 
 Normalize = Callable[[Rgb], Rgb]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class PairStore:
         self.require_space(missing)
         start = len(missing) * part // parts
         done = len(self.pairs) - len(missing)
-        for _ in _in_threads(self._store, missing[start:] + missing[:start]):
+        for _ in in_threads(self._store, missing[start:] + missing[:start]):
             done += 1
             if progress is not None:
                 progress(done, len(self.pairs))
@@ -170,7 +173,8 @@ def _stored_state(path: Path) -> list[int] | None:
         return None
 
 
-def _in_threads(work: Callable[[int], None], items: Sequence[int]) -> Iterator[None]:
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """The results of ``work`` on pairs or pictures, in the order in which they are done."""
     # Decoders release the interpreter's lock, so threads are enough. Few, since each holds a whole pair.
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
