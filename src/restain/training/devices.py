@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from restain.engines import multiplies_bf16
 from restain.errors import RestainError
 from restain.recipe import TrainRecipe
 
@@ -95,16 +96,6 @@ def _require_launcher(nodes: int) -> None:
             f"--nodes {nodes}: start the command on every node by SLURM or torchrun, or set MASTER_ADDR, MASTER_PORT "
             "and NODE_RANK on each."
         )
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware; emulated bf16 is many times slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(probe() for probe in probes if probe is not None)
-    return False
 
 
 def precision(recipe: TrainRecipe, device: torch.device) -> str:
