@@ -13,6 +13,7 @@ from restain.evaluation.image import psnr, ssim
 from restain.evaluation.stain import Moments, cell_moments, pearson
 from restain.models.network import StainingNetwork
 from restain.optics import dab_density, glass_white
+from restain.statistics import finite_or_none
 
 PANELS = 4
 """Validation pairs that are shown as pictures in the log."""
@@ -92,8 +93,7 @@ def validate(
     generator.train(was_training)
     figures: dict[str, float | None] = {"val_pairs": float(len(pairs))}
     if pairs:
-        correlation = pearson(moments)
         figures["val_psnr"] = float(np.mean(psnrs))
         figures["val_ssim"] = float(np.mean(ssims))
-        figures["val_dab_r16"] = correlation if np.isfinite(correlation) else None
+        figures["val_dab_r16"] = finite_or_none(pearson(moments))
     return figures, panels
