@@ -79,10 +79,11 @@ def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = F
     paired = {path for pair in scan.pairs for path in (pair.he_path, pair.ihc_path)}
     single = [fault.path for fault in scan.faults if fault.path not in paired]
     decoded: list[_Decoded] = []
-    for result in in_threads(_decode, [*scan.pairs, *single]):
+    items: list[Pair | Path] = [*scan.pairs, *single]
+    for result in in_threads(_decode, items):
         decoded.append(result)
         if progress is not None:
-            progress(len(decoded), len(scan.pairs) + len(single))
+            progress(len(decoded), len(items))
     faults = [*scan.faults, *(fault for result in decoded for fault in result.faults), *_duplicates(decoded)]
     faults += set_faults([result.compared for result in decoded if result.compared is not None])
     faults.sort(key=lambda fault: str(fault.path))
