@@ -187,7 +187,7 @@ def test_both_networks_learn_in_one_step(data: Path) -> None:
         torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), torch.zeros(2, dtype=torch.long), torch.ones(2, 3)
     )
     terms = stage.step(0, batch)
-    assert {"R.unlike", "R.slope", "G.l1"} <= terms.keys()
+    assert {"R.dissimilarity", "R.slope", "G.l1"} <= terms.keys()
     for name, parameters in before.items():
         after = stage.players[name].bare.parameters()
         assert any(not torch.equal(a, b) for a, b in zip(parameters, after, strict=True)), name

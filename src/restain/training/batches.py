@@ -183,7 +183,15 @@ class _Steps(Sampler[list[int]]):
 
 
 def batches(
-    crops: Crops, *, start: int, stop: int, batch: int, workers: int, rank: int, world: int, device: torch.device
+    crops: Crops,
+    *,
+    start: int = 0,
+    stop: int,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device,
 ) -> Iterator[Batch]:
     """The batches of steps ``start`` to ``stop`` (exclusive) for process ``rank`` of ``world``."""
     steps = _Steps(start, stop, batch, rank, world)
