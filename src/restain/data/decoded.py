@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restain.data.consistency import read_header
+from restain.data.normalization import Normalize, unchanged
 from restain.data.pairs import Pair
 from restain.errors import RestainError
 from restain.files import digest, file_state, make_folder, whole_file
@@ -25,7 +26,6 @@ from restain.images import Rgb
 from restain.optics import glass_white
 from restain.progress import Progress
 
-Normalize = Callable[[Rgb], Rgb]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -35,22 +35,21 @@ class DecodedPair:
     """A pair's pixels, mapped or in memory."""
 
     he: Rgb
-    """``(H, W, 3)``, normalised where that is asked for."""
+    """``(H, W, 3)``, normalised if training normalises."""
     ihc: Rgb
     """``(H, W, 3)``."""
     white: NDArray[np.float32]
     """``(3,)`` intensity of the IHC image's glass in [0, 1] (:func:`restain.optics.glass_white`)."""
 
 
-def decode(pair: Pair, normalize: Normalize | None = None) -> DecodedPair:
+def decode(pair: Pair, normalize: Normalize = unchanged) -> DecodedPair:
     """Read both pictures.
 
     Raises:
         RestainError: as :meth:`Pair.load`.
     """
     he, ihc = pair.load()
-    he = he if normalize is None else normalize(he)
-    return DecodedPair(he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255))
+    return DecodedPair(normalize(he), ihc, glass_white(ihc[::4, ::4]) / np.float32(255))
 
 
 def decoded_bytes(pair: Pair) -> int:
@@ -62,7 +61,7 @@ def decoded_bytes(pair: Pair) -> int:
 class DecodedInMemory:
     """Pairs that are decoded at their first use and kept by each process."""
 
-    def __init__(self, pairs: Sequence[Pair], normalize: Normalize | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], normalize: Normalize = unchanged) -> None:
         self.pairs, self.normalize = pairs, normalize
         self._kept: dict[int, DecodedPair] = {}
 
@@ -87,7 +86,7 @@ class PairStore:
     """
 
     def __init__(
-        self, folder: Path, pairs: Sequence[Pair], normalize: Normalize | None = None, variant: object = None
+        self, folder: Path, pairs: Sequence[Pair], normalize: Normalize = unchanged, variant: object = None
     ) -> None:
         self.folder, self.pairs, self.normalize = folder, pairs, normalize
         self._paths = [folder / f"{_key(pair, variant)}.npy" for pair in pairs]

@@ -54,6 +54,9 @@ LEAST_WHITE = 128.0
 
 _PART_PX = 1 << 19
 
+Normalize = Callable[[Rgb], Rgb]
+"""Normalises a whole H&E picture, ``(H, W, 3)`` ``uint8``."""
+
 METHOD = "white point and stain strength"
 """Name of this estimate, which a bundle's card states."""
 
@@ -150,10 +153,15 @@ def normalization_of_picture(rgb: Rgb, mpp: float) -> HENormalization:
     return normalization_of([_at_estimation(rgb, mpp)])
 
 
-def picture_normalizer(recipe: Recipe) -> Callable[[Rgb], Rgb] | None:
-    """What a recipe's networks are given in place of a whole H&E picture at its mpp; None where that is the picture itself."""
+def unchanged(rgb: Rgb) -> Rgb:
+    """The picture itself: no normalisation."""
+    return rgb
+
+
+def picture_normalizer(recipe: Recipe) -> Normalize:
+    """What gives a recipe's networks their input from a whole H&E picture at its mpp."""
     if not recipe.data.normalization:
-        return None
+        return unchanged
     return lambda he: normalization_of_picture(he, recipe.mpp).apply(he)
 
 

@@ -194,8 +194,7 @@ class _Case:
     @classmethod
     def open(cls, pair: Pair, number: int, data: Path, bundle: Bundle, *settings: Any) -> _Case:
         he, _ = pair.load()
-        normalize = picture_normalizer(bundle.recipe)
-        he = he if normalize is None else normalize(he)
+        he = picture_normalizer(bundle.recipe)(he)
         file = pair.he_path.stem
         tissue, mpp = regrow(data, file), bundle.card.mpp
         if not same_mpp(tissue.mpp, mpp):

@@ -141,8 +141,7 @@ def explain_image(
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)
-    normalize = picture_normalizer(bundle.recipe)
-    he = he if normalize is None else normalize(he)
+    he = picture_normalizer(bundle.recipe)(he)
     network = channels_last(bundle.generator).eval()
     classifier = network.expression
     if classifier is None and level is not None:

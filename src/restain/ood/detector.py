@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.spatial.distance import cdist
 
 from restain.data import Pair, jitter_he
+from restain.data.normalization import Normalize, unchanged
 from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Region
@@ -213,7 +214,7 @@ def fit_ood_detector(
     augment: AugmentRecipe,
     *,
     seed: int = 0,
-    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    normalize: Normalize = unchanged,
     progress: Progress | None = None,
 ) -> OodDetector:
     """Fit a detector to the H&E of training pairs, their stains varied by the training's augmentation.
@@ -232,8 +233,7 @@ def fit_ood_detector(
     views = max(1, min(4, 160 // len(chosen)))
     found: list[_View] = []
     for number, index in enumerate(chosen):
-        he, _ = pairs[index].load()
-        he = he if normalize is None else normalize(he)
+        he = normalize(pairs[index].load()[0])
         for view in range(views):
             jittered = jitter_he(he, augment, np.random.default_rng([seed, 1, index, view]))
             found.append(_View(number, pairs[index].he_path.parent, image_features(jittered)))

@@ -83,7 +83,7 @@ def decoded_pairs(
     normalize = picture_normalizer(recipe)
     if copies * sum(map(decoded_bytes, training)) <= data.cache_mib * 2**20:
         return DecodedInMemory(training, normalize)
-    variant = None if normalize is None else [describe_normalization(), recipe.mpp]
+    variant = [describe_normalization(), recipe.mpp] if data.normalization else None
     return PairStore(store, training, normalize, variant)
 
 

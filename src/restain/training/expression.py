@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from restain import losses
 from restain.data import Pair
+from restain.data.normalization import Normalize
 from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
@@ -61,9 +62,7 @@ class ExpressionStage:
         """The classifier with its optimiser."""
         return {"classifier": (self.bare, self.optimiser)}
 
-    def validate(
-        self, pairs: Sequence[Pair], normalize: Callable[[Rgb], Rgb] | None = None
-    ) -> tuple[dict[str, float | None], list[Rgb]]:
+    def validate(self, pairs: Sequence[Pair], normalize: Normalize) -> tuple[dict[str, float | None], list[Rgb]]:
         """Share of right levels over whole validation images (None where no level is known), and no panels."""
         known = [p for p in pairs if p.level is not None]
         if not known:
@@ -71,9 +70,7 @@ class ExpressionStage:
         self.bare.eval()
         right = 0
         for pair in known:
-            rgb = pair.load()[0]
-            rgb = rgb if normalize is None else normalize(rgb)
-            he = batch_of(rgb, self.fabric.device)
+            he = batch_of(normalize(pair.load()[0]), self.fabric.device)
             with torch.no_grad():
                 right += int(self.bare(he).logits.argmax()) == pair.level
         self.bare.train()

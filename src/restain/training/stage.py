@@ -7,7 +7,7 @@ says what the players are and what one step is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from restain.data import Pair
+from restain.data.normalization import Normalize
 from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.models.network import StainingNetwork
@@ -114,9 +115,7 @@ class SecondStage(ABC):
         """Network and optimiser of each player."""
         return {name: (player.bare, player.optimiser) for name, player in self.players.items()}
 
-    def validate(
-        self, pairs: Sequence[Pair], normalize: Callable[[Rgb], Rgb] | None = None
-    ) -> tuple[dict[str, float | None], list[Rgb]]:
+    def validate(self, pairs: Sequence[Pair], normalize: Normalize) -> tuple[dict[str, float | None], list[Rgb]]:
         """Figures and panels of the averaged generator; see :func:`restain.training.validate.validate`."""
         return validate(self.averaged_generator, pairs, self.recipe.mpp, normalize)
 
