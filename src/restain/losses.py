@@ -140,7 +140,7 @@ def dab_where(virtual: Tensor, real: Tensor, sides: Sequence[int] = (32,)) -> Te
     """``1 - r`` with Pearson's r of the DAB density over the cells of each crop, mean over crops and cells' ``sides``.
 
     A squared error is spent on the few slides that stain strongly, and on how strong each is, which another slide's
-    H&E hardly tells. This asks where the stain is in each picture, whatever its strength.
+    H&E hardly predicts. This term measures where the stain is in each picture, whatever its strength.
     """
     total = virtual.new_zeros(())
     for side in sides:
@@ -256,7 +256,7 @@ def lab(virtual: Tensor, real: Tensor) -> Tensor:
 def lab_background(virtual: Tensor, real: Tensor, white: Tensor) -> Tensor:
     """:func:`lab` over the pixels without DAB in the real image, mean over the images that have some.
 
-    Every image's background counts alike, however small: in strongly stained tissue it would drown otherwise.
+    Every image's background has the same weight, however small: in strongly stained tissue it would drown otherwise.
 
     Args:
         virtual: ``(N, 3, H, W)``.

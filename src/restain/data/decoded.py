@@ -104,7 +104,7 @@ class PairStore:
         return [i for i, pair in enumerate(self.pairs) if _stored_state(self._paths[i]) != _state(pair)]
 
     def require_space(self, missing: Sequence[int]) -> None:
-        """See that the disk has room for these pairs.
+        """Check that these pairs fit on the disk.
 
         Raises:
             RestainError: naming the folder, what is needed and what is free.

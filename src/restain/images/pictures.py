@@ -255,7 +255,7 @@ def _check_whole(path: Path, kind: str, data: bytes) -> None:
 def _check_scans(path: Path, data: bytes) -> None:
     """Detect a JPEG that ends before its last pixels, which libjpeg fills silently.
 
-    The transcoder to JPEG XL counts every coefficient, which is too slow to be asked of each file.
+    The transcoder to JPEG XL counts every coefficient, which is too slow for every file.
     """
     try:
         imagecodecs.jpegxl_encode_jpeg(data)

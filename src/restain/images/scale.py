@@ -59,8 +59,8 @@ def tiff_scale(page: Any) -> Scale | None:
         return None
     per_unit = x, y or x
     if description.startswith("ImageJ="):
-        said = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        factor = micrometres(said[1]) if said else None
+        unit_line = re.search(r"^unit=(.*)$", description, re.MULTILINE)
+        factor = micrometres(unit_line[1]) if unit_line else None
         if factor is not None:
             scale = factor / per_unit[0], factor / per_unit[1]
             return _microscope(scale) if factor in _PRINTED else scale

@@ -118,7 +118,7 @@ class PhantomSettings:
     from_he: Sequence[Path] = ()
     """H&E images, or folders of them, to keep as the H&E side; their cells decide the level."""
     from_he_mpp: float | None = None
-    """Of those images that state none; None for ``mpp``."""
+    """mpp of the H&E images that state none; None for ``mpp``."""
     spots: Sequence[Path] = ()
     """For each of these images mRNA counts of spots (:func:`restain.data.read_spots`), which then decide the HER2 score of
     its cells."""

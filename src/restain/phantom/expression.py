@@ -58,7 +58,7 @@ class Expression:
         """HER2 score 0 to 3 of tumour cells at places ``(M, 2)`` in px, and whether epithelium is there: ``(M,)`` each."""
         gene, epithelial = self._smoothed(xy)
         bounds, least = self._bounds
-        # Where the genes are everywhere alike, rounding must not decide.
+        # Where the genes are the same everywhere, rounding must not decide.
         return np.digitize(gene, bounds).astype(np.int32), epithelial >= least * (1 - 1e-6)
 
 

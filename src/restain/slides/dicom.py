@@ -137,7 +137,7 @@ def _begin_frames(file: BinaryIO, lengths: NDArray[np.uint64]) -> None:
 
 
 def _common(store: TileStore, mpp: float, kept: Mapping[str, str]) -> Dataset:
-    """What all instances of a series say alike."""
+    """The attributes that all instances of a series share."""
     try:
         created = datetime.fromisoformat(kept["created"]).astimezone(UTC)
     except (KeyError, ValueError):

@@ -39,7 +39,7 @@ class Devices:
     nodes: int
 
     def fabric(self, recipe: TrainRecipe, logger: Logger | None = None) -> Fabric:
-        """Lightning's Fabric on these devices, in the precision that the recipe asks for."""
+        """Lightning's Fabric on these devices, in the recipe's precision."""
         return Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -51,7 +51,7 @@ class Devices:
 
 
 def choose_devices(accelerator: str = "auto", devices: str | int = 1, nodes: int = 1) -> Devices:
-    """See that this machine has the devices that are asked for.
+    """Check that this machine has the requested devices.
 
     Args:
         accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
@@ -99,7 +99,7 @@ def _require_launcher(nodes: int) -> None:
 
 
 def precision(recipe: TrainRecipe, device: torch.device) -> str:
-    """Lightning's name of the precision that the recipe asks for on this device."""
+    """Lightning's name of the recipe's precision on this device."""
     if recipe.precision == "bf16" or (recipe.precision == "auto" and multiplies_bf16(device)):
         return "bf16-mixed"
     return "32-true"

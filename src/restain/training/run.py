@@ -80,8 +80,7 @@ def train(
         nodes: number of nodes.
         store: folder of decoded pairs, where memory is too small for them; trainings can share it, and it is kept. None
             takes one in ``out``, which is removed at the end.
-        fit_ood: put into the bundle what the training's H&E images look like, so that staining can tell an image
-            that is unlike them.
+        fit_ood: add an OOD detector, fitted on the training's H&E images, to the bundle.
 
     Returns:
         The bundle's path.
@@ -276,8 +275,8 @@ class _Run:
                 clock.lap()
                 saving = done % every == 0 or done == stage.steps
                 stopping = False
-                if saving or done % self.read_every == 0 or (fabric.world_size == 1 and stop.asked):
-                    stopping = self._any_process(stop.asked)
+                if saving or done % self.read_every == 0 or (fabric.world_size == 1 and stop.requested):
+                    stopping = self._any_process(stop.requested)
                     bar.update(done, stage.steps, self._read(stage.name, unread))
                 if stopping or saving:
                     self._save(path, stage, done, clock.seconds)
@@ -313,11 +312,11 @@ class _Run:
         unread.clear()
         return shown
 
-    def _any_process(self, asked: bool) -> bool:
-        """Whether any process was asked to stop: all must leave the loop at the same step."""
+    def _any_process(self, requested: bool) -> bool:
+        """Whether a stop was requested in any process: all must leave the loop at the same step."""
         if self.fabric.world_size == 1:
-            return asked
-        total = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum")
+            return requested
+        total = self.fabric.all_reduce(torch.tensor(float(requested), device=self.fabric.device), reduce_op="sum")
         return float(total) > 0  # type: ignore[arg-type]
 
     def _save(self, path: Path, stage: Stage, done: int, seconds: Seconds) -> None:
