@@ -69,15 +69,8 @@ def read_expression(path: Path, mpp: float) -> Expression:
     Raises:
         RestainError: if the table cannot be read, or has no ERBB2 or no epithelial gene.
     """
-    spots = read_spots(path, GENE)
-    epithelial = np.zeros(len(spots.names))
-    known = 0
-    for name in EPITHELIAL:
-        try:
-            epithelial += read_spots(path, name).counts
-            known += 1
-        except RestainError:
-            continue
-    if not known:
+    spots = read_spots(path, GENE, EPITHELIAL)
+    if not spots.also:
         raise RestainError(f"{path}: has none of the epithelial genes {', '.join(EPITHELIAL)}.")
+    epithelial = np.sum(list(spots.also.values()), axis=0, dtype=float)
     return Expression(spots.xy, spots.total.astype(float), spots.counts.astype(float), epithelial, mpp)
