@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
 from restain import NOTICE
-from restain.bundle import save_bundle
-from restain.models.generator import Generator
-from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
+
+from ..samples import ONE_ISLAND, small_recipe, tissue_picture, write_bundle
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
@@ -26,12 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no C
 
 
 def tissue(height: int, width: int) -> np.ndarray:
-    rng = np.random.default_rng(5)
-    coarse = rng.integers((140, 60, 120), (235, 150, 200), (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
-    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:height, :width]
-    inside = ((y / height - 0.5) / 0.46) ** 2 + ((x / width - 0.5) / 0.46) ** 2 < 1
-    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+    return tissue_picture(height, width, 5, islands=ONE_ISLAND)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +33,7 @@ def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root.mkdir()
     Image.fromarray(tissue(300, 400)).save(root / "block.png", dpi=(50_800, 50_800))
     Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
-    torch.manual_seed(0)
-    generator = GeneratorRecipe(width=8, depth=2)
-    recipe = Recipe(name="quick", mpp=0.5, generator=generator, expression=ExpressionRecipe(width=4))
-    quick = root.parent / "quick"
-    save_bundle(quick, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
+    quick = write_bundle(root.parent / "quick", small_recipe("quick"))
     server = start(tmp_path_factory.mktemp("state"), of=root, models=[quick])
     yield server
     server.stop()
