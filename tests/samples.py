@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from PIL import Image
 
 from restain.bundle import save_bundle
 from restain.geometry import Size
+from restain.images import write_rgb
 from restain.models.generator import Generator
-from restain.phantom import write_phantom
+from restain.phantom import slide, write_phantom
 from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe, parse_recipe
 from restain.slides import TileStore, write_ome_tiff
 
@@ -42,6 +45,15 @@ def tissue_picture(
     for cy, cx, ry, rx in islands:
         inside |= ((y / height - cy) / ry) ** 2 + ((x / width - cx) / rx) ** 2 < 1
     return np.where(inside[..., None], texture, np.uint8(GLASS)).astype(np.uint8)
+
+
+def noise_picture(seed: int, height: int = 8, width: int = 12) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_picture(path: Path, rgb: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rgb(path, rgb)
 
 
 def write_slide(path: Path, image: np.ndarray, metadata: dict[str, str] | None = None, mpp: float = 0.5) -> Path:
@@ -92,3 +104,14 @@ def phantom_pairs(tmp_path_factory: pytest.TempPathFactory, pairs: int, test_sha
     root = tmp_path_factory.mktemp("data") / "phantom"
     write_phantom(root, pairs=pairs, size=128, seed=5, test_share=test_share, **options)
     return root
+
+
+@contextmanager
+def little_tissue() -> Iterator[None]:
+    """Growing tissue takes most of the time of a phantom slide: little of it is grown, and once, for it is a function of
+    its arguments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slide, "TEXTURE_TILES", 2)
+        patch.setattr(slide, "MOST_TEXTURES", 1)
+        patch.setattr(slide, "grow_texture", functools.cache(slide.grow_texture))
+        yield

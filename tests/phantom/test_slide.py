@@ -40,6 +40,8 @@ from restain.slides import (
 )
 from restain.slides.geojson import Polygon
 
+from ..samples import little_tissue
+
 SIZE, MPP = Size(1500, 1200), 0.5
 MIXTURE = {Her2Level.ZERO: 0.3, Her2Level.THREE: 0.7}
 SMALL, ALONE = Size(900, 700), {Her2Level.THREE: 1.0}
@@ -47,11 +49,7 @@ SMALL, ALONE = Size(900, 700), {Her2Level.THREE: 1.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def grown_once() -> Iterator[None]:
-    """Growing tissue takes most of the time: little of it will do, and it is a function of its arguments."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide, "TEXTURE_TILES", 2)
-        patch.setattr(slide, "MOST_TEXTURES", 1)
-        patch.setattr(slide, "grow_texture", functools.cache(slide.grow_texture))
+    with little_tissue():
         yield
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,31 @@ SIZE, MPP = Size(1500, 1100), 0.5
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
 HOSTILE = "<img src=x onerror=alert(1)>&'\".png"
 LONG = "a_very_long_name_" * 11 + ".png"
+
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+in_browser = pytest.mark.skipif(
+    not (CHROMIUM and find_spec("playwright")), reason="no Chromium or playwright is installed"
+)
+"""Beside the mark ``browser``."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+def watch(page: Any, faults: list[str]) -> None:
+    """Add to ``faults`` what the page logs as an error, scripts that fail, and requests to another host."""
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    here = ("http://127.0.0.1", "blob:", "data:")
+    page.on("request", lambda request: None if request.url.startswith(here) else faults.append(request.url))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,9 @@ from PIL import Image
 from restain import NOTICE
 
 from ..samples import ONE_ISLAND, small_recipe, tissue_picture, write_bundle
+from .conftest import in_browser, watch
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")]
+pytestmark = [pytest.mark.browser, in_browser]
 
 
 def tissue(height: int, width: int) -> np.ndarray:
@@ -39,12 +35,6 @@ def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.stop()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-
-
 @pytest.fixture
 def page(browser) -> Iterator[Any]:
     """A page in which nothing may be logged as an error or asked of another host."""
@@ -52,12 +42,7 @@ def page(browser) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(120_000)
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda fault: faults.append(str(fault)))
-    page.on(
-        "request",
-        lambda one: None if one.url.startswith(("http://127.0.0.1", "blob:", "data:")) else faults.append(one.url),
-    )
+    watch(page, faults)
     page.faults = faults
     yield page
     context.close()
