@@ -5,7 +5,7 @@
 the job.
 """
 
-from restain.dataset_builder.builder import Built, Settings, build_dataset
+from restain.dataset_builder.builder import Built, Outcome, Settings, build_dataset
 from restain.dataset_builder.rules import parse_rules
 from restain.dataset_builder.split import split_patients
 from restain.dataset_builder.table import SlidePair, read_table
@@ -14,6 +14,7 @@ from restain.dataset_builder.windows import Grid
 __all__ = [
     "Built",
     "Grid",
+    "Outcome",
     "Settings",
     "SlidePair",
     "build_dataset",

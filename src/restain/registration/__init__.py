@@ -6,7 +6,7 @@ stain-independent ``features``; ``correlation`` compares it with wrong ones, and
 ``transform_file`` stores and ``warp`` applies.
 """
 
-from restain.registration.acceptance import Verdict
+from restain.registration.acceptance import PairRefusedError, Verdict
 from restain.registration.register import Registration, register_images, register_slides
 from restain.registration.transform import Lattice, Transform
 from restain.registration.transform_file import read_transform, write_transform
@@ -14,6 +14,7 @@ from restain.registration.warp import slide_of, warp_region
 
 __all__ = [
     "Lattice",
+    "PairRefusedError",
     "Registration",
     "Transform",
     "Verdict",

@@ -1,5 +1,6 @@
 """Staining: H&E in, virtual IHC out, one way for pictures and slides, in memory and into files."""
 
+from restain.ood.detector import Ood as Ood
 from restain.stain.figures import SlideFigures as SlideFigures
 from restain.stain.many import Outcome as Outcome
 from restain.stain.many import stain_many as stain_many
