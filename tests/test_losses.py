@@ -165,14 +165,14 @@ def test_unlike_is_zero_for_any_linear_change_of_stain_and_looks_inside_only() -
     torch.manual_seed(0)
     real = torch.rand(1, 2, 32, 32) * 3
     everywhere = torch.ones(1, 1, 32, 32)
-    assert float(losses.unlike(real * 2 + 0.3, real, everywhere)) == pytest.approx(0, abs=2e-3)
-    assert float(losses.unlike(-real, real, everywhere)) == pytest.approx(2, abs=5e-3)
-    assert float(losses.unlike(torch.rand(1, 2, 32, 32), real, everywhere)) == pytest.approx(1, abs=0.1)
+    assert float(losses.local_dissimilarity(real * 2 + 0.3, real, everywhere)) == pytest.approx(0, abs=2e-3)
+    assert float(losses.local_dissimilarity(-real, real, everywhere)) == pytest.approx(2, abs=5e-3)
+    assert float(losses.local_dissimilarity(torch.rand(1, 2, 32, 32), real, everywhere)) == pytest.approx(1, abs=0.1)
     half, spoiled = everywhere.clone(), real.clone()
     half[:, :, 16:] = 0
     spoiled[:, :, 16:] = torch.rand(1, 2, 16, 32)
-    assert float(losses.unlike(spoiled, real, half)) == pytest.approx(0, abs=2e-3)
-    assert float(losses.unlike(real, real, torch.zeros_like(half))) == 0
+    assert float(losses.local_dissimilarity(spoiled, real, half)) == pytest.approx(0, abs=2e-3)
+    assert float(losses.local_dissimilarity(real, real, torch.zeros_like(half))) == 0
 
 
 def test_slope_by_hand() -> None:

@@ -105,16 +105,18 @@ def choose_engine(
             generator, device, "bf16" if precision == "bf16" else "fp32", compiled=mode == "compile", threads=threads
         )
     exact = Engine(generator, device, threads=threads)
-    if device.type != "cpu" or multiplies_bf16():
+    if device.type != "cpu" or multiplies_bf16(device):
         fast, he = Engine(generator, device, "bf16", threads=threads), he_colours(PROBE)[None]
         if np.abs(fast(he) - exact(he))[..., :3].mean() <= TOLERANCE:
             return fast
     return exact
 
 
-def multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products; without them they are slower than float32."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16 products; without them they are many times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

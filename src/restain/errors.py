@@ -13,7 +13,7 @@ class RestainError(Exception):
     """
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the user asked for it)
+class Interrupted(Exception):  # noqa: N818  (not an error: the user requested it)
     """A job was stopped on request; the sentence says how far it got and how to resume it.
 
     The command line prints the sentence and exits with 130.

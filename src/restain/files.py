@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -88,9 +89,37 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8"))
 
 
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """The first ``count`` bytes of a file, by default all. Raises RestainError if it does not exist or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except FileNotFoundError:
+        raise RestainError(f"{path} does not exist.") from None
+    except OSError as fault:
+        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+
+
+def read_utf8(path: Path, otherwise: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises RestainError if it cannot be read; if it is not UTF-8, with its path and ``otherwise``.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RestainError(f"{path} {otherwise}.") from None
+
+
 def csv_text(text: str) -> str:
     """A text for a cell of a CSV that spreadsheets do not take for a formula: an apostrophe before =, +, -, @, tab."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table as CSV (UTF-8) atomically; None becomes an empty cell. Raises RestainError if the system refuses."""
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

@@ -22,17 +22,23 @@ UNKNOWN_LEVEL = -1
 
 
 def adversarial(logits: Tensor, real: bool, objective: Objective = "cross-entropy") -> Tensor:
-    """The game between real and virtual, against one answer; what the discriminator and the generator minimise.
+    """The adversarial loss of logits that should all say ``real``, or all not.
 
     ``cross-entropy``: Goodfellow et al. 2014, non-saturating for the generator. ``least-squares``: LSGAN (Mao et al.,
     ICCV 2017). ``wasserstein``: the critic's mean (Arjovsky et al. 2017), to be used with :func:`gradient_penalty`.
     """
     if objective == "wasserstein":
         return -logits.mean() if real else logits.mean()
-    answer = torch.full_like(logits, float(real))
+    truth = torch.full_like(logits, float(real))
     if objective == "least-squares":
-        return F.mse_loss(logits, answer)
-    return F.binary_cross_entropy_with_logits(logits, answer)
+        return F.mse_loss(logits, truth)
+    return F.binary_cross_entropy_with_logits(logits, truth)
+
+
+def discrimination(logits: Tensor, objective: Objective = "cross-entropy") -> Tensor:
+    """What a discriminator minimises: :func:`adversarial`, mean of both halves of a batch, real ones first."""
+    real, virtual = logits.chunk(2)
+    return (adversarial(real, True, objective) + adversarial(virtual, False, objective)) / 2
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, virtual: Tensor, share: Tensor) -> Tensor:
@@ -46,9 +52,9 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, virtual: 
     """
     share = share.view(-1, 1, 1, 1)
     between = (share * real + (1 - share) * virtual.detach()).requires_grad_(True)
-    # The mean over patches first: the slope of one number per image is asked for.
-    said = critic(between).flatten(1).mean(dim=1)
-    (slope,) = torch.autograd.grad(said.sum(), between, create_graph=True)
+    # The mean over patches first: the slope is of one number per image.
+    logits = critic(between).flatten(1).mean(dim=1)
+    (slope,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -134,7 +140,7 @@ def dab_where(virtual: Tensor, real: Tensor, sides: Sequence[int] = (32,)) -> Te
     """``1 - r`` with Pearson's r of the DAB density over the cells of each crop, mean over crops and cells' ``sides``.
 
     A squared error is spent on the few slides that stain strongly, and on how strong each is, which another slide's
-    H&E hardly tells. This asks where the stain is in each picture, whatever its strength.
+    H&E hardly predicts. This term measures where the stain is in each picture, whatever its strength.
     """
     total = virtual.new_zeros(())
     for side in sides:
@@ -160,9 +166,9 @@ _CLOSENESS = 0.1
 def contextual(virtual: Tensor, real: Tensor, piece: int, reach: float) -> Tensor:
     """Contextual loss (Mechrez et al., ECCV 2018, eq. 2 to 5) between the pieces of two images.
 
-    Each piece of the real image should be that which some piece of the virtual one is most like, wherever it lies; where
-    exactly is told by the contextual bilateral loss's term for distance (Zhang et al., CVPR 2019, eq. 6). Features are
-    the pieces' optical densities, so that no network trained on other pictures decides what is alike.
+    Each piece of the real image should be that which some piece of the virtual one is most similar to, wherever it lies;
+    its place enters by the distance term of the contextual bilateral loss (Zhang et al., CVPR 2019, eq. 6). Features are
+    the pieces' optical densities, so that no network trained on other pictures defines similarity.
 
     Args:
         virtual: ``(N, 3, H, W)`` in [0, 1].
@@ -170,14 +176,14 @@ def contextual(virtual: Tensor, real: Tensor, piece: int, reach: float) -> Tenso
         piece: side of the pieces in px; there are ``HW / piece²`` of them, and as many squared are compared.
         reach: the distance in px at which a piece is as unwelcome as one that differs by 0.1 in cosine.
     """
-    ours, theirs = _pieces(virtual, piece), _pieces(real, piece)
-    middle = theirs.mean(dim=2, keepdim=True)
-    ours, theirs = F.normalize(ours - middle, dim=1), F.normalize(theirs - middle, dim=1)
+    features, target = _pieces(virtual, piece), _pieces(real, piece)
+    middle = target.mean(dim=2, keepdim=True)
+    features, target = F.normalize(features - middle, dim=1), F.normalize(target - middle, dim=1)
     rows, columns = (side // piece for side in virtual.shape[2:])
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(ours) * piece
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(features) * piece
     away = (torch.cdist(place, place) / reach).square()
-    apart = 1 - ours.mT @ theirs + _CLOSENESS * away
-    relative = apart / (apart.amin(dim=2, keepdim=True) + 1e-3)
+    distance = 1 - features.mT @ target + _CLOSENESS * away
+    relative = distance / (distance.amin(dim=2, keepdim=True) + 1e-3)
     share = torch.softmax((1 - relative) / _BANDWIDTH, dim=2)
     return -share.amax(dim=1).mean(dim=1).clamp(min=1e-6).log().mean()
 
@@ -193,13 +199,13 @@ _CORRELATION_FLOOR = 1e-3
 """Variance, in squared units of the planes, below which a window has nothing to match."""
 
 
-def unlike(moved: Tensor, real: Tensor, inside: Tensor, window: int = 9) -> Tensor:
+def local_dissimilarity(moved: Tensor, real: Tensor, inside: Tensor, window: int = 9) -> Tensor:
     """``1 - r`` with the local correlation over square windows (as VoxelMorph, Balakrishnan et al., IEEE TMI 2019).
 
     Args:
         moved: ``(N, C, H, W)``.
         real: the same shape.
-        inside: ``(N, 1, H, W)`` in [0, 1]: what of ``moved`` came from inside the image; the rest is not looked at, and
+        inside: ``(N, 1, H, W)`` in [0, 1]: what of ``moved`` came from inside the image; the rest is ignored, and
             windows count by how much of it they hold.
         window: side in px.
     """
@@ -250,7 +256,7 @@ def lab(virtual: Tensor, real: Tensor) -> Tensor:
 def lab_background(virtual: Tensor, real: Tensor, white: Tensor) -> Tensor:
     """:func:`lab` over the pixels without DAB in the real image, mean over the images that have some.
 
-    Every image's background counts alike, however small: in strongly stained tissue it would drown otherwise.
+    Every image's background has the same weight, however small: in strongly stained tissue it would drown otherwise.
 
     Args:
         virtual: ``(N, 3, H, W)``.

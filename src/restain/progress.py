@@ -105,6 +105,19 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class Steps:
+    """Counts the steps of a job, ``total`` in all, and reports them."""
+
+    def __init__(self, total: int, progress: Progress | None = None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, count: int = 1) -> None:
+        """Count further steps as done, no more than there are."""
+        self.done = min(self.done + count, self.total)
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
 def part(progress: Progress | None, start: int, end: int, total: int = 1000) -> Progress:
     """Progress of a part of a job: from ``start`` to ``end`` of the job's ``total`` steps; ``progress`` may be None."""
 

@@ -45,7 +45,7 @@ class AugmentRecipe(_Part):
 
 class DataRecipe(_Part):
     description: str = ""
-    """What the data is, in words; goes into the bundle's card, and is told with every result."""
+    """What the data is, in words; goes into the bundle's card, and stands beside every result."""
     crop: PositiveInt = 256
     """Side of the square training crop in px."""
     batch: PositiveInt = 4
@@ -63,7 +63,7 @@ class DataRecipe(_Part):
     """Exchange the sides: for data whose H&E lies where the layout has the IHC, and the IHC where it has the H&E."""
     weighted: bool = False
     """Draw pairs in proportion to their weights: the columns ``name`` and ``weight`` of ``weights.csv``, or where there is
-    none of ``manifest.csv``, in the data folder. Off, every pair is drawn alike and the files are not read."""
+    none of ``manifest.csv``, in the data folder. Off, every pair has the same weight and the files are not read."""
     cache_mib: Annotated[int, Field(ge=0)] = 4096
     """Memory of all loader workers of a node for decoded pairs. Training pairs that need more are decoded into a store on
     disk, which the workers share."""
@@ -157,20 +157,20 @@ class LossRecipe(_Part):
     contextual_px: PositiveInt = 8
     """Side of these pieces."""
     contextual_reach_um: PositiveFloat = 20.0
-    """How far away a like piece is looked for; nearer ones count for more."""
+    """Search radius for a similar piece; nearer ones count for more."""
     lab: NonNegativeFloat = 0.0
     """L1 in CIELAB (in units of 100) after a small blur."""
     hsv: NonNegativeFloat = 0.0
     """L1 in the HSV cone (hue weighted by saturation) after a small blur."""
     background: NonNegativeFloat = 0.0
-    """:attr:`lab` once more over the pixels without DAB in the real image, each image's background counting alike."""
+    """:attr:`lab` once more over the pixels without DAB in the real image, each image with the same weight."""
 
 
 class DeformRecipe(_Part):
     """A small deformation between output and target, learned in training (as RegGAN, Kong et al., NeurIPS 2021)."""
 
     reach_um: PositiveFloat = 32.0
-    """Farthest shift that is looked for, along rows and along columns."""
+    """Search radius of the shift, along rows and along columns."""
     smooth: NonNegativeFloat = 0.1
     """Weight of the field's mean squared slope against 1 - local correlation of moved output and target."""
     begin: Share = 0.0
@@ -186,7 +186,7 @@ class TrainRecipe(_Part):
     validate_every: PositiveInt = 200
     """Steps between validations; a checkpoint and the bundle are written at each."""
     validate_pairs: Annotated[int, Field(ge=0)] = 32
-    """Full-size validation pairs looked at each time, the first by name (0: all)."""
+    """Number of full-size validation pairs, the first by name (0: all)."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the exponential moving average of the generator's weights."""
     lr_decay_from: Share = 0.5

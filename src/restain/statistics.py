@@ -29,10 +29,16 @@ class Interval:
 
     def plain(self) -> dict[str, float | int | None]:
         """For JSON: NaN becomes None."""
-        return {"mean": _or_none(self.mean), "low": _or_none(self.low), "high": _or_none(self.high), "n": self.n}
+        return {
+            "mean": finite_or_none(self.mean),
+            "low": finite_or_none(self.low),
+            "high": finite_or_none(self.high),
+            "n": self.n,
+        }
 
 
-def _or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """``value``; None for NaN and infinities."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -41,7 +47,7 @@ def json_ready(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, float | np.floating):
-        return _or_none(float(value))
+        return finite_or_none(float(value))
     if isinstance(value, Mapping):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

@@ -12,36 +12,26 @@ import pytest
 
 from restain import NOTICE, RestainError
 from restain.benchmark import Budget, benchmark
-from restain.phantom import write_phantom
-from restain.recipe import Recipe, parse_recipe
+from restain.recipe import Recipe
+
+from ..samples import phantom_pairs, training_recipe
 
 pytestmark = pytest.mark.slow
 
-TINY = {
-    "name": "own",
-    "seed": 3,
-    "data": {"crop": 64, "batch": 2, "val_share": 0.25},
-    "expression": {"width": 4, "steps": 2, "crop": 32, "batch": 2},
-    "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8}},
-    "discriminator": {"width": 4, "layers": 2},
-    "train": {"validate_every": 100, "validate_pairs": 1},
-}
-
 
 def own(**changes: object) -> Recipe:
-    return parse_recipe(TINY | changes, "test")
+    base = {"name": "own", "data": {"crop": 64}, "train": {"validate_every": 100, "validate_pairs": 1}}
+    return training_recipe(base, changes)
 
 
 def peer(**changes: object) -> Recipe:
     network = {"kind": "pix2pix", "network": "resnet9", "width": 4, "discriminator_width": 4}
-    return parse_recipe(TINY | {"name": "peers/resnet", "peer": network} | changes, "test")
+    return own(**({"name": "peers/resnet", "peer": network} | changes))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=8, size=128, seed=5, test_share=0.4)
-    return root
+    return phantom_pairs(tmp_path_factory, pairs=8, test_share=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +95,7 @@ def test_another_budget_or_recipe_in_the_same_folder_is_refused(finished: Path, 
     ("other", "fault"),
     [
         ({"seed": 4}, "seed is not that of own"),
-        ({"data": TINY["data"] | {"crop": 32}}, r"data\.crop is 32, in own 64"),
+        ({"data": {"crop": 32}}, r"data\.crop is 32, in own 64"),
         ({"name": "own"}, "names must differ"),
     ],
 )

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from restain import NOTICE, RestainError
-from restain.bundle import save_bundle
 from restain.cli import app
 from restain.cohort import run_cohort
 from restain.images import write_rgb
-from restain.models.generator import Generator
-from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 from restain.stain import load
+
+from ..samples import small_recipe, write_bundle
 
 MPP = 0.5
 
@@ -32,13 +30,7 @@ def write_he(path: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    recipe = Recipe(
-        name="tiny", mpp=MPP, generator=GeneratorRecipe(width=8, depth=2), expression=ExpressionRecipe(width=4)
-    )
-    path = tmp_path_factory.mktemp("model") / "bundle"
-    save_bundle(path, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
-    return path
+    return write_bundle(tmp_path_factory.mktemp("model") / "bundle", small_recipe(mpp=MPP))
 
 
 @pytest.fixture(scope="module")

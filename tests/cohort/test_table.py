@@ -41,7 +41,7 @@ def test_every_fault_is_named_with_its_line(tmp_path):
 def test_a_column_mpp_is_read_where_it_is(tmp_path):
     first, second = read_table(write(tmp_path, "slide,patient,block,mpp\na.svs,1,A,0.25\nb.svs,1,A\n"))
     assert (first.mpp, second.mpp) == (0.25, None)
-    with pytest.raises(RestainError, match="line 2 has the mpp 0,5, which is no number"):
+    with pytest.raises(RestainError, match="line 2 has the mpp 0,5, which is not a number"):
         read_table(write(tmp_path, "slide;patient;block;mpp\na.svs;1;A;0,5\n"))
 
 

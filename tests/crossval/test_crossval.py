@@ -10,8 +10,9 @@ from restain.crossval.folds import folds
 from restain.crossval.limits import limits
 from restain.data import open_pairs
 from restain.optics import DAB, HEMATOXYLIN, mix, transmit
-from restain.phantom import write_phantom
 from restain.recipe import Recipe, parse_recipe
+
+from ..samples import phantom_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +27,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=3, size=128, seed=5, test_share=0.34)
-    return root
+    return phantom_pairs(tmp_path_factory, pairs=3, test_share=0.34)
 
 
 @pytest.fixture(scope="module")

@@ -2,30 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from restain.data import Layout, check_folder
 from restain.data.layouts import image_files
 from restain.errors import RestainError
-from restain.images import write_rgb
+
+from ..samples import noise_picture, write_picture
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
-def picture(seed: int, height: int = 8, width: int = 12) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def write(path: Path, rgb: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rgb(path, rgb)
-
-
 def pair(root: Path, split: str, name: str, seed: int) -> tuple[Path, Path]:
     he, ihc = root / "HE" / split / f"{name}.png", root / "IHC" / split / f"{name}.png"
-    write(he, picture(seed))
-    write(ihc, picture(1000 + seed))
+    write_picture(he, noise_picture(seed))
+    write_picture(ihc, noise_picture(1000 + seed))
     return he, ihc
 
 
@@ -35,7 +26,7 @@ def test_a_sound_folder_has_counts_and_no_faults(tmp_path: Path) -> None:
     pair(tmp_path, "test", "0_test_3+", 9)
     seen: list[tuple[int, int]] = []
     report = check_folder(tmp_path, lambda done, total: seen.append((done, total)))
-    assert report.ok
+    assert not report.faults
     assert report.layout is Layout.BCI
     assert report.counts == {"train": {"0": 2, "2+": 1}, "test": {"3+": 1}}
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -56,16 +47,16 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
         he[what], ihc[what] = pair(tmp_path, "train", f"{i:02d}_train_{level}", i)
     ihc["no_ihc"].unlink()
     he["no_he"].unlink()
-    write(ihc["size"], picture(3, height=10))
+    write_picture(ihc["size"], noise_picture(3, height=10))
     ihc["cut"].write_bytes(ihc["cut"].read_bytes()[:-40])
     from PIL import Image
 
-    Image.fromarray(picture(0)[..., 0]).save(he["grey"])
+    Image.fromarray(noise_picture(0)[..., 0]).save(he["grey"])
     ihc["text"].write_text("this is a text")
     he["both"].write_bytes(b"")
     ihc["both"].write_bytes(b"")
     twin, _ = pair(tmp_path, "test", "00_test_1+", 9)
-    write(he["suffix"].with_suffix(".tif"), picture(10))
+    write_picture(he["suffix"].with_suffix(".tif"), noise_picture(10))
 
     report = check_folder(tmp_path)
     told = {fault.path: fault.sentence for fault in report.faults}
@@ -106,8 +97,8 @@ def test_a_damaged_file_without_a_partner_has_both_faults(tmp_path: Path) -> Non
 
 
 def test_a_fault_of_a_side_by_side_picture_is_told_once(tmp_path: Path) -> None:
-    write(tmp_path / "train/a.png", picture(0, width=13))
-    write(tmp_path / "train/b.png", picture(1))
+    write_picture(tmp_path / "train/a.png", noise_picture(0, width=13))
+    write_picture(tmp_path / "train/b.png", noise_picture(1))
     (tmp_path / "train/b.png").write_bytes(b"x" * 99)
     faults = check_folder(tmp_path).faults
     assert [fault.path.name for fault in faults] == ["a.png", "b.png"]
@@ -116,11 +107,11 @@ def test_a_fault_of_a_side_by_side_picture_is_told_once(tmp_path: Path) -> None:
 
 def test_slides_on_both_sides_are_noted(tmp_path: Path) -> None:
     for folder in ("A", "B"):
-        write(tmp_path / f"train{folder}" / "s_1.png", picture(1))
-        write(tmp_path / f"val{folder}" / "s_2.png", picture(2))
-        write(tmp_path / f"val{folder}" / "t_2.png", picture(3))
+        write_picture(tmp_path / f"train{folder}" / "s_1.png", noise_picture(1))
+        write_picture(tmp_path / f"val{folder}" / "s_2.png", noise_picture(2))
+        write_picture(tmp_path / f"val{folder}" / "t_2.png", noise_picture(3))
     report = check_folder(tmp_path)
-    assert report.ok
+    assert not report.faults
     assert len(report.notes) == 1
     assert report.notes[0].startswith("1 of 2 test slides also have patches for training (for example s)")
 

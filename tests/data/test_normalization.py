@@ -20,7 +20,7 @@ from restain.geometry import Point, Region, Size
 from restain.images import Rgb
 from restain.optics import HEMATOXYLIN, mix, transmit
 from restain.slides import Slide
-from restain.stain.inputs import ArraySource
+from restain.slides.source_picture import ArraySource
 
 MPP = 0.5
 GLASS = np.array([244.0, 240.0, 246.0])
@@ -81,10 +81,9 @@ def test_white_becomes_white_and_stains_reach_their_targets() -> None:
     assert found.eosin == pytest.approx(TARGET_EOSIN / (0.35 * 0.9), rel=0.1)
 
 
-def test_it_can_be_undone_and_floats_are_taken_as_bytes_are() -> None:
+def test_floats_are_taken_as_bytes_are() -> None:
     found = HENormalization((244.0, 240.0, 246.0), 1.3, 0.8)
     rgb = picture()
-    np.testing.assert_allclose(found.undo(found.apply(rgb.astype(np.float32))), rgb, atol=0.1)
     assert found.apply(rgb).dtype == np.uint8
     assert np.abs(found.apply(rgb) - found.apply(rgb.astype(np.float32))).max() <= 0.51
 

@@ -12,16 +12,9 @@ from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.images import write_rgb
 
+from ..samples import noise_picture, write_picture
+
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-
-
-def picture(seed: int, height: int = 8, width: int = 12) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def write(path: Path, rgb: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rgb(path, rgb)
 
 
 def bci(root: Path, train: int = 0, test: int = 0, val: int = 0) -> Path:
@@ -29,15 +22,15 @@ def bci(root: Path, train: int = 0, test: int = 0, val: int = 0) -> Path:
     for split, count in (("train", train), ("test", test), ("val", val)):
         for i in range(count):
             name = f"{i:05d}_{split}_{levels[i % 4]}.png"
-            write(root / "HE" / split / name, picture(i))
-            write(root / "IHC" / split / name, picture(1000 + i))
+            write_picture(root / "HE" / split / name, noise_picture(i))
+            write_picture(root / "IHC" / split / name, noise_picture(1000 + i))
     return root
 
 
 def mist(root: Path, split: str, *names: str) -> Path:
     for i, name in enumerate(names):
-        write(root / f"{split}A" / f"{name}.png", picture(i))
-        write(root / f"{split}B" / f"{name}.png", picture(1000 + i))
+        write_picture(root / f"{split}A" / f"{name}.png", noise_picture(i))
+        write_picture(root / f"{split}B" / f"{name}.png", noise_picture(1000 + i))
     return root
 
 
@@ -50,30 +43,30 @@ def test_bci_pairs_carry_name_split_level_and_both_images(tmp_path: Path) -> Non
         ("00001_train_1+", "train", Her2Level.ONE),
     ]
     he, ihc = found.pairs[2].load()
-    assert np.array_equal(he, picture(1))
-    assert np.array_equal(ihc, picture(1001))
+    assert np.array_equal(he, noise_picture(1))
+    assert np.array_equal(ihc, noise_picture(1001))
 
 
 def test_challenge_partners_may_differ_in_suffix(tmp_path: Path) -> None:
-    write(tmp_path / "train/HE/00000_train_1+.png", picture(0))
-    write(tmp_path / "train/IHC/00000_train_1+.tif", picture(1))
+    write_picture(tmp_path / "train/HE/00000_train_1+.png", noise_picture(0))
+    write_picture(tmp_path / "train/IHC/00000_train_1+.tif", noise_picture(1))
     (pair,) = open_pairs(tmp_path, val_share=0).pairs
     assert (pair.split, pair.level) == ("train", Her2Level.ONE)
-    assert np.array_equal(pair.load()[1], picture(1))
+    assert np.array_equal(pair.load()[1], noise_picture(1))
 
 
 def test_ab_pictures_are_cut_into_halves(tmp_path: Path) -> None:
-    write(tmp_path / "test/00000_test_3+.png", np.hstack([picture(0), picture(1)]))
-    write(tmp_path / "train/b.png", picture(2))
+    write_picture(tmp_path / "test/00000_test_3+.png", np.hstack([noise_picture(0), noise_picture(1)]))
+    write_picture(tmp_path / "train/b.png", noise_picture(2))
     held, plain = open_pairs(tmp_path, val_share=0).pairs
     assert held.side_by_side
     assert (held.level, plain.level) == (Her2Level.THREE, None)
-    assert np.array_equal(held.load()[0], picture(0))
-    assert np.array_equal(held.load()[1], picture(1))
+    assert np.array_equal(held.load()[0], noise_picture(0))
+    assert np.array_equal(held.load()[1], noise_picture(1))
 
 
 def test_an_ab_picture_of_odd_width_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "train/b.png", picture(2, width=13))
+    write_picture(tmp_path / "train/b.png", noise_picture(2, width=13))
     (pair,) = open_pairs(tmp_path, val_share=0).pairs
     with pytest.raises(RestainError, match=r"b\.png is 13 px wide"):
         pair.load()
@@ -86,7 +79,7 @@ def test_mist_pairs_know_their_slide_and_no_level(tmp_path: Path) -> None:
 
 def test_partners_of_different_size_are_both_named(tmp_path: Path) -> None:
     bci(tmp_path, train=1)
-    write(tmp_path / "IHC/train/00000_train_0.png", picture(0, height=9))
+    write_picture(tmp_path / "IHC/train/00000_train_0.png", noise_picture(0, height=9))
     (pair,) = open_pairs(tmp_path, val_share=0).pairs
     with pytest.raises(RestainError, match=r"HE.*is 12x8 px but its partner .*IHC.* is 12x9 px"):
         pair.load()
@@ -99,15 +92,15 @@ def test_the_first_fault_is_told_and_the_others_counted(tmp_path: Path) -> None:
         open_pairs(tmp_path)
     assert "more" not in str(fault.value)
     (tmp_path / "HE/train/00003_train_3+.png").unlink()
-    write(tmp_path / "HE/train/00009_train_7.png", picture(0))
-    write(tmp_path / "IHC/train/00009_train_7.png", picture(0))
+    write_picture(tmp_path / "HE/train/00009_train_7.png", noise_picture(0))
+    write_picture(tmp_path / "IHC/train/00009_train_7.png", noise_picture(0))
     with pytest.raises(RestainError, match=r"\(and 2 more; 'restain check .*' lists them\)"):
         open_pairs(tmp_path)
 
 
 def test_an_unknown_level_is_a_fault_that_names_the_file(tmp_path: Path) -> None:
     for stain in ("HE", "IHC"):
-        write(tmp_path / stain / "train/00009_train_7.png", picture(0))
+        write_picture(tmp_path / stain / "train/00009_train_7.png", noise_picture(0))
     with pytest.raises(RestainError, match=r"00009_train_7\.png: '7' is not a HER2 level"):
         open_pairs(tmp_path)
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restain import RestainError
-from restain.data.tables import mpp_of, read_table
+from restain.data.tables import read_table
+from restain.images.scale import positive_number
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -31,12 +32,12 @@ def test_what_is_no_table_is_told(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=12) | st.floats().map(str))
-def test_an_mpp_is_a_finite_number_above_0_or_nothing(text: str) -> None:
-    value = mpp_of(text)
+def test_a_positive_number_is_finite_and_above_0_or_nothing(text: str) -> None:
+    value = positive_number(text)
     assert value is None or 0 < value < float("inf")
 
 
-def test_an_mpp_is_read() -> None:
-    assert mpp_of("0.25") == 0.25
-    assert mpp_of("0") is None
-    assert mpp_of("nan") is None
+def test_a_positive_number_is_read() -> None:
+    assert positive_number("0.25") == 0.25
+    assert positive_number("0") is None
+    assert positive_number("nan") is None

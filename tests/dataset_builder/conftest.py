@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,9 @@ import pytest
 from restain.dataset_builder import Grid, SlidePair
 from restain.geometry import Size
 from restain.her2 import Her2Level
-from restain.phantom import Distortion, SlideTruth, slide, write_phantom_slide
+from restain.phantom import Distortion, SlideTruth, write_phantom_slide
+
+from ..samples import little_tissue
 
 STILL = Distortion(rotation_deg=0, scale=1, shift_um=(0, 0), elastic_um=0, tear_um=0, missing=True)
 GRID = Grid(mpp=1.0, size=128)
@@ -20,11 +21,7 @@ GRID = Grid(mpp=1.0, size=128)
 
 @pytest.fixture(scope="session", autouse=True)
 def grown_once() -> Iterator[None]:
-    """Growing tissue takes most of the time: little of it will do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide, "TEXTURE_TILES", 2)
-        patch.setattr(slide, "MOST_TEXTURES", 1)
-        patch.setattr(slide, "grow_texture", functools.cache(slide.grow_texture))
+    with little_tissue():
         yield
 
 

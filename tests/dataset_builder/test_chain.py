@@ -12,22 +12,12 @@ from restain.evaluation.slide_pair import compare_slides
 from restain.geometry import Size
 from restain.her2 import Her2Level
 from restain.phantom import Distortion, write_phantom_slide
-from restain.recipe import parse_recipe
 from restain.stain import StainOptions, load, stain_slide
 from restain.training import train
 
-pytestmark = pytest.mark.slow
+from ..samples import training_recipe
 
-TINY = {
-    "name": "tiny",
-    "seed": 3,
-    "mpp": 1.0,
-    "data": {"crop": 32, "batch": 2, "val_share": 0.25},
-    "expression": {"width": 4, "steps": 2, "crop": 32, "batch": 2},
-    "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8}},
-    "discriminator": {"width": 4, "layers": 2},
-    "train": {"steps": 3, "validate_every": 2},
-}
+pytestmark = pytest.mark.slow
 
 
 def test_from_two_scanned_slides_to_a_comparison_with_the_real_stain(pair: SlidePair, tmp_path: Path) -> None:
@@ -49,7 +39,9 @@ def test_from_two_scanned_slides_to_a_comparison_with_the_real_stain(pair: Slide
     assert not built.failed, built.failed
     assert {one.split for one in built.outcomes} == {"train", "test"}
 
-    bundle = train(parse_recipe(TINY, "test"), [built.out], tmp_path / "run", accelerator="cpu")
+    bundle = train(
+        training_recipe({"mpp": 1.0, "train": {"steps": 3}}), [built.out], tmp_path / "run", accelerator="cpu"
+    )
     (number, held_out), *_ = ((i, one.pair) for i, one in enumerate(built.outcomes, 1) if one.split == "test")
     stained = stain_slide(held_out.he, tmp_path / "virtual", load(bundle, options=StainOptions(format="ome-tiff")))
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from restain import RestainError, optics
-from restain.explain.attribution import CallCounter, baseline_of, integrated_gradients, occlusion, occlusion_calls
+from restain.explain.attribution import baseline_of, counted, integrated_gradients, occlusion, occlusion_calls
 from restain.explain.targets import dab_map, disc_dab, disc_mask, label_gradient
 from restain.geometry import Point
 from restain.models.generator import Generator
 from restain.models.heads import Stained
 from restain.models.tensors import batch_of
+from restain.progress import Steps
 from restain.recipe import ExpressionRecipe, GeneratorRecipe
 
 
@@ -44,11 +45,10 @@ def test_occlusion_finds_the_one_place_that_counts(he: np.ndarray) -> None:
     he[8:16, 16:24] = 20
     counts = torch.zeros(3, 24, 32)
     counts[:, 8:16, 16:24] = -1
-    calls = CallCounter(occlusion_calls(he.shape, 8, 8))
     seen = []
-    calls.progress = lambda done, total: seen.append((done, total))
+    calls = Steps(occlusion_calls(he.shape, 8, 8), lambda done, total: seen.append((done, total)))
     start = np.full(he.shape, 255, np.float32)
-    found = occlusion(calls.counted(weighted(counts)), he, start, patch=8, step=8)
+    found = occlusion(counted(weighted(counts), calls), he, start, patch=8, step=8)
     inside = found.values[8:16, 16:24]
     np.testing.assert_allclose(inside, 3 * 64 * (255 - 20) / 255, rtol=1e-4)
     assert np.abs(found.values).sum() == pytest.approx(inside.sum())

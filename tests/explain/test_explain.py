@@ -24,7 +24,9 @@ from restain.models.generator import Generator
 from restain.phantom import Tissue, make_pair, write_phantom
 from restain.phantom.architecture import STROMA
 from restain.phantom.pair import grow_pair_tissue
-from restain.recipe import AttentionRecipe, ExpressionRecipe, GeneratorRecipe, Recipe
+from restain.recipe import AttentionRecipe
+
+from ..samples import small_recipe
 
 MPP = 0.9
 """Coarse, so that little images hold cells enough."""
@@ -32,12 +34,7 @@ MPP = 0.9
 
 def make_bundle(folder: Path, mpp: float = MPP, **generator: object) -> Path:
     torch.manual_seed(0)
-    recipe = Recipe(
-        name="tiny",
-        mpp=mpp,
-        generator=GeneratorRecipe(width=8, depth=2, **generator),
-        expression=ExpressionRecipe(width=4),
-    )
+    recipe = small_recipe(mpp=mpp, **generator)
     network = Generator(recipe.generator, recipe.expression)
     if recipe.generator.output == "stain":
         with torch.no_grad():

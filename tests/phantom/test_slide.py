@@ -30,6 +30,7 @@ from restain.optics import hematoxylin_density, optical_density, unmix
 from restain.phantom import Deformation, Distortion, SlideTruth, read_slide_truth, slide, write_phantom_slide
 from restain.phantom.quilting import _cheapest_path
 from restain.phantom.slide_tiles import TileRenderer
+from restain.progress import Steps
 from restain.slides import (
     open_slide,
     rasterize,
@@ -39,6 +40,8 @@ from restain.slides import (
 )
 from restain.slides.geojson import Polygon
 
+from ..samples import little_tissue
+
 SIZE, MPP = Size(1500, 1200), 0.5
 MIXTURE = {Her2Level.ZERO: 0.3, Her2Level.THREE: 0.7}
 SMALL, ALONE = Size(900, 700), {Her2Level.THREE: 1.0}
@@ -46,11 +49,7 @@ SMALL, ALONE = Size(900, 700), {Her2Level.THREE: 1.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def grown_once() -> Iterator[None]:
-    """Growing tissue takes most of the time: little of it will do, and it is a function of its arguments."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide, "TEXTURE_TILES", 2)
-        patch.setattr(slide, "MOST_TEXTURES", 1)
-        patch.setattr(slide, "grow_texture", functools.cache(slide.grow_texture))
+    with little_tissue():
         yield
 
 
@@ -244,7 +243,7 @@ def test_missing_piece_and_gap_are_glass(pair: SlideTruth) -> None:
 @pytest.mark.parametrize("level", list(Her2Level))
 def test_an_island_reads_as_its_level(level: Her2Level) -> None:
     job = slide.SlidePair(SIZE, MPP, 6, {level: 1.0}, None, 1, 0.45)
-    renderer = TileRenderer(job.plan, job.grow(slide._Steps(1, None)), *job.appearances, 256)
+    renderer = TileRenderer(job.plan, job.grow(Steps(1)), *job.appearances, 256)
     x, y = job.plan.islands[0].outline.mean(axis=0)
     column, row = int(x / 256 - 0.5), int(y / 256 - 0.5)
     appearance = job.appearances[1]
@@ -272,7 +271,7 @@ def test_dab_truth_is_that_of_the_registered_slide(pair: SlideTruth) -> None:
 def test_tile_borders_do_not_show() -> None:
     """Across the borders of tiles the tissue changes as much as elsewhere, and much less than between unrelated tiles."""
     job = slide.SlidePair(SIZE, MPP, 4, MIXTURE, None, None, 0.35)
-    quilt = TileRenderer(job.plan, job.grow(slide._Steps(1, None)), *job.appearances, 256)._quilt
+    quilt = TileRenderer(job.plan, job.grow(Steps(1)), *job.appearances, 256)._quilt
     tiles = [[quilt.tile(1, row, column)[:3].astype(float) for column in range(3)] for row in range(3)]
     joined = np.concatenate([np.concatenate(line, axis=2) for line in tiles], axis=1)
     for axis in (1, 2):
@@ -306,7 +305,7 @@ def test_memory_does_not_grow_with_the_slide(monkeypatch: pytest.MonkeyPatch) ->
 
     def peak(size: Size) -> int:
         job = slide.SlidePair(size, MPP, 4, {Her2Level.THREE: 1.0}, None, 2, 0.3)
-        textures = slide.SlidePair(SIZE, MPP, 4, MIXTURE, None, None, 0.35).grow(slide._Steps(1, None))
+        textures = slide.SlidePair(SIZE, MPP, 4, MIXTURE, None, None, 0.35).grow(Steps(1))
         tracemalloc.start()
         try:
             renderer = TileRenderer(job.plan, textures, *job.appearances, 256)

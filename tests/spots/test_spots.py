@@ -26,8 +26,11 @@ COUNTS = np.arange(N) * 3
 
 
 def write_csv(path: Path, **changes: str) -> Path:
-    lines = ["spot,x_px,y_px,total,ERBB2"]
-    lines += [f"s{n},{XY[n, 0]},{XY[n, 1]},{TOTAL[n]},{changes.get(f's{n}', COUNTS[n])}" for n in range(N)]
+    lines = ["spot,x_px,y_px,total,ERBB2,ACTB"]
+    lines += [
+        f"s{n},{XY[n, 0]},{XY[n, 1]},{TOTAL[n]},{changes.get(f's{n}', COUNTS[n])},{TOTAL[n] - COUNTS[n]}"
+        for n in range(N)
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -80,11 +83,13 @@ def test_three_sources_give_the_same_spots(tmp_path: Path, source: str) -> None:
         "visium-1": lambda: write_visium(tmp_path / "visium", header=False),
         "h5ad": lambda: write_h5ad(tmp_path / "spots.h5ad"),
     }[source]()
-    spots = read_spots(path, "erbb2" if source == "csv" else "ERBB2")
+    spots = read_spots(path, "erbb2" if source == "csv" else "ERBB2", ["EPCAM", "Actb"])
     assert spots.names == tuple(f"s{n}" for n in range(N))
     np.testing.assert_allclose(spots.xy, XY)
     np.testing.assert_array_equal(spots.total, TOTAL)
     np.testing.assert_array_equal(spots.counts, COUNTS)
+    assert list(spots.also) == ["Actb"]
+    np.testing.assert_array_equal(spots.also["Actb"], TOTAL - COUNTS)
     assert spots.diameter_px == (None if source == "csv" else 80.0)
 
 

@@ -13,7 +13,7 @@ from restain.bundle import Bundle
 from restain.slides import open_slide, tissue_mask
 from restain.stain import Model, StainOptions, stain_slide
 
-from .conftest import tissue_picture
+from ..samples import tissue_picture
 
 STD = 1.5
 

@@ -41,8 +41,8 @@ def test_files_folders_patterns_and_tables_name_sources(folder: Path) -> None:
     ("text", "fault"),
     [
         ("file\na.ome.tiff\n", "must name the columns slide"),
-        ("slide\nz.svs\n", "line 2: there is no slide 'z.svs'"),
-        ("slide,mpp\na.ome.tiff,fine\n", "line 2: 'fine' is no mpp"),
+        ("slide\nz.svs\n", "line 2 names z.svs, which does not exist"),
+        ("slide,mpp\na.ome.tiff,fine\n", "line 2 has the mpp fine, which is not a number above 0"),
         ("slide\n", "holds no slides"),
         ("slide\na.ome.tiff\na.ome.tiff\n", "would both become a"),
     ],

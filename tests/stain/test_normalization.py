@@ -14,10 +14,10 @@ from restain.data.normalization import HENormalization, describe_normalization, 
 from restain.geometry import Point, Region, Size
 from restain.slides import Slide, tissue_mask
 from restain.slides.mask import TissueMask
+from restain.slides.source_picture import ArraySource
 from restain.stain import Model, Provenance, StainOptions
 from restain.stain import normalization as sampling
 from restain.stain.area import rectangle
-from restain.stain.inputs import ArraySource
 from restain.stain.normalization import slide_normalization
 
 DIM = (200, 196, 204)

@@ -11,13 +11,14 @@ from lightning.fabric import Fabric
 
 from restain.bundle import load_bundle
 from restain.models.build import build_generator
-from restain.phantom import write_phantom
-from restain.recipe import Recipe, parse_recipe
+from restain.recipe import Recipe
 from restain.training import train
 from restain.training.batches import Batch
 from restain.training.checkpoint import load_checkpoint
 from restain.training.pace import steps_within
 from restain.training.peers import second_stage
+
+from ..samples import phantom_pairs, training_recipe
 
 PEERS = {
     "pix2pix": {"kind": "pix2pix", "network": "unet256", "width": 4, "discriminator_width": 4},
@@ -29,23 +30,13 @@ PEERS = {
 
 
 def recipe(**changes: object) -> Recipe:
-    values = {
-        "name": "tiny",
-        "seed": 3,
-        "data": {"crop": 64, "batch": 2, "val_share": 0.25},
-        "expression": {"width": 4, "steps": 2, "crop": 32, "batch": 2},
-        "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8}},
-        "discriminator": {"width": 4, "layers": 2},
-        "train": {"steps": 4, "validate_every": 2, "validate_pairs": 1, "ema": 0.5},
-    }
-    return parse_recipe(values | changes, "test")
+    base = {"data": {"crop": 64}, "train": {"validate_pairs": 1, "ema": 0.5}}
+    return training_recipe(base, changes)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=6, size=128, seed=5, test_share=0.25)
-    return root
+    return phantom_pairs(tmp_path_factory, pairs=6, test_share=0.25)
 
 
 @pytest.mark.slow

@@ -7,27 +7,19 @@ from pathlib import Path
 import pytest
 
 from restain.data import open_pairs
-from restain.phantom import write_phantom
-from restain.recipe import Recipe
 from restain.training import plan as module
 from restain.training.plan import leaks, plan
 
-RECIPE = Recipe.model_validate(
-    {
-        "data": {"crop": 32, "batch": 2, "val_share": 0.25, "cache_mib": 0},
-        "expression": {"width": 4, "steps": 30, "crop": 32, "batch": 2},
-        "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8}},
-        "discriminator": {"width": 4, "layers": 2},
-        "train": {"steps": 3600, "validate_every": 100},
-    }
+from ..samples import phantom_pairs, training_recipe
+
+RECIPE = training_recipe(
+    {"data": {"cache_mib": 0}, "expression": {"steps": 30}, "train": {"steps": 3600, "validate_every": 100}}
 )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=6, size=128, seed=5, test_share=0.34)
-    return root
+    return phantom_pairs(tmp_path_factory, pairs=6, test_share=0.34)
 
 
 def test_a_plan_tells_speed_shares_memory_disk_and_the_end_and_leaves_nothing(

@@ -13,33 +13,27 @@ from restain.benchmark import Budget, benchmark
 from restain.crossval import crossval
 from restain.evaluation import evaluate
 from restain.images import write_png
-from restain.phantom import write_phantom
-from restain.recipe import Recipe, parse_recipe
+from restain.recipe import Recipe
 from restain.slides import read_image
 from restain.training import train
 from restain.training.devices import choose_devices
 from restain.training.her2_classifier import train_her2_classifier
 
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"crop": 32, "batch": 2, "val_share": 0.25},
-    "expression": {"width": 4, "steps": 1, "crop": 32, "batch": 2},
-    "generator": {"width": 8, "depth": 2, "attention": {"kind": "none"}},
-    "discriminator": {"width": 4, "layers": 2},
-    "train": {"steps": 1, "validate_every": 1},
-}
+from ..samples import phantom_pairs, training_recipe
 
 
 def recipe(**changes: Any) -> Recipe:
-    return parse_recipe(
-        {k: v | changes.get(k, {}) if isinstance(v, dict) else v for k, v in (changes | TINY).items()}, "t"
-    )
+    base = {
+        "expression": {"steps": 1},
+        "generator": {"attention": {"kind": "none"}},
+        "train": {"steps": 1, "validate_every": 1},
+    }
+    return training_recipe(base, changes)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=8, size=128, seed=5, test_share=0.25)
+    root = phantom_pairs(tmp_path_factory, pairs=8, test_share=0.25)
     return stated(root, root, 0.46)
 
 

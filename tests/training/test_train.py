@@ -21,27 +21,22 @@ from restain.training import train
 from restain.training.checkpoint import load_checkpoint
 from restain.training.run import READ_EVERY
 
-TINY = {
-    "name": "tiny",
-    "seed": 3,
-    "data": {"crop": 32, "batch": 2, "val_share": 0.25, "cache_mib": 0},
-    "expression": {"width": 4, "steps": 3, "crop": 32, "batch": 2},
-    "generator": {"width": 8, "depth": 2, "attention": {"head_dim": 8, "features": 8, "redraw_every": 2}},
-    "discriminator": {"width": 4, "layers": 2},
-    "train": {"steps": 6, "validate_every": 2},
-}
+from ..samples import phantom_pairs, training_recipe
 
 
 def recipe(**train_changes: object) -> Recipe:
-    values = TINY | {"train": TINY["train"] | train_changes}
-    return parse_recipe(values, "test")
+    base = {
+        "data": {"cache_mib": 0},
+        "expression": {"steps": 3},
+        "generator": {"attention": {"head_dim": 8, "features": 8, "redraw_every": 2}},
+        "train": {"steps": 6},
+    }
+    return training_recipe(base, {"train": train_changes})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, pairs=8, size=128, seed=5, test_share=0.25)
-    return root
+    return phantom_pairs(tmp_path_factory, pairs=8, test_share=0.25)
 
 
 def command(folder: Path, data: Path, out: Path, chosen: Recipe, *more: str) -> list[str]:

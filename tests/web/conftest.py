@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from PIL import Image
 from restain import NOTICE
 from restain.geometry import Size
 from restain.registration import Transform, write_transform
-from restain.slides import Polygon, TileStore, write_geojson, write_ome_tiff
+from restain.slides import Polygon, write_geojson
+
+from ..samples import tissue_picture, write_slide
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
@@ -33,27 +37,29 @@ HOSTILE = "<img src=x onerror=alert(1)>&'\".png"
 LONG = "a_very_long_name_" * 11 + ".png"
 
 
-def picture(height: int, width: int, low: tuple[int, int, int], high: tuple[int, int, int], seed: int) -> np.ndarray:
-    """``(height, width, 3)`` ``uint8``: two ellipses of texture on grey glass."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(low, high, (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
-    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:height, :width]
-    inside = np.zeros((height, width), bool)
-    for cy, cx, ry, rx in ((0.35, 0.3, 0.28, 0.22), (0.6, 0.75, 0.3, 0.18)):
-        inside |= ((y / height - cy) / ry) ** 2 + ((x / width - cx) / rx) ** 2 < 1
-    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+in_browser = pytest.mark.skipif(
+    not (CHROMIUM and find_spec("playwright")), reason="no Chromium or playwright is installed"
+)
+"""Beside the mark ``browser``."""
 
 
-def write_slide(path: Path, image: np.ndarray, metadata: dict[str, str], mpp: float = MPP) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind, size = ("rgb" if image.ndim == 3 else "dab"), Size(image.shape[1], image.shape[0])
-    with TileStore.open(path.with_name(f"{path.name}.part"), {}, size, 256, kind, quality=95) as store:
-        for row in range(store.grid[0]):
-            for column in range(store.grid[1]):
-                store.put(row, column, image[row * 256 : row * 256 + 256, column * 256 : column * 256 + 256])
-        write_ome_tiff(store, path, mpp=mpp, metadata=metadata)
-        store.discard()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+def watch(page: Any, faults: list[str]) -> None:
+    """Add to ``faults`` what the page logs as an error, scripts that fail, and requests to another host."""
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    here = ("http://127.0.0.1", "blob:", "data:")
+    page.on("request", lambda request: None if request.url.startswith(here) else faults.append(request.url))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,8 +75,8 @@ def cheap() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("served") / "slides of block"
-    he = picture(SIZE.height, SIZE.width, (140, 60, 120), (235, 150, 200), 0)
-    brown = picture(SIZE.height, SIZE.width, (90, 50, 20), (220, 190, 170), 1)
+    he = tissue_picture(SIZE.height, SIZE.width)
+    brown = tissue_picture(SIZE.height, SIZE.width, 1, low=(90, 50, 20), high=(220, 190, 170))
     write_slide(root / HE, he, {"notice": "synthetic tissue; research use only"})
     made = {"notice": NOTICE, "source": HE, "bundle_hash": "0" * 64}
     write_slide(root / VIRTUAL, brown, made)
@@ -88,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_geojson(root / "virtual" / "block_1.ood.geojson", [Polygon(square / 2)], "Unlike the training images")
     for stain, seed in (("HE", 2), ("IHC", 3)):
         (root / "BCI" / stain / "train").mkdir(parents=True)
-        Image.fromarray(picture(256, 256, (60, 60, 60), (220, 200, 220), seed)).save(
+        Image.fromarray(tissue_picture(256, 256, seed, low=(60, 60, 60), high=(220, 200, 220))).save(
             root / "BCI" / stain / "train" / "00001_train_2+.png"
         )
     (root / "odd").mkdir()

@@ -26,7 +26,8 @@ from restain.web.accounts.account import Role
 from restain.web.accounts.store import AccountStore
 from restain.web.database import open_database
 
-from .conftest import Settings, create_app, httpx, picture, uvicorn
+from ..samples import tissue_picture
+from .conftest import Settings, create_app, httpx, uvicorn
 
 MODALITIES = {"chemical": "zinnober", "virtual": "quitte"}
 """Parts of file names that stand for a modality."""
@@ -40,7 +41,9 @@ def write_material(folder: Path, cases: int, side: int = 640) -> list[dict[str, 
     for case in range(cases):
         for modality, word in MODALITIES.items():
             more = 16 if modality == "chemical" else 0
-            rgb = picture(side + more, side + more, (90 + 9 * case, 50, 20 + more), (220, 190, 170), case)
+            rgb = tissue_picture(
+                side + more, side + more, case, low=(90 + 9 * case, 50, 20 + more), high=(220, 190, 170)
+            )
             path = folder / f"{word}-{case}.png"
             write_png(path, rgb, {"Title": f"{modality} of pankow-{case}"}, mpp=0.5)
             images.append({"path": path.name, "case": f"pankow-{case}", "modality": modality, "level": f"{case % 4}"})

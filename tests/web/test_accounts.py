@@ -40,6 +40,8 @@ from restain.web.database import FILE, open_database
 from restain.web.serve import check_tls
 from restain.web.settings import Settings
 
+from .conftest import in_browser
+
 HE = "block_1.ome.tiff"
 PASSWORD, OTHER = "four words in a row", "quite another one"
 HOSTILE = "<img src=x onerror=alert(1)>&'\""
@@ -756,27 +758,14 @@ def test_behind_a_proxy_with_tls_the_cookie_is_secure(serving):
     assert any(one.startswith("__Host-restain-") and "Secure" in one for one in cookies)
 
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-with_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-
-
 @pytest.fixture
-def page(chromium) -> Iterator:
+def page(browser) -> Iterator:
     """A page in which no script fails, no rule of the content policy is broken, and no dialog opens."""
-    context = chromium.new_context(viewport={"width": 820, "height": 1180}, locale="en-GB")
+    context = browser.new_context(viewport={"width": 820, "height": 1180}, locale="en-GB")
     opened, faults = context.new_page(), []
     opened.on("pageerror", lambda fault: faults.append(str(fault)))
     opened.on("dialog", lambda dialog: faults.append(dialog.message))
-    opened.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+    opened.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
     yield opened
     context.close()
     assert faults == []
@@ -791,7 +780,7 @@ def send(page, **fields: str) -> None:
 
 
 @pytest.mark.browser
-@with_browser
+@in_browser
 def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
     asked = f"{guarded.url}/view/{guarded.id_of(HE)}?mode=single"
     page.goto(asked)
@@ -827,7 +816,7 @@ def test_a_browser_signs_in_reads_on_and_signs_out(page, guarded):
 
 
 @pytest.mark.browser
-@with_browser
+@in_browser
 def test_a_browser_changes_its_password_in_chinese(page, own):
     page.goto(f"{own.url}/account?lang=zh")
     assert page.get_by_role("heading", level=1).inner_text() == "登录"
@@ -841,7 +830,7 @@ def test_a_browser_changes_its_password_in_chinese(page, own):
 
 
 @pytest.mark.browser
-@with_browser
+@in_browser
 @pytest.mark.parametrize("size", [(1440, 900), (820, 1180), (360, 640)])
 def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size: tuple[int, int]):
     name = "Wolfeschlegelsteinhausenbergerdorff " * 2
@@ -859,7 +848,7 @@ def test_a_long_name_leaves_room_for_everything_else(page, start, tmp_path, size
 
 
 @pytest.mark.browser
-@with_browser
+@in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast(page, guarded, scheme: str):
     page.emulate_media(color_scheme=scheme)

@@ -16,7 +16,7 @@ from restain.web.library import Library
 from restain.web.provenance import ImageKind, bare_name, read_provenance
 from restain.web.tiles import Tiles
 
-from .conftest import write_slide
+from ..samples import write_slide
 
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
 

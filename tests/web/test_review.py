@@ -23,7 +23,7 @@ from restain.web.review import Studies, StudyTiles
 from restain.web.review.pages import CHOICE_TEXTS, QUESTION_TEXTS
 from restain.web.review.tiles import _crop
 
-from .conftest import picture, write_slide
+from ..samples import tissue_picture, write_slide
 from .review_study import MODALITIES, Reader, ReviewServer, make_study
 
 GOOD = {"her2": "2+", "modality": "virtual", "quality": "4"}
@@ -369,7 +369,7 @@ def test_an_owner_makes_a_study_of_the_library_adds_a_reader_and_sees_results(tm
     slides = tmp_path / "slides"
     for number in range(2):
         for stain, seed in (("HE", 0), ("IHC", 40)):
-            rgb = picture(320, 320, (60 + seed, 60, 60), (220, 200, 220), number + seed)
+            rgb = tissue_picture(320, 320, number + seed, low=(60 + seed, 60, 60), high=(220, 200, 220))
             folder = slides / stain / "train"
             folder.mkdir(parents=True, exist_ok=True)
             write_png(
@@ -378,7 +378,12 @@ def test_an_owner_makes_a_study_of_the_library_adds_a_reader_and_sees_results(tm
         name = f"p{number}_train_{number}+.png".replace("0+", "0")
         made = {"notice": NOTICE, "source": name, "bundle_hash": "0"}
         (slides / "virtual").mkdir(exist_ok=True)
-        write_png(slides / "virtual" / name, picture(330, 330, (90, 50, 20), (220, 190, 170), number), made, 0.46)
+        write_png(
+            slides / "virtual" / name,
+            tissue_picture(330, 330, number, low=(90, 50, 20), high=(220, 190, 170)),
+            made,
+            0.46,
+        )
     trial = make_study(tmp_path)
     served = ReviewServer(tmp_path, [trial])
     try:

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from restain.cli import app as command_line
 from restain.review import Study
 
+from .conftest import in_browser, watch
 from .review_study import ReviewProcess, ReviewServer, make_study, sign_in
-from .test_viewer import CHROMIUM, CONTRAST, DESK, TABLET
+from .test_viewer import CONTRAST, DESK, TABLET
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")]
+pytestmark = [pytest.mark.browser, in_browser]
 # What a browser, or OpenSeadragon, logs by itself when the server is away.
 AWAY = (
     "failed to load: %s",
@@ -26,12 +26,6 @@ AWAY = (
     "ERR_CONNECTION_RESET",
     "ERR_EMPTY_RESPONSE",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
 
 
 @pytest.fixture
@@ -44,12 +38,7 @@ def machine(browser) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         context.set_default_timeout(15_000)
         sign_in(context, served.url, name)
-
-        def watched(page: Any) -> None:
-            page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-            page.on("pageerror", lambda fault: faults.append(str(fault)))
-
-        context.on("page", watched)
+        context.on("page", lambda page: watch(page, faults))
         return context
 
     make.faults = faults

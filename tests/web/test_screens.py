@@ -2,28 +2,27 @@
 
 import pytest
 
-from .test_viewer import CHROMIUM, CONTRAST, HE, VIRTUAL, settle, sync_api
+from .conftest import in_browser
+from .test_viewer import CONTRAST, HE, VIRTUAL, settle
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed"),
+    in_browser,
 ]
 SIZES = ((390, 844), (1024, 768), (1440, 900))
 
 
 @pytest.fixture(scope="module")
-def page(server):
+def page(server, browser):
     """One page for all tests, in which no script may fail."""
     faults = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(locale="en-GB")
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda fault: faults.append(str(fault)))
-        page.goto(server.url)
-        yield page
-        browser.close()
+    page = browser.new_page(locale="en-GB")
+    page.set_default_timeout(30_000)
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    page.goto(server.url)
+    yield page
+    page.close()
     assert faults == []
 
 

@@ -19,16 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
 from restain import NOTICE
-from restain.bundle import read_card, save_bundle
+from restain.bundle import read_card
 from restain.geometry import Size
 from restain.model_store import DEFAULT
-from restain.models.generator import Generator
-from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 from restain.slides import TileStore, read_metadata, write_ome_tiff
+
+from ..samples import ONE_ISLAND, small_recipe, tissue_picture, write_bundle
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
@@ -42,12 +41,7 @@ OVER = ("done", "failed", "cancelled")
 
 
 def tissue(height: int, width: int) -> np.ndarray:
-    rng = np.random.default_rng(4)
-    coarse = rng.integers((140, 60, 120), (235, 150, 200), (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
-    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:height, :width]
-    inside = ((y / height - 0.5) / 0.46) ** 2 + ((x / width - 0.5) / 0.46) ** 2 < 1
-    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+    return tissue_picture(height, width, 4, islands=ONE_ISLAND)
 
 
 def png(height: int, width: int) -> bytes:
@@ -78,12 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is small enough for large images in a test."""
-    torch.manual_seed(0)
-    generator = GeneratorRecipe(width=8, depth=2)
-    recipe = Recipe(name="quick", mpp=0.5, generator=generator, expression=ExpressionRecipe(width=4))
-    folder = tmp_path_factory.mktemp("model") / "quick"
-    save_bundle(folder, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
-    return folder
+    return write_bundle(tmp_path_factory.mktemp("model") / "quick", small_recipe("quick"))
 
 
 @pytest.fixture(scope="module")

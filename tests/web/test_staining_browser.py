@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
 from restain import NOTICE
-from restain.bundle import save_bundle
-from restain.models.generator import Generator
-from restain.recipe import ExpressionRecipe, GeneratorRecipe, Recipe
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")]
+from ..samples import ONE_ISLAND, small_recipe, tissue_picture, write_bundle
+from .conftest import in_browser, watch
+
+pytestmark = [pytest.mark.browser, in_browser]
 
 
 def tissue(height: int, width: int) -> np.ndarray:
-    rng = np.random.default_rng(5)
-    coarse = rng.integers((140, 60, 120), (235, 150, 200), (height // 12 + 2, width // 12 + 2, 3)).astype(np.uint8)
-    texture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:height, :width]
-    inside = ((y / height - 0.5) / 0.46) ** 2 + ((x / width - 0.5) / 0.46) ** 2 < 1
-    return np.where(inside[..., None], texture, np.uint8((236, 234, 238))).astype(np.uint8)
+    return tissue_picture(height, width, 5, islands=ONE_ISLAND)
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +29,10 @@ def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root.mkdir()
     Image.fromarray(tissue(300, 400)).save(root / "block.png", dpi=(50_800, 50_800))
     Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
-    torch.manual_seed(0)
-    generator = GeneratorRecipe(width=8, depth=2)
-    recipe = Recipe(name="quick", mpp=0.5, generator=generator, expression=ExpressionRecipe(width=4))
-    quick = root.parent / "quick"
-    save_bundle(quick, Generator(recipe.generator, recipe.expression), recipe, step=1, data="made up", figures={})
+    quick = write_bundle(root.parent / "quick", small_recipe("quick"))
     server = start(tmp_path_factory.mktemp("state"), of=root, models=[quick])
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
 
 
 @pytest.fixture
@@ -63,12 +42,7 @@ def page(browser) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(120_000)
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda fault: faults.append(str(fault)))
-    page.on(
-        "request",
-        lambda one: None if one.url.startswith(("http://127.0.0.1", "blob:", "data:")) else faults.append(one.url),
-    )
+    watch(page, faults)
     page.faults = faults
     yield page
     context.close()

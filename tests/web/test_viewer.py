@@ -2,27 +2,18 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")]
+from .conftest import in_browser, watch
+
+pytestmark = [pytest.mark.browser, in_browser]
 
 HE, VIRTUAL, IHC = "block_1.ome.tiff", "virtual/block_1.ome.tiff", "ihc/her2 §1.ome.tiff"
 DESK, TABLET = {"width": 1440, "height": 900}, {"width": 820, "height": 1180}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
 
 
 @pytest.fixture
@@ -35,14 +26,7 @@ def open_page(browser) -> Iterator[Callable]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15_000)
-        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda fault: faults.append(str(fault)))
-        page.on(
-            "request",
-            lambda asked: (
-                None if asked.url.startswith(("http://127.0.0.1", "blob:", "data:")) else faults.append(asked.url)
-            ),
-        )
+        watch(page, faults)
         page.on("dialog", lambda dialog: faults.append("a script ran: " + dialog.message))
         page.goto(url)
         return page

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +18,7 @@ from restain.benchmark.cost import Cost
 from restain.evaluation import Evaluation
 from restain.evaluation.comparison import compare_runs
 from restain.evaluation.metrics import BY_KEY
-from restain.files import make_folder, write_text
+from restain.files import make_folder, write_csv, write_json, write_text
 from restain.recipe import Recipe
 from restain.report import save_picture, write_page
 from restain.slides import read_image
@@ -136,8 +133,9 @@ def write_results(
         "restain": restain.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_text(out / "benchmark.json", json.dumps(_plain(lines, facts), indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "benchmark.csv", _csv(lines))
+    plain = {"notice": restain.NOTICE, "facts": facts, "lines": [asdict(line) for line in lines]}
+    write_json(out / "benchmark.json", plain)
+    _write_csv(out / "benchmark.csv", lines)
     write_text(out / "benchmark.md", markdown(lines, facts))
     figures = _figures(out, evaluations)
     return write_page(
@@ -192,11 +190,6 @@ def _interval(figure: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: figure.get(key) for key in ("mean", "low", "high")} | {"n": figure.get("n") or 0}
 
 
-def _plain(lines: Sequence[Line], facts: Mapping[str, str]) -> dict[str, Any]:
-    return {"notice": restain.NOTICE, "facts": dict(facts), "lines": [asdict(line) for line in lines]}
-
-
-_COSTS = ("steps", "parameters", "train_minutes", "stain_seconds_per_megapixel", "peak_memory_mib")
 COST_TITLES = {
     "steps": "steps",
     "parameters": "parameters, 10⁶",
@@ -209,7 +202,7 @@ COST_TITLES = {
 def cost_texts(line: Line) -> dict[str, str]:
     """A line's costs as the tables show them."""
     if line.cost is None:
-        return dict.fromkeys(_COSTS, "")
+        return dict.fromkeys(COST_TITLES, "")
     return {
         "steps": str(line.steps),
         "parameters": f"{line.cost.parameters / 1e6:.2f}",
@@ -219,16 +212,14 @@ def cost_texts(line: Line) -> dict[str, str]:
     }
 
 
-def _csv(lines: Sequence[Line]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    keys = list(headings())
-    writer.writerow(["name", "kind", *(f"{k}{end}" for k in keys for end in ("", "_low", "_high", "_n")), *_COSTS])
+def _write_csv(path: Path, lines: Sequence[Line]) -> None:
+    keys, rows = list(headings()), []
     for line in lines:
         cells = [line.cells.get(key, Cell(None)) for key in keys]
         numbers = [value for cell in cells for value in (cell.mean, cell.low, cell.high, cell.n)]
-        writer.writerow([line.name, line.kind, *numbers, *cost_texts(line).values()])
-    return text.getvalue()
+        rows.append([line.name, line.kind, *numbers, *cost_texts(line).values()])
+    figures = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
+    write_csv(path, ["name", "kind", *figures, *COST_TITLES], rows)
 
 
 def markdown(lines: Sequence[Line], facts: Mapping[str, str]) -> str:

@@ -139,17 +139,17 @@ def _require_shared(recipes: Sequence[Recipe]) -> None:
 
 def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, accelerator: str, bar: OpenBar) -> Recipe:
     """The recipe with the budget's steps in it: of an earlier call where there was one, so that a resumed run is the same."""
-    asked = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
+    settings = {"recipe": recipe.model_dump(mode="json"), "budget": str(budget)}
     path = entry.folder / "plan.json"
     if path.is_file():
         try:
             before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            known, steps = before["asked"], int(before["steps"])
+            known, steps = before["settings"], int(before["steps"])
         except (OSError, ValueError, KeyError, TypeError):
             raise RestainError(
                 f"{path}: the plan is damaged; delete {entry.folder} to train this recipe anew."
             ) from None
-        if known != json.loads(json.dumps(asked)):
+        if known != json.loads(json.dumps(settings)):
             raise RestainError(
                 f"{entry.folder}: holds another recipe of this name or another budget; choose another folder."
             )
@@ -159,7 +159,7 @@ def _plan(entry: Entry, recipe: Recipe, data: Sequence[Path], budget: Budget, ac
             with bar(f"{entry.name}: measuring the pace"):
                 steps = steps_within(recipe, data, budget.minutes * 60, accelerator=accelerator)
         make_folder(entry.folder)
-        write_json(path, {"asked": asked, "steps": steps})
+        write_json(path, {"settings": settings, "steps": steps})
     values = recipe.model_dump(mode="json")
     values["train"]["steps"] = steps
     return parse_recipe(values, entry.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restain.data import tables
 from restain.errors import RestainError
-from restain.slides.find import is_there
+from restain.images.scale import positive_number
 
 COLUMNS = ("slide", "patient", "block")
 
@@ -35,18 +35,11 @@ def read_table(path: Path) -> list[Row]:
     faults: list[str] = []
     seen: dict[Path, int] = {}
     for line, cells in tables.read_table(path, COLUMNS, ("mpp",)):
-        if empty := [name for name in COLUMNS if not cells[name]]:
-            faults.append(f"line {line} has no {' and no '.join(empty)}")
-            continue
+        faults += tables.row_faults(line, cells, path.parent, needed=COLUMNS, files=("slide",), numbers=("mpp",))
         source = path.parent / cells["slide"]
-        if not is_there(source):
-            faults.append(f"line {line} names {cells['slide']}, which does not exist")
-        elif (before := seen.setdefault(source.resolve(), line)) != line:
+        if cells["slide"] and (before := seen.setdefault(source.resolve(), line)) != line:
             faults.append(f"line {line} names {cells['slide']}, which line {before} names already")
-        mpp = tables.mpp_of(cells["mpp"])
-        if cells["mpp"] and mpp is None:
-            faults.append(f"line {line} has the mpp {cells['mpp']}, which is no number above 0")
-        rows.append(Row(source, cells["patient"], cells["block"], line, mpp))
+        rows.append(Row(source, cells["patient"], cells["block"], line, positive_number(cells["mpp"])))
     if faults:
         raise RestainError(f"{path}: {'; '.join(faults)}.")
     if not rows:

@@ -50,7 +50,7 @@ def limits(real: Rgb, on_real_white: Rgb | None, mpp: float) -> dict[str, dict[s
         median = np.round(np.median(real[mask], axis=0)).astype(np.uint8)
         rows["oracle_background"] = colour(np.broadcast_to(median, real.shape).copy())
     moved = np.roll(real, (step, step), (0, 1))
-    # Without what the roll brings in from the other side.
+    # Without what the roll brings in from the opposite border.
     inside = mask.copy()
     inside[:step], inside[:, :step] = False, False
     difference, shift = background_de(moved, real, inside), background_db(moved, real, inside)

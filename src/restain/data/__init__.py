@@ -3,21 +3,18 @@
 from restain.data.augment import Geometry, augment_pair, draw_geometry, jitter_he, vary_he
 from restain.data.check import CheckReport, check_folder
 from restain.data.consistency import read_header, require_scale, require_sides
-from restain.data.layouts import Layout, Split, recognise
-from restain.data.pairs import Fault, Pair, PairSet, Scan, open_pairs, scan_pairs
+from restain.data.layouts import Layout
+from restain.data.pairs import Pair, PairSet, open_pairs
 from restain.data.spots import Spots as Spots
 from restain.data.spots import read_spots as read_spots
 from restain.data.weights import pair_weights
 
 __all__ = [
     "CheckReport",
-    "Fault",
     "Geometry",
     "Layout",
     "Pair",
     "PairSet",
-    "Scan",
-    "Split",
     "augment_pair",
     "check_folder",
     "draw_geometry",
@@ -25,9 +22,7 @@ __all__ = [
     "open_pairs",
     "pair_weights",
     "read_header",
-    "recognise",
     "require_scale",
     "require_sides",
-    "scan_pairs",
     "vary_he",
 ]

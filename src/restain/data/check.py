@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from restain.data.compare import compare_sides
 from restain.data.consistency import ComparedPair, read_header, set_faults
+from restain.data.decoded import in_threads
 from restain.data.layouts import SPLITS, Layout, Split
 from restain.data.pairs import Fault, Pair, Scan, scan_pairs
 from restain.errors import RestainError
@@ -34,11 +33,6 @@ class CheckReport:
     counts: dict[Split, dict[str, int]]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no fault."""
-        return not self.faults
 
     def describe(self) -> str:
         """Layout, counts per split and level, notes and the number of faults, one line each."""
@@ -85,26 +79,19 @@ def check_folder(root: Path, progress: Progress | None = None, *, swap: bool = F
     paired = {path for pair in scan.pairs for path in (pair.he_path, pair.ihc_path)}
     single = [fault.path for fault in scan.faults if fault.path not in paired]
     decoded: list[_Decoded] = []
-    for result in _in_threads(scan.pairs, single):
+    items: list[Pair | Path] = [*scan.pairs, *single]
+    for result in in_threads(_decode, items):
         decoded.append(result)
         if progress is not None:
-            progress(len(decoded), len(scan.pairs) + len(single))
+            progress(len(decoded), len(items))
     faults = [*scan.faults, *(fault for result in decoded for fault in result.faults), *_duplicates(decoded)]
     faults += set_faults([result.compared for result in decoded if result.compared is not None])
     faults.sort(key=lambda fault: str(fault.path))
     return CheckReport(root, scan.layout, _counts(scan), tuple(faults), tuple(_notes(scan)))
 
 
-def _in_threads(pairs: tuple[Pair, ...], single: list[Path]) -> Iterator[_Decoded]:
-    # Decoders release the interpreter's lock, so threads are enough.
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-    try:
-        jobs = [pool.submit(_decode_pair, pair) for pair in pairs]
-        jobs += [pool.submit(_decode_file, path) for path in single]
-        for job in as_completed(jobs):
-            yield job.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _decode(item: Pair | Path) -> _Decoded:
+    return _decode_pair(item) if isinstance(item, Pair) else _decode_file(item)
 
 
 def _decode_pair(pair: Pair) -> _Decoded:

@@ -108,9 +108,9 @@ def _is_same(one: Rgb, other: Rgb) -> bool:
         return False
     a, b = a.mean(axis=-1), b.mean(axis=-1)
     deviation = a.std() * b.std()
-    # Two empty fields are alike without being one picture.
-    alike = deviation > 1 and ((a - a.mean()) * (b - b.mean())).mean() > SAME_CORRELATION * deviation
-    return bool(alike or np.array_equal(one, other))
+    # Two empty fields correlate without being one picture.
+    correlated = deviation > 1 and ((a - a.mean()) * (b - b.mean())).mean() > SAME_CORRELATION * deviation
+    return bool(correlated or np.array_equal(one, other))
 
 
 def _fits(one: Rgb, other: Rgb) -> Floats:

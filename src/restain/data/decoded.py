@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restain.data.consistency import read_header
+from restain.data.normalization import Normalize, unchanged
 from restain.data.pairs import Pair
 from restain.errors import RestainError
 from restain.files import digest, file_state, make_folder, whole_file
@@ -24,7 +26,8 @@ from restain.images import Rgb
 from restain.optics import glass_white
 from restain.progress import Progress
 
-Normalize = Callable[[Rgb], Rgb]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +35,21 @@ class DecodedPair:
     """A pair's pixels, mapped or in memory."""
 
     he: Rgb
-    """``(H, W, 3)``, normalised where that is asked for."""
+    """``(H, W, 3)``, normalised if training normalises."""
     ihc: Rgb
     """``(H, W, 3)``."""
     white: NDArray[np.float32]
     """``(3,)`` intensity of the IHC image's glass in [0, 1] (:func:`restain.optics.glass_white`)."""
 
 
-def decode(pair: Pair, normalize: Normalize | None = None) -> DecodedPair:
+def decode(pair: Pair, normalize: Normalize = unchanged) -> DecodedPair:
     """Read both pictures.
 
     Raises:
         RestainError: as :meth:`Pair.load`.
     """
     he, ihc = pair.load()
-    he = he if normalize is None else normalize(he)
-    return DecodedPair(he, ihc, glass_white(ihc[::4, ::4]) / np.float32(255))
+    return DecodedPair(normalize(he), ihc, glass_white(ihc[::4, ::4]) / np.float32(255))
 
 
 def decoded_bytes(pair: Pair) -> int:
@@ -59,7 +61,7 @@ def decoded_bytes(pair: Pair) -> int:
 class DecodedInMemory:
     """Pairs that are decoded at their first use and kept by each process."""
 
-    def __init__(self, pairs: Sequence[Pair], normalize: Normalize | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], normalize: Normalize = unchanged) -> None:
         self.pairs, self.normalize = pairs, normalize
         self._kept: dict[int, DecodedPair] = {}
 
@@ -84,7 +86,7 @@ class PairStore:
     """
 
     def __init__(
-        self, folder: Path, pairs: Sequence[Pair], normalize: Normalize | None = None, variant: object = None
+        self, folder: Path, pairs: Sequence[Pair], normalize: Normalize = unchanged, variant: object = None
     ) -> None:
         self.folder, self.pairs, self.normalize = folder, pairs, normalize
         self._paths = [folder / f"{_key(pair, variant)}.npy" for pair in pairs]
@@ -102,7 +104,7 @@ class PairStore:
         return [i for i, pair in enumerate(self.pairs) if _stored_state(self._paths[i]) != _state(pair)]
 
     def require_space(self, missing: Sequence[int]) -> None:
-        """See that the disk has room for these pairs.
+        """Check that these pairs fit on the disk.
 
         Raises:
             RestainError: naming the folder, what is needed and what is free.
@@ -131,7 +133,7 @@ class PairStore:
         self.require_space(missing)
         start = len(missing) * part // parts
         done = len(self.pairs) - len(missing)
-        for _ in _in_threads(self._store, missing[start:] + missing[:start]):
+        for _ in in_threads(self._store, missing[start:] + missing[:start]):
             done += 1
             if progress is not None:
                 progress(done, len(self.pairs))
@@ -170,7 +172,8 @@ def _stored_state(path: Path) -> list[int] | None:
         return None
 
 
-def _in_threads(work: Callable[[int], None], items: Sequence[int]) -> Iterator[None]:
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """The results of ``work`` on pairs or pictures, in the order in which they are done."""
     # Decoders release the interpreter's lock, so threads are enough. Few, since each holds a whole pair.
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:

@@ -2,7 +2,7 @@
 
 Laboratories stain and scanners expose differently, but both are constant over a slide. They are therefore estimated once per
 slide (per picture, where there are only pictures), never per tile or crop. What follows is one map of each pixel's optical
-density, which does not blur and can be undone:
+density, which does not blur:
 
 ``OD = -log10((I + eps) / (white + eps))``,  ``OD' = OD · S⁻¹ · diag(h, e, 1) · S``,  ``I' = 256 · 10^-OD' - 1``
 
@@ -54,6 +54,9 @@ LEAST_WHITE = 128.0
 
 _PART_PX = 1 << 19
 
+Normalize = Callable[[Rgb], Rgb]
+"""Normalises a whole H&E picture, ``(H, W, 3)`` ``uint8``."""
+
 METHOD = "white point and stain strength"
 """Name of this estimate, which a bundle's card states."""
 
@@ -74,12 +77,16 @@ class HENormalization:
 
     def apply(self, rgb: NDArray[Any]) -> NDArray[Any]:
         """``(..., 3)`` intensities in [0, 255]: ``uint8`` to ``uint8``, floats to ``float32``."""
-        return _in_parts(rgb, lambda part: _transmit(self._density(part) @ self._change(), TARGET_WHITE))
-
-    def undo(self, rgb: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of :meth:`apply`, up to rounding and what was brighter than the white."""
-        back, white = np.linalg.inv(self._change()), np.asarray(self.white, np.float32)
-        return _in_parts(rgb, lambda part: _transmit(optical_density(part, TARGET_WHITE) @ back, white))
+        stains = _stains()
+        gains = np.diag([self.hematoxylin, self.eosin, 1.0])
+        change = (np.linalg.inv(stains) @ gains @ stains).astype(np.float32)
+        pixels = rgb.reshape(-1, 3)
+        out = np.empty(pixels.shape, np.uint8 if rgb.dtype == np.uint8 else np.float32)
+        # In parts, since floats take four times the picture's memory.
+        for start in range(0, len(pixels), _PART_PX):
+            light = _transmit(optical_density(pixels[start : start + _PART_PX], self.white) @ change)
+            out[start : start + _PART_PX] = light + np.float32(0.5) if out.dtype == np.uint8 else light
+        return out.reshape(rgb.shape)
 
     def text(self) -> str:
         """Five numbers: the white's R, G, B, and the gains of hematoxylin and eosin."""
@@ -94,17 +101,6 @@ class HENormalization:
         """
         red, green, blue, hematoxylin, eosin = map(float, text.split())
         return HENormalization((red, green, blue), hematoxylin, eosin)
-
-    def _density(self, rgb: NDArray[Any]) -> Floats:
-        if rgb.dtype != np.uint8:
-            return optical_density(rgb, self.white)
-        # The logarithm of 256 values per channel in place of one per pixel.
-        table = optical_density(np.arange(256)[:, None], np.asarray(self.white)[None])
-        return np.stack([np.take(table[:, channel], rgb[..., channel]) for channel in range(3)], axis=-1)
-
-    def _change(self) -> Floats:
-        stains = _stains()
-        return (np.linalg.inv(stains) @ np.diag([self.hematoxylin, self.eosin, 1.0]) @ stains).astype(np.float32)
 
 
 def describe_normalization() -> dict[str, Any]:
@@ -157,10 +153,15 @@ def normalization_of_picture(rgb: Rgb, mpp: float) -> HENormalization:
     return normalization_of([_at_estimation(rgb, mpp)])
 
 
-def picture_normalizer(recipe: Recipe) -> Callable[[Rgb], Rgb] | None:
-    """What a recipe's networks are given in place of a whole H&E picture at its mpp; None where that is the picture itself."""
+def unchanged(rgb: Rgb) -> Rgb:
+    """The picture itself: no normalisation."""
+    return rgb
+
+
+def picture_normalizer(recipe: Recipe) -> Normalize:
+    """What gives a recipe's networks their input from a whole H&E picture at its mpp."""
     if not recipe.data.normalization:
-        return None
+        return unchanged
     return lambda he: normalization_of_picture(he, recipe.mpp).apply(he)
 
 
@@ -182,18 +183,8 @@ def _stains() -> NDArray[np.float64]:
     return np.vstack([hematoxylin, eosin, unit(np.cross(hematoxylin, eosin))])
 
 
-def _transmit(density: Floats, white: float | Floats) -> Floats:
+def _transmit(density: Floats) -> Floats:
     light: Floats = np.exp(density * np.float32(-np.log(10)))
-    light *= white + np.float32(EPS)
+    light *= TARGET_WHITE + np.float32(EPS)
     light -= np.float32(EPS)
     return np.clip(light, 0.0, 255.0, out=light)
-
-
-def _in_parts(rgb: NDArray[Any], change: Callable[[NDArray[Any]], Floats]) -> NDArray[Any]:
-    """``change`` pixel by pixel, a part of the picture at a time, since floats take four times its memory; type as given."""
-    pixels = rgb.reshape(-1, 3)
-    out = np.empty(pixels.shape, np.uint8 if rgb.dtype == np.uint8 else np.float32)
-    for start in range(0, len(pixels), _PART_PX):
-        light = change(pixels[start : start + _PART_PX])
-        out[start : start + _PART_PX] = light + np.float32(0.5) if out.dtype == np.uint8 else light
-    return out.reshape(rgb.shape)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,22 @@ class Spots:
     gene: str
     diameter_px: float | None
     """Diameter of a spot in px of level 0, where the source states it."""
+    also: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """``(N,)`` counts of further genes."""
 
     def log_cpm(self) -> NDArray[np.float64]:
         """``(N,)`` natural logarithm of 1 + counts per million."""
         return np.log1p(self.counts / self.total * 1e6)
 
 
-def read_spots(path: str | Path, gene: str) -> Spots:
+def read_spots(path: str | Path, gene: str, also: Sequence[str] = ()) -> Spots:
     """Read spots and the counts of one gene; spots without any count, or outside the tissue, are left out.
 
     Args:
         path: a CSV with the columns spot, x_px, y_px, total and the gene; a Visium folder (``spatial/`` beside
             ``filtered_feature_bc_matrix.h5``); or an ``.h5ad`` file with ``obsm["spatial"]``.
         gene: the gene's symbol, in any case.
+        also: symbols of further genes to read where the source has them.
 
     Raises:
         RestainError: if the source cannot be read, is none of these, lacks the gene, states a number that is none, or has
@@ -58,54 +61,62 @@ def read_spots(path: str | Path, gene: str) -> Spots:
     """
     path = Path(path)
     if path.is_dir():
-        spots = _read_visium(path, gene)
+        spots = _read_visium(path, gene, also)
     elif path.suffix.lower() == ".h5ad":
-        spots = _read_anndata(path, gene)
+        spots = _read_anndata(path, gene, also)
     else:
-        spots = _read_csv(path, gene)
+        spots = _read_csv(path, gene, also)
     if len(spots.names) < 10:
         raise RestainError(f"{path}: {len(spots.names)} spots with counts are too few; at least 10 are needed.")
     return spots
 
 
 def _kept(
-    path: Path, names: Sequence[str], xy: Any, total: Any, counts: Any, gene: str, diameter_px: float | None
+    path: Path, names: Sequence[str], xy: Any, total: Any, counts: Any, genes: Sequence[str], diameter_px: float | None
 ) -> Spots:
+    """``counts``: ``(N, genes)``, those of :attr:`Spots.gene` first."""
     xy, total, counts = np.asarray(xy, np.float64), np.asarray(total), np.asarray(counts)
-    for what, values in (("total counts", total), (f"counts of {gene}", counts)):
+    for what, values in (("total counts", total), (f"counts of {' and '.join(genes)}", counts)):
         if (values < 0).any() or not np.array_equal(values, np.rint(values)):
             raise RestainError(f"{path}: the {what} are no whole numbers; give raw counts, not normalised ones.")
-    if (counts > total).any():
-        raise RestainError(f"{path}: a spot has more counts of {gene} than in total.")
+    if more := [gene for gene, values in zip(genes, counts.T, strict=True) if (values > total).any()]:
+        raise RestainError(f"{path}: a spot has more counts of {more[0]} than in total.")
     kept = (total > 0) & np.isfinite(xy).all(axis=1)
     kept_names = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-    return Spots(kept_names, xy[kept], total[kept].astype(np.int64), counts[kept].astype(np.int64), gene, diameter_px)
+    first, *others = counts[kept].astype(np.int64).T
+    also = dict(zip(genes[1:], others, strict=True))
+    return Spots(kept_names, xy[kept], total[kept].astype(np.int64), first, genes[0], diameter_px, also)
 
 
-def _read_csv(path: Path, gene: str) -> Spots:
-    rows = read_table(path, [*CSV_COLUMNS, gene.lower()])
+def _read_csv(path: Path, gene: str, also: Sequence[str]) -> Spots:
+    rows = read_table(path, [*CSV_COLUMNS, gene.lower()], [name.lower() for name in also])
+    genes = [gene, *(name for name in also if any(row[name.lower()] for _, row in rows))]
+    columns = [*CSV_COLUMNS[1:], *genes]
+    named = f"{', '.join(columns[:-1])} and {columns[-1]}"
     numbers = []
     for line, row in rows:
         try:
-            values = [float(row[key]) for key in (*CSV_COLUMNS[1:], gene.lower())]
+            values = [float(row[key.lower()]) for key in columns]
         except ValueError:
-            raise RestainError(f"{path}, line {line}: x_px, y_px, total and {gene} must be numbers.") from None
+            raise RestainError(f"{path}, line {line}: {named} must be numbers.") from None
         if not all(map(math.isfinite, values)):
-            raise RestainError(f"{path}, line {line}: x_px, y_px, total and {gene} must be finite numbers.")
+            raise RestainError(f"{path}, line {line}: {named} must be finite numbers.")
         numbers.append(values)
-    table = np.array(numbers, np.float64).reshape(-1, 4)
+    table = np.array(numbers, np.float64).reshape(-1, len(columns))
     names = [row["spot"] for _, row in rows]
-    return _kept(path, names, table[:, :2], table[:, 2], table[:, 3], gene, None)
+    return _kept(path, names, table[:, :2], table[:, 2], table[:, 3:], genes, None)
 
 
-def _gene_column(path: Path, genes: Sequence[str], gene: str) -> int:
-    found = [number for number, name in enumerate(genes) if name.lower() == gene.lower()]
-    if len(found) != 1:
-        raise RestainError(f"{path}: the gene {gene} is named {len(found)} times among {len(genes)} genes.")
-    return found[0]
+def _gene_columns(path: Path, known: Sequence[str], gene: str, also: Sequence[str]) -> dict[str, int]:
+    """The column of the gene, and of those of ``also`` that are named once."""
+    lower = [name.lower() for name in known]
+    if (times := lower.count(gene.lower())) != 1:
+        raise RestainError(f"{path}: the gene {gene} is named {times} times among {len(known)} genes.")
+    named = (gene, *(name for name in also if lower.count(name.lower()) == 1))
+    return {name: lower.index(name.lower()) for name in named}
 
 
-def _read_visium(folder: Path, gene: str) -> Spots:
+def _read_visium(folder: Path, gene: str, also: Sequence[str]) -> Spots:
     with needs("spots", "Reading Visium data"):
         import h5py
     from scipy.sparse import csc_matrix
@@ -125,7 +136,7 @@ def _read_visium(folder: Path, gene: str) -> Spots:
             parts = (group["data"][:], group["indices"][:], group["indptr"][:])
             matrix = csc_matrix(parts, shape=tuple(group["shape"][:])).T.tocsc()
             barcodes = [text.decode() for text in group["barcodes"][:]]
-            genes = [text.decode() for text in group["features"]["name"][:]]
+            known = [text.decode() for text in group["features"]["name"][:]]
     except (OSError, KeyError, ValueError):
         raise RestainError(f"{tables[0]} is no count matrix of 10x Genomics, or is damaged.") from None
     try:
@@ -137,15 +148,16 @@ def _read_visium(folder: Path, gene: str) -> Spots:
         diameter = float(factors["spot_diameter_fullres"])
     except (OSError, ValueError, KeyError, IndexError):
         raise RestainError(f"{spatial}: the positions or scale factors cannot be read.") from None
-    column = np.asarray(matrix[:, _gene_column(tables[0], genes, gene)].todense()).ravel()
+    genes = _gene_columns(tables[0], known, gene, also)
+    counts = matrix[:, list(genes.values())].toarray()
     total = np.asarray(matrix.sum(axis=1)).ravel()
     inside = [number for number, name in enumerate(barcodes) if name in places]
     names = [barcodes[number] for number in inside]
     xy = np.array([places[name] for name in names], np.float64).reshape(-1, 2)
-    return _kept(folder, names, xy, total[inside], column[inside], gene, diameter)
+    return _kept(folder, names, xy, total[inside], counts[inside], list(genes), diameter)
 
 
-def _read_anndata(path: Path, gene: str) -> Spots:
+def _read_anndata(path: Path, gene: str, also: Sequence[str]) -> Spots:
     with needs("spots", "Reading AnnData"):
         import anndata
     if not path.is_file():
@@ -158,12 +170,14 @@ def _read_anndata(path: Path, gene: str) -> Spots:
         raise RestainError(f'{path}: obsm["spatial"] is missing; it holds the places of the spots in px.')
     # Raw counts lie in a layer where X was normalised: scanpy's convention.
     matrix = data.layers.get("counts", data.X)
-    column = matrix[:, _gene_column(path, [str(name) for name in data.var_names], gene)]
-    counts = np.asarray(column.todense() if hasattr(column, "todense") else column).ravel()
+    genes = _gene_columns(path, [str(name) for name in data.var_names], gene, also)
+    columns = matrix[:, list(genes.values())]
+    counts = np.asarray(columns.todense() if hasattr(columns, "todense") else columns)
     total = np.asarray(matrix.sum(axis=1)).ravel()
     inside = np.asarray(data.obs["in_tissue"] == 1) if "in_tissue" in data.obs else np.ones(len(total), bool)
     libraries = list(data.uns.get("spatial", {}).values())
     diameter = libraries[0].get("scalefactors", {}).get("spot_diameter_fullres") if len(libraries) == 1 else None
     names = [name for name, keep in zip(map(str, data.obs_names), inside, strict=True) if keep]
     xy = np.asarray(data.obsm["spatial"], np.float64)[inside][:, :2]
-    return _kept(path, names, xy, total[inside], counts[inside], gene, None if diameter is None else float(diameter))
+    diameter = None if diameter is None else float(diameter)
+    return _kept(path, names, xy, total[inside], counts[inside], list(genes), diameter)

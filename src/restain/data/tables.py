@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from restain.errors import RestainError
+from restain.files import read_utf8
+from restain.images.scale import positive_number
+from restain.slides.find import is_there
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
@@ -19,14 +21,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     Raises:
         RestainError: if the file cannot be read or a column is missing.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except UnicodeDecodeError:
-        raise RestainError(f"{path} is not UTF-8 text; save the table as 'CSV UTF-8'.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+    text = read_utf8(path, "is not UTF-8 text; save the table as 'CSV UTF-8'")
     first = text.partition("\n")[0]
     lines = csv.reader(text.splitlines(keepends=True), delimiter=max(",;\t", key=first.count))
     header = [name.strip().lower() for name in next(lines, [])]
@@ -42,10 +37,24 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     return rows
 
 
-def mpp_of(text: str) -> float | None:
-    """A cell as micrometres per pixel; None if it is not a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value > 0 and math.isfinite(value) else None
+def row_faults(
+    line: int, row: dict[str, str], folder: Path, *, needed: Sequence[str], files: Sequence[str], numbers: Sequence[str]
+) -> list[str]:
+    """Faults of one line that names files: empty cells, files that do not exist, numbers that are not above 0.
+
+    Args:
+        line: its number in the table.
+        row: cells by column.
+        folder: the paths of ``files`` are relative to it.
+        needed: columns that must not be empty.
+        files: columns of paths; an empty cell names none.
+        numbers: columns of numbers; an empty cell states none.
+    """
+    empty = [name for name in needed if not row[name]]
+    found = [f"line {line} has no {' and no '.join(empty)}"] if empty else []
+    for name in (name for name in (*files, *numbers) if row[name]):
+        if name in files and not is_there(folder / row[name]):
+            found.append(f"line {line} names {row[name]}, which does not exist")
+        elif name in numbers and positive_number(row[name]) is None:
+            found.append(f"line {line} has the {name} {row[name]}, which is not a number above 0")
+    return found

@@ -118,8 +118,8 @@ class Database:
 
     def _message(self, fault: sql.exc.SQLAlchemyError) -> str:
         """The message of the driver, in one line and without the password."""
-        said = str(getattr(fault, "orig", None) or type(fault).__name__).strip()
-        line = said.splitlines()[0] if said else type(fault).__name__
+        message = str(getattr(fault, "orig", None) or type(fault).__name__).strip()
+        line = message.splitlines()[0] if message else type(fault).__name__
         return line.replace(str(self.url.password), "***") if self.url.password else line
 
 

@@ -6,14 +6,12 @@ the job.
 """
 
 from restain.dataset_builder.builder import Built, Outcome, Settings, build_dataset
-from restain.dataset_builder.rules import DEFAULTS, RULES, parse_rules
+from restain.dataset_builder.rules import parse_rules
 from restain.dataset_builder.split import split_patients
 from restain.dataset_builder.table import SlidePair, read_table
 from restain.dataset_builder.windows import Grid
 
 __all__ = [
-    "DEFAULTS",
-    "RULES",
     "Built",
     "Grid",
     "Outcome",

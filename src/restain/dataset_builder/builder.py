@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import restain
 from restain.data.layouts import SPLITS, Split
-from restain.dataset_builder.manifest import check_parquet, pair_weight, write_csv, write_parquet
+from restain.dataset_builder.manifest import check_parquet, pair_weight, write_manifest, write_parquet
 from restain.dataset_builder.patches import Patch, cut_pair, paths_of, remove_obsolete, require_own_pictures
 from restain.dataset_builder.rules import (
     DEFAULTS,
@@ -257,7 +257,7 @@ class _Job:
     def write_dataset(self, parquet: bool, command: str) -> None:
         """Write manifest and settings."""
         rows = [self.row(one) for one in self.patches if one.reason is None]
-        write_csv(self.out / "manifest.csv", rows, MANIFEST_COLUMNS)
+        write_manifest(self.out / "manifest.csv", rows, MANIFEST_COLUMNS)
         if parquet:
             write_parquet(self.out / "manifest.parquet", rows, MANIFEST_COLUMNS)
         facts = {"restain": restain.__version__, "command": command, **asdict(self.settings)}
@@ -269,8 +269,8 @@ class _Job:
 
         outcomes = [self.outcome(number, found) for number, found in enumerate(self.measured)]
         rows = [self.row(one) for one in self.patches if one.reason is not None]
-        write_csv(self.out / "rejected.csv", rows, REJECTED_COLUMNS)
-        write_csv(self.out / "summary.csv", [one.row() for one in outcomes], SUMMARY_COLUMNS)
+        write_manifest(self.out / "rejected.csv", rows, REJECTED_COLUMNS)
+        write_manifest(self.out / "summary.csv", [one.row() for one in outcomes], SUMMARY_COLUMNS)
         built = Built(self.out, tuple(outcomes), tuple(self.patches), self.out / "contact-sheet.html")
         write_sheet(built, self.measured, self.settings, dry_run=dry_run, command=command)
         return built

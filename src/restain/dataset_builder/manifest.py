@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from restain.errors import needs
-from restain.files import whole_file
+from restain.files import whole_file, write_csv
 
 HALF_WEIGHT_UM = 5.0
 """Estimated misplacement at which a pair has weight 1/2."""
@@ -20,18 +19,14 @@ def pair_weight(error_um: float) -> float:
     return 1.0 if math.isnan(error_um) else 1 / (1 + (error_um / HALF_WEIGHT_UM) ** 2)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as CSV (UTF-8), floats with six significant digits, NaN and None as empty cells.
 
     Raises:
         RestainError: if the file cannot be written.
     """
-    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        for row in rows:
-            values = (_known(row.get(column)) for column in columns)
-            table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    cells = [[_known(row.get(column)) for column in columns] for row in rows]
+    write_csv(path, columns, ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in cells))
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

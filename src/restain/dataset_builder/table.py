@@ -9,7 +9,7 @@ from pathlib import Path
 from restain.data import tables
 from restain.errors import RestainError
 from restain.her2 import Her2Level
-from restain.slides.find import is_there
+from restain.images.scale import positive_number
 
 COLUMNS = ("he", "ihc", "level", "patient", "block")
 OPTIONAL = ("mpp_he", "mpp_ihc", "transform")
@@ -91,29 +91,18 @@ def check_pairs(pairs: list[SlidePair]) -> list[str]:
 
 def _pair(folder: Path, values: dict[str, str], line: int, faults: list[str]) -> SlidePair | None:
     """A line as a pair; its faults are added to ``faults``."""
-    before = len(faults)
-    if empty := [name for name in COLUMNS if not values[name]]:
-        faults.append(f"line {line} has no {' and no '.join(empty)}")
-    paths = {name: folder / values[name] if values[name] else None for name in ("he", "ihc", "transform")}
-    mpps = {name: tables.mpp_of(values[name]) for name in ("mpp_he", "mpp_ihc")}
-    faults += [
-        f"line {line} names {values[name]}, which does not exist"
-        for name, path in paths.items()
-        if path is not None and not is_there(path)
-    ]
-    faults += [
-        f"line {line} has the {name} {values[name]}, which is not a number above 0"
-        for name, mpp in mpps.items()
-        if values[name] and mpp is None
-    ]
-    level = None
+    files, numbers = ("he", "ihc", "transform"), ("mpp_he", "mpp_ihc")
+    found = tables.row_faults(line, values, folder, needed=COLUMNS, files=files, numbers=numbers)
+    level = Her2Level.ZERO
     if values["level"]:
         try:
             level = Her2Level.parse(values["level"])
         except RestainError as fault:
-            faults.append(f"line {line}: {str(fault).rstrip('.')}")
-    he, ihc = paths["he"], paths["ihc"]
-    if len(faults) > before or he is None or ihc is None or level is None:
+            found.append(f"line {line}: {str(fault).rstrip('.')}")
+    faults += found
+    if found:
         return None
-    patient, block = values["patient"], values["block"]
-    return SlidePair(he, ihc, level, patient, block, line, mpps["mpp_he"], mpps["mpp_ihc"], paths["transform"])
+    transform = folder / values["transform"] if values["transform"] else None
+    mpp_he, mpp_ihc = (positive_number(values[name]) for name in numbers)
+    he, ihc, patient, block = folder / values["he"], folder / values["ihc"], values["patient"], values["block"]
+    return SlidePair(he, ihc, level, patient, block, line, mpp_he, mpp_ihc, transform)

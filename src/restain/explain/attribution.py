@@ -21,7 +21,7 @@ from restain import optics
 from restain.errors import RestainError, needs
 from restain.explain.targets import Target
 from restain.models.tensors import batch_of
-from restain.progress import Progress
+from restain.progress import Steps
 
 with needs("explain", "An explanation"):
     from captum.attr import IntegratedGradients, Occlusion
@@ -46,23 +46,15 @@ class Attribution:
     completeness: float | None = None
 
 
-class CallCounter:
-    """Counts a network's calls for a progress bar."""
+def counted(target: Target, calls: Steps) -> Target:
+    """``target``, whose calls are counted image by image."""
 
-    def __init__(self, total: int, progress: Progress | None = None) -> None:
-        self.total, self.progress, self.done = total, progress, 0
+    def counting(he: Tensor) -> Tensor:
+        result = target(he)
+        calls.add(len(he))
+        return result
 
-    def counted(self, target: Target) -> Target:
-        """``target``, whose calls are counted."""
-
-        def counting(he: Tensor) -> Tensor:
-            result = target(he)
-            self.done = min(self.done + len(he), self.total)
-            if self.progress is not None:
-                self.progress(self.done, self.total)
-            return result
-
-        return counting
+    return counting
 
 
 def baseline_of(he: NDArray[np.uint8], kind: Baseline, mpp: float) -> Floats:

@@ -22,7 +22,7 @@ from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.explain import comparison, faithfulness, maps, page
 from restain.explain.attention import AttentionFigures, overall_attention
-from restain.explain.attribution import Baseline, CallCounter, Floats
+from restain.explain.attribution import Baseline, Floats, counted
 from restain.explain.classes import EMPTY, STROMA, Classes, ClassShare, class_of_kind, class_shares
 from restain.explain.image import NO_LEVEL
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
@@ -32,7 +32,7 @@ from restain.images.nuclei import CellKind
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
 from restain.phantom import Tissue, architecture, read_truth, regrow
-from restain.progress import Progress, item
+from restain.progress import Progress, Steps, item
 from restain.statistics import Interval
 
 CHECK_EFFORT = maps.Effort(16, patch=32, step=24)
@@ -134,7 +134,7 @@ def check_phantom(
     make_folder(out)
     rows: list[Row] = []
     for number, pair in enumerate(pairs):
-        calls = CallCounter(_calls_per_image(bundle), item(progress, number, len(pairs), 100))
+        calls = Steps(_calls_per_image(bundle), item(progress, number, len(pairs), 100))
         case = _Case.open(pair, number, data, bundle, baseline, seed, out, calls)
         rows += [row for row in (case.level_row(), case.dab_row()) if row is not None]
     if progress is not None:
@@ -189,13 +189,12 @@ class _Case:
     baseline: Baseline
     seed: int
     out: Path
-    calls: CallCounter
+    calls: Steps
 
     @classmethod
     def open(cls, pair: Pair, number: int, data: Path, bundle: Bundle, *settings: Any) -> _Case:
         he, _ = pair.load()
-        normalize = picture_normalizer(bundle.recipe)
-        he = he if normalize is None else normalize(he)
+        he = picture_normalizer(bundle.recipe)(he)
         file = pair.he_path.stem
         tissue, mpp = regrow(data, file), bundle.card.mpp
         if not same_mpp(tissue.mpp, mpp):
@@ -288,7 +287,7 @@ class _Case:
         }
         if point is not None:
             every["nearness"] = faithfulness.nearness_map(shape, point, self.mpp)
-        target = self.calls.counted(found.target)
+        target = counted(found.target, self.calls)
         with torch.inference_mode():
             image, bare = (float(target(batch_of(x)).item()) for x in (found.he.astype(np.float32), found.baseline))
         scale = 1.0 if point is None else image

@@ -16,7 +16,7 @@ from restain.data.normalization import picture_normalizer
 from restain.errors import RestainError
 from restain.explain import maps, page
 from restain.explain.attention import AttentionFigures, AttentionMap
-from restain.explain.attribution import Attribution, Baseline, CallCounter
+from restain.explain.attribution import Attribution, Baseline
 from restain.explain.classes import ClassShare, class_shares, find_classes
 from restain.explain.faithfulness import smoothed
 from restain.explain.targets import DISC_UM, dab_map, disc_mask
@@ -25,7 +25,7 @@ from restain.geometry import Point, Region, same_mpp
 from restain.her2 import Her2Level
 from restain.models.blocks import channels_last
 from restain.models.tensors import batch_of
-from restain.progress import Progress
+from restain.progress import Progress, Steps
 from restain.slides import open_slide
 from restain.slides.find import stem_of
 from restain.slides.slide import LARGEST_PICTURE
@@ -141,8 +141,7 @@ def explain_image(
     """
     bundle = load_bundle(model)
     he, points = _at_model(source, points, mpp, override_mpp, bundle.card.mpp)
-    normalize = picture_normalizer(bundle.recipe)
-    he = he if normalize is None else normalize(he)
+    he = picture_normalizer(bundle.recipe)(he)
     network = channels_last(bundle.generator).eval()
     classifier = network.expression
     if classifier is None and level is not None:
@@ -157,7 +156,7 @@ def explain_image(
     places = list(points) or [_most_stained(bundle, maps.cut(he, region), region.origin)]
     windows = [maps.window_around(he.shape, place, window or maps.DAB_WINDOW) for place in places]
     level_calls = 0 if classifier is None else maps.LEVEL_EFFORT.calls(region.size)
-    calls = CallCounter(level_calls + sum(maps.DAB_EFFORT.calls(one.size) for one in windows), progress)
+    calls = Steps(level_calls + sum(maps.DAB_EFFORT.calls(one.size) for one in windows), progress)
 
     stem, shown_level, shown_points = stem_of(source), None, []
     if classifier is not None:

@@ -14,9 +14,9 @@ from restain.explain.attention import AttentionMap, attention_of_point
 from restain.explain.attribution import (
     Attribution,
     Baseline,
-    CallCounter,
     Floats,
     baseline_of,
+    counted,
     integrated_gradients,
     occlusion,
     occlusion_calls,
@@ -26,6 +26,7 @@ from restain.her2 import Her2Level
 from restain.models.expression import ExpressionClassifier
 from restain.models.network import StainingNetwork
 from restain.models.tensors import batch_of, to_uint8
+from restain.progress import Steps
 
 LEVEL_WINDOW = 256
 DAB_WINDOW = 192
@@ -113,7 +114,7 @@ def explain_level(
     classifier: ExpressionClassifier,
     he: NDArray[np.uint8],
     mpp: float,
-    calls: CallCounter,
+    calls: Steps,
     *,
     baseline: Baseline,
     level: Her2Level | None = None,
@@ -123,7 +124,7 @@ def explain_level(
         probabilities = torch.softmax(classifier(batch_of(he)).logits, dim=1)[0].numpy()
     level = Her2Level(int(probabilities.argmax())) if level is None else level
     start = baseline_of(he, baseline, mpp)
-    found = LEVEL_EFFORT.maps(calls.counted(targets.level_logit(classifier, level)), he, start, batch=8)
+    found = LEVEL_EFFORT.maps(counted(targets.level_logit(classifier, level), calls), he, start, batch=8)
     return LevelMaps(he, start, targets.level_probability(classifier, level), found, level, probabilities)
 
 
@@ -132,7 +133,7 @@ def explain_dab(
     he: NDArray[np.uint8],
     point: Point,
     mpp: float,
-    calls: CallCounter,
+    calls: Steps,
     *,
     baseline: Baseline,
     effort: Effort = DAB_EFFORT,
@@ -148,7 +149,7 @@ def explain_dab(
         virtual = to_uint8(stained.rgb[0].permute(1, 2, 0).float().numpy())
     start, target = baseline_of(he, baseline, mpp), targets.disc_dab(network, disc)
     with targets.label_gradient(network):
-        found = effort.maps(calls.counted(target), he, start)
+        found = effort.maps(counted(target, calls), he, start)
     attention = attention_of_point(network, he, point)
     dab = float(density[disc].mean())
     return DabMaps(he, start, target, found, point, disc, dab, virtual, density, attention)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restain import optics
+from restain import losses, optics
 from restain.errors import RestainError
 from restain.geometry import Point
 from restain.her2 import Her2Level
@@ -59,11 +59,9 @@ def dab_map(stained: Stained) -> Tensor:
     """
     if stained.dab is not None:
         return stained.dab[:, 0]
-    light = stained.rgb.permute(0, 2, 3, 1) * 255
-    white = np.stack([optics.glass_white(image) for image in light.detach().cpu().numpy()])
-    od = -torch.log10((light + optics.EPS) / (torch.from_numpy(white).to(light)[:, None, None] + optics.EPS))
-    to_dab = np.linalg.pinv(optics.unit([optics.HEMATOXYLIN, optics.DAB]))[:, 1]
-    return (od @ torch.from_numpy(to_dab).to(od)).clamp(min=0)
+    light = (stained.rgb.detach().permute(0, 2, 3, 1) * 255).cpu().numpy()
+    white = torch.from_numpy(np.stack([optics.glass_white(image) for image in light]) / 255)
+    return losses.dab_density(stained.rgb, white.to(stained.rgb))[:, 0]
 
 
 def disc_dab(network: StainingNetwork, disc: NDArray[np.bool_]) -> Target:

@@ -5,7 +5,6 @@ from restain.images.density import read_density as read_density
 from restain.images.density import write_density as write_density
 from restain.images.pictures import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from restain.images.pictures import TIFF_MAGIC as TIFF_MAGIC
-from restain.images.pictures import PictureFacts as PictureFacts
 from restain.images.pictures import Rgb as Rgb
 from restain.images.pictures import check_mode as check_mode
 from restain.images.pictures import decode_picture as decode_picture

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
 
 from restain.errors import RestainError
-from restain.files import whole_file
+from restain.files import read_bytes, whole_file
 from restain.geometry import Size
 from restain.images.scale import Scale, picture_scale
 
@@ -96,7 +96,7 @@ def decode_picture(path: Path) -> Rgb:
 
     Raises RestainError as :func:`picture_facts`; if the file is truncated or damaged.
     """
-    kind, data = _known(path), _bytes(path)
+    kind, data = _known(path), read_bytes(path)
     _check_whole(path, kind, data)
     with _decoding(path):
         picture = _PILLOW_FORMS[kind](io.BytesIO(data))
@@ -187,22 +187,12 @@ def _rgb(image: Rgb) -> Rgb:
     return np.ascontiguousarray(image)
 
 
-def _bytes(path: Path, count: int = -1) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(count)
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-
-
 def file_head(path: Path) -> bytes:
     """The first 132 bytes of a file, by which its kind is known.
 
     Raises RestainError if the file does not exist, is empty or cannot be read.
     """
-    head = _bytes(path, 132)
+    head = read_bytes(path, 132)
     if not head:
         raise RestainError(f"{path} is empty (0 bytes).")
     return head
@@ -265,7 +255,7 @@ def _check_whole(path: Path, kind: str, data: bytes) -> None:
 def _check_scans(path: Path, data: bytes) -> None:
     """Detect a JPEG that ends before its last pixels, which libjpeg fills silently.
 
-    The transcoder to JPEG XL counts every coefficient, which is too slow to be asked of each file.
+    The transcoder to JPEG XL counts every coefficient, which is too slow for every file.
     """
     try:
         imagecodecs.jpegxl_encode_jpeg(data)
@@ -292,7 +282,7 @@ def _pillow_form(path: Path, picture: ImageFile.ImageFile) -> str:
     mode, depth = picture.mode, 8
     if picture.format == "PNG":
         # Pillow reads 16-bit RGB as 8-bit without saying so.
-        depth, colour = _bytes(path, 26)[24:]
+        depth, colour = read_bytes(path, 26)[24:]
         mode = _PNG_COLOURS[colour]
     return _form(_PILLOW_MODES.get(mode, f"an image of mode {mode}") if mode != "RGB" else "", depth)
 

@@ -52,15 +52,15 @@ def tiff_scale(page: Any) -> Scale | None:
     description = page.description
     if description.startswith("Aperio") or "|" in description:
         found = re.search(r"(?:^|\|)\s*MPP\s*=\s*([0-9.eE+-]+)", description)
-        if found and (value := _number(found[1])):
+        if found and (value := positive_number(found[1])):
             return _microscope((value, value))
     x, y = _tag(page, "XResolution"), _tag(page, "YResolution")
     if x is None:
         return None
     per_unit = x, y or x
     if description.startswith("ImageJ="):
-        said = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        factor = micrometres(said[1]) if said else None
+        unit_line = re.search(r"^unit=(.*)$", description, re.MULTILINE)
+        factor = micrometres(unit_line[1]) if unit_line else None
         if factor is not None:
             scale = factor / per_unit[0], factor / per_unit[1]
             return _microscope(scale) if factor in _PRINTED else scale
@@ -74,7 +74,7 @@ def ome_scale(pixels: Mapping[str, str]) -> Scale | None:
     """The scale that the attributes of an OME-XML ``Pixels`` element state; None where they state none in a unit of length."""
     sides = []
     for axis in ("X", "Y"):
-        value = _number(pixels.get(f"PhysicalSize{axis}", ""))
+        value = positive_number(pixels.get(f"PhysicalSize{axis}", ""))
         unit = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         sides.append(value * unit if value and unit else None)
     x, y = sides
@@ -102,7 +102,8 @@ def _microscope(scale: Scale) -> Scale | None:
     return scale if 0 < min(scale) < COARSEST_MPP else None
 
 
-def _number(text: str) -> float | None:
+def positive_number(text: str) -> float | None:
+    """The number that a text states; None if it is none, not finite, or not above 0."""
     try:
         value = float(text)
     except ValueError:

@@ -24,10 +24,10 @@ _FINE_PX = 4
 """Pixels per sample of the features and of the correction."""
 
 _TOGETHER = 7
-"""Side in cells of the squares that are taken to move alike."""
+"""Side in cells of the squares that are assumed to move together."""
 
 _LEAST_EVIDENCE = 0.3
-"""A shift that leaves less than this share of such a square in the image is not looked at."""
+"""A shift that leaves less than this share of such a square in the image is not considered."""
 
 _HALF_TRUSTED = 0.02
 """Squared share of the best shift at which only half of it is believed."""
@@ -79,13 +79,13 @@ class Deformer(nn.Module):
 
     Args:
         width: channels of the features.
-        reach_px: the farthest shift that is looked for, along rows and along columns.
+        reach_px: search radius, along rows and along columns.
     """
 
     def __init__(self, width: int, reach_px: float) -> None:
         super().__init__()
         self.reach = max(1, math.ceil(reach_px / CELL_PX))
-        self.look = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.encode = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(_SHARPNESS)))
         self.correct = nn.Sequential(
             nn.Conv2d(2 * (width + 3) + 3, 2 * width, 3, padding=1),
@@ -103,28 +103,28 @@ class Deformer(nn.Module):
         # The shifts are differences of large numbers, and the network is small: not in half precision.
         with torch.autocast(virtual.device.type, enabled=False):
             size = (virtual.shape[2], virtual.shape[3])
-            ours, theirs = (self._features(image.float()) for image in (virtual, real))
-            coarse, sure = self._expected_shift(ours, theirs)
-            coarse = F.interpolate(coarse, size=ours.shape[2:], mode="bilinear", align_corners=False)
-            sure = F.interpolate(sure, size=ours.shape[2:], mode="bilinear", align_corners=False)
-            moved = warp(ours, coarse / _FINE_PX)
-            correction = self.correct(torch.cat([moved, theirs, coarse / (self.reach * CELL_PX), sure], dim=1))
+            moving, fixed = (self._features(image.float()) for image in (virtual, real))
+            coarse, sure = self._expected_shift(moving, fixed)
+            coarse = F.interpolate(coarse, size=moving.shape[2:], mode="bilinear", align_corners=False)
+            sure = F.interpolate(sure, size=moving.shape[2:], mode="bilinear", align_corners=False)
+            moved = warp(moving, coarse / _FINE_PX)
+            correction = self.correct(torch.cat([moved, fixed, coarse / (self.reach * CELL_PX), sure], dim=1))
             field = coarse + CELL_PX * torch.tanh(correction)
             return F.interpolate(field, size=size, mode="bilinear", align_corners=False)
 
     def _features(self, rgb: Tensor) -> Tensor:
         seen = F.avg_pool2d(densities(rgb), _FINE_PX)
         seen = seen / (seen.square().mean(dim=(1, 2, 3), keepdim=True) + 4e-4).sqrt()
-        return torch.cat([seen, self.look(seen)], dim=1)
+        return torch.cat([seen, self.encode(seen)], dim=1)
 
-    def _expected_shift(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    def _expected_shift(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """The mean shift over the correlation volume ``(N, 2, h, w)`` in px, and how sure it is, ``(N, 1, h, w)`` in [0, 1]."""
         # Windows of two cells: finer detail is lost where the true shift lies between two cells.
-        cells_a, cells_b = (F.avg_pool2d(x, 4, stride=2, padding=1, count_include_pad=False) for x in (ours, theirs))
+        cells_a, cells_b = (F.avg_pool2d(x, 4, stride=2, padding=1, count_include_pad=False) for x in (moving, fixed))
         height, width = cells_a.shape[2:]
         flat_a, flat_b = (F.normalize(x.flatten(2), dim=1) for x in (cells_a, cells_b))
         volume, exists = self._by_shift(flat_b.mT @ flat_a, height, width)
-        # Neighbours move alike: the evidence of the cells about each is put together, where there is any.
+        # Neighbours move together: the evidence of the cells about each is put together, where there is any.
         volume, exists = (F.avg_pool2d(x, _TOGETHER, stride=1, padding=_TOGETHER // 2) for x in (volume, exists))
         evidence = self.log_sharpness.exp() * volume / exists.clamp(min=1e-6)
         unmoved = exists[:, exists.shape[1] // 2, None]
@@ -152,6 +152,6 @@ class Deformer(nn.Module):
         return found.mT.reshape(len(every), -1, height, width), there
 
     def _steps(self, device: torch.device) -> Tensor:
-        """``(K, 2)``: the shifts that are looked at, in cells."""
+        """``(K, 2)``: the candidate shifts, in cells."""
         reach = torch.arange(-self.reach, self.reach + 1, device=device)
         return torch.cartesian_prod(reach, reach)

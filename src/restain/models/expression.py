@@ -102,7 +102,7 @@ class ExpressionClassifier(nn.Module):
         return self.backbone.channels
 
     def load_pretrained(self) -> None:
-        """Start from pretrained weights where the backbone has some and the recipe asks for them."""
+        """Start from pretrained weights if the backbone has some and the recipe takes them."""
         if self.pretrained and isinstance(self.backbone, EfficientNetLite0):
             self.backbone.load_pretrained()
 

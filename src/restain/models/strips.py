@@ -28,7 +28,7 @@ STRIP_BYTES = 6 * 2**20
 LEAST_ROWS = 32
 """With fewer rows the halo would cost more than the cache gains."""
 HALO = 2
-"""Rows round a strip that the two convolutions of a residual block look at."""
+"""Rows round a strip that the two convolutions of a residual block read."""
 
 
 @dataclass(frozen=True)

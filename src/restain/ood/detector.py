@@ -6,7 +6,7 @@ varied as in training, are whitened by the shrunk covariance that the kinds of t
 "A simple unified framework for detecting out-of-distribution samples", NeurIPS 2018). A tile's score is its mean distance
 to its nearest training tiles there (Sun et al., "Out-of-distribution detection with deep nearest neighbors", ICML 2022)
 against those tiles' own distance to tiles of other images (the local outlier factor's idea, Breunig et al., SIGMOD 2000),
-so that a few varied images among many alike do not widen the limit for all.
+so that a few varied images among many similar ones do not widen the limit for all.
 
 The features are not the network's: its classifier has seen the training images so often that its features tell them
 from new ones of the same kind (40 % of held-out phantom images were flagged by them).
@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.spatial.distance import cdist
 
 from restain.data import Pair, jitter_he
+from restain.data.normalization import Normalize, unchanged
 from restain.errors import RestainError
 from restain.files import whole_file
 from restain.geometry import Region
@@ -39,7 +40,7 @@ Rgb = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 IMAGE_SHARE = 0.75
-"""An image's score is this quantile of its tiles' scores: about a quarter of it must look strange."""
+"""An image's score is this quantile of its tiles' scores: about a quarter of it must be unusual."""
 
 QUANTILE = 0.97
 """Share of unseen images of the training kind that the threshold lets pass."""
@@ -169,7 +170,7 @@ def _fitted(views: Sequence[_View], seed: int) -> OodDetector:
 
     The covariance is shrunk to its mean variance by the oracle-approximating estimator (Chen, Wiesel, Eldar & Hero, *IEEE
     Trans Signal Process* 58:5016, 2010), with the number of images in the place of that of samples, since an image's tiles
-    are alike.
+    are similar.
     """
     tiles = np.concatenate([view.features for view in views])
     lengths = [len(view.features) for view in views]
@@ -213,7 +214,7 @@ def fit_ood_detector(
     augment: AugmentRecipe,
     *,
     seed: int = 0,
-    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    normalize: Normalize = unchanged,
     progress: Progress | None = None,
 ) -> OodDetector:
     """Fit a detector to the H&E of training pairs, their stains varied by the training's augmentation.
@@ -232,8 +233,7 @@ def fit_ood_detector(
     views = max(1, min(4, 160 // len(chosen)))
     found: list[_View] = []
     for number, index in enumerate(chosen):
-        he, _ = pairs[index].load()
-        he = he if normalize is None else normalize(he)
+        he = normalize(pairs[index].load()[0])
         for view in range(views):
             jittered = jitter_he(he, augment, np.random.default_rng([seed, 1, index, view]))
             found.append(_View(number, pairs[index].he_path.parent, image_features(jittered)))
@@ -241,7 +241,7 @@ def fit_ood_detector(
             progress(number + 1, len(chosen))
     groups = _groups([pairs[i] for i in chosen], seed)
     alone = len(chosen) == 1
-    # With one image, one jittered view is compared with the others; new images will be less alike than that.
+    # With one image, one jittered view is compared with the others; new images will be less similar than that.
     fold = list(range(views)) if alone else [groups[view.image] for view in found]
     held_out: list[float] = []
     for turn in range(max(fold) + 1):
@@ -292,7 +292,7 @@ def save_ood_detector(path: Path, ood: OodDetector, bundle_hash: str) -> None:
 def load_ood_detector(path: Path, bundle_hash: str) -> OodDetector:
     """Read an OOD detector back.
 
-    Raises RestainError if it is damaged, of another bundle, or looks at other features than this restain.
+    Raises RestainError if it is damaged, of another bundle, or has other features than this restain.
     """
     try:
         with safe_open(path, framework="numpy") as file:

@@ -1,4 +1,4 @@
-"""What a tile of an H&E image looks like, as numbers with names: stains, colours, sharpness, compression.
+"""Features of a tile of an H&E image: stains, colours, sharpness, compression.
 
 They are what a laboratory and a scanner can get wrong, and do not change when the tile is turned or mirrored.
 """
@@ -21,10 +21,10 @@ STRIDE = 128
 """Least distance of two tiles; larger in images that would have more than ``MOST_TILES``."""
 
 MOST_TILES = 400
-"""Most tiles of one image that are looked at."""
+"""Most tiles of one image that are described."""
 
 SCALES = 4
-"""Sharpness is looked at in the image and in its three halvings."""
+"""Sharpness is measured in the image and in its three halvings."""
 
 GLASS_OD = 0.08
 """A pixel of a lower mean optical density counts as glass."""

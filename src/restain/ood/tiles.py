@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
+from restain.files import read_bytes
 from restain.geometry import Size
 from restain.images import Rgb
 from restain.ood.detector import OodDetector
@@ -50,11 +51,7 @@ class TileScores:
         self.path, self.ood = path, ood
         self.scores = np.full(grid, np.nan, np.float32)
         self._lock = threading.Lock()
-        try:
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-        except OSError as fault:
-            raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-        for line in lines:
+        for line in read_bytes(path).split(b"\n") if path.exists() else ():
             try:
                 row, column, score = json.loads(line)
                 self.scores[row, column] = score

@@ -4,7 +4,6 @@
 photographs them. ``pair`` makes one pair, ``from_he`` one on a real H&E image, ``dataset`` many. ``slide`` makes slides.
 """
 
-from restain.phantom.cells import Cells as Cells
 from restain.phantom.dataset import PhantomSummary as PhantomSummary
 from restain.phantom.dataset import write_phantom as write_phantom
 from restain.phantom.deform import Deformation as Deformation

@@ -153,12 +153,12 @@ class Architecture:
         self.compartment[allowed & (away < radius[index])] = LUMEN
 
     def ducts_and_vessels(self) -> None:
-        """Rings around a lumen, where there is room beside the tumour."""
+        """Rings around a lumen, where they fit beside the tumour."""
         rng = self.rng
         for kind in [DUCT] * rng.poisson(self.style.ducts) + [VESSEL] * rng.poisson(0.9):
             outer = rng.uniform(24, 44) if kind == DUCT else rng.uniform(9, 18)
-            room = self.depth_um(self.compartment == STROMA)
-            places = np.argwhere(room > outer + 4)
+            depth = self.depth_um(self.compartment == STROMA)
+            places = np.argwhere(depth > outer + 4)
             if not len(places):
                 if kind == DUCT and self.style.name == "sparse":
                     places = np.argwhere(self.compartment == STROMA)

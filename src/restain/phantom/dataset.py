@@ -8,9 +8,7 @@ written last, so that a pair is complete when its truth file exists, and an inte
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import multiprocessing
 from collections import Counter
@@ -26,7 +24,7 @@ from PIL import Image
 
 from restain._version import __version__
 from restain.errors import RestainError
-from restain.files import file_digest, make_folder, whole_file, write_json, write_text
+from restain.files import file_digest, make_folder, read_bytes, whole_file, write_csv, write_json
 from restain.her2 import Her2Level
 from restain.phantom.expression import read_expression
 from restain.phantom.from_he import find_images
@@ -120,7 +118,7 @@ class PhantomSettings:
     from_he: Sequence[Path] = ()
     """H&E images, or folders of them, to keep as the H&E side; their cells decide the level."""
     from_he_mpp: float | None = None
-    """Of those images that state none; None for ``mpp``."""
+    """mpp of the H&E images that state none; None for ``mpp``."""
     spots: Sequence[Path] = ()
     """For each of these images mRNA counts of spots (:func:`restain.data.read_spots`), which then decide the HER2 score of
     its cells."""
@@ -244,11 +242,9 @@ def _begin(out: Path, parameters: dict[str, Any]) -> None:
     resumed = manifest.is_file()
     if resumed:
         try:
-            known = json.loads(manifest.read_bytes())
+            known = json.loads(read_bytes(manifest))
         except ValueError as error:
             raise RestainError(f"{manifest} is not readable as the description of a phantom.") from error
-        except OSError as error:
-            raise RestainError(f"{manifest} cannot be read: {error.strerror or error}.") from error
         if not isinstance(known, dict) or known.get("parameters") != parameters:
             raise RestainError(
                 f"{out} holds a phantom made with other parameters; give another folder or the same parameters."
@@ -295,21 +291,17 @@ def _on_image(
 
 def _finish(out: Path, jobs: list[_Job], written: int, parameters: dict[str, Any]) -> PhantomSummary:
     """Gather the pairs' records into the truth table and the description of the data set."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(CELL_COLUMNS)
-    entries, levels, cells = [], {"train": Counter[str](), "test": Counter[str]()}, 0
+    cells: list[list[Any]] = []
+    entries, levels = [], {"train": Counter[str](), "test": Counter[str]()}
     for job in jobs:
         truth = job.truth()
         if truth is None:
             raise RestainError(f"{out} lost pair {job.stem} while it was being written.")
         record = read_record(truth)
-        rows = record.pop("cells")
-        writer.writerows([record["name"], *row] for row in rows)
-        cells += len(rows)
+        cells += ([record["name"], *row] for row in record.pop("cells"))
         levels[job.split][record["level"]] += 1
         entries.append({k: v for k, v in record.items() if k not in ("unit", "od_per_count", "note", "mpp")})
-    write_text(out / "truth" / "cells.csv", table.getvalue())
+    write_csv(out / "truth" / "cells.csv", CELL_COLUMNS, cells)
     write_json(out / "phantom.json", {"note": NOTE, "complete": True, "parameters": parameters, "pairs": entries})
     counts = {split: dict(sorted(found.items())) for split, found in levels.items()}
-    return PhantomSummary(out, len(jobs), written, len(jobs) - written, cells, counts)
+    return PhantomSummary(out, len(jobs), written, len(jobs) - written, len(cells), counts)

@@ -58,7 +58,7 @@ class Expression:
         """HER2 score 0 to 3 of tumour cells at places ``(M, 2)`` in px, and whether epithelium is there: ``(M,)`` each."""
         gene, epithelial = self._smoothed(xy)
         bounds, least = self._bounds
-        # Where the genes are everywhere alike, rounding must not decide.
+        # Where the genes are the same everywhere, rounding must not decide.
         return np.digitize(gene, bounds).astype(np.int32), epithelial >= least * (1 - 1e-6)
 
 
@@ -69,15 +69,8 @@ def read_expression(path: Path, mpp: float) -> Expression:
     Raises:
         RestainError: if the table cannot be read, or has no ERBB2 or no epithelial gene.
     """
-    spots = read_spots(path, GENE)
-    epithelial = np.zeros(len(spots.names))
-    known = 0
-    for name in EPITHELIAL:
-        try:
-            epithelial += read_spots(path, name).counts
-            known += 1
-        except RestainError:
-            continue
-    if not known:
+    spots = read_spots(path, GENE, EPITHELIAL)
+    if not spots.also:
         raise RestainError(f"{path}: has none of the epithelial genes {', '.join(EPITHELIAL)}.")
+    epithelial = np.sum(list(spots.also.values()), axis=0, dtype=float)
     return Expression(spots.xy, spots.total.astype(float), spots.counts.astype(float), epithelial, mpp)

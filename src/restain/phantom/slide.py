@@ -31,7 +31,7 @@ from restain.phantom.slide_plan import (
     write_slide_truth,
 )
 from restain.phantom.slide_tiles import DAB_REDUCTION, TileRenderer
-from restain.progress import Progress
+from restain.progress import Progress, Steps
 from restain.slides.metadata import read_metadata
 from restain.slides.store import Kind, TileStore
 from restain.slides.writer import write_ome_tiff
@@ -83,7 +83,7 @@ def write_phantom_slide(
         # Left by a process that was killed between writing the file and removing its tiles.
         shutil.rmtree(out / f"{name}.part", ignore_errors=True)
     left = [name for name in names if name not in kept]
-    steps = _Steps(sum(2 * pair.tile_count(name) for name in left) + sum(pair.texture_numbers.values()), progress)
+    steps = Steps(sum(2 * pair.tile_count(name) for name in left) + sum(pair.texture_numbers.values()), progress)
     renderer = TileRenderer(pair.plan, pair.grow(steps), *pair.appearances, pair.tile)
     for name in left:
         _write_slide(out, name, renderer, pair, steps)
@@ -160,14 +160,14 @@ class SlidePair:
             numbers[level] = min(most, max(1, round(area / side**2)))
         return numbers
 
-    def grow(self, steps: _Steps) -> dict[Her2Level, list[Texture]]:
+    def grow(self, steps: Steps) -> dict[Her2Level, list[Texture]]:
         """Grow the textures of every level."""
         grown: dict[Her2Level, list[Texture]] = {}
         for level, count in self.texture_numbers.items():
             for number in range(count):
                 one = grow_texture(self.seed, level, number, TEXTURE_TILES * self.tile, self.mpp, *self.appearances)
                 grown.setdefault(level, []).append(one)
-                steps.add(1)
+                steps.add()
         return grown
 
     def parameters(self) -> dict[str, Any]:
@@ -199,18 +199,6 @@ class SlidePair:
         return -(-size.width // self.tile) * -(-size.height // self.tile)
 
 
-class _Steps:
-    """Counts finished steps and reports them."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.done, self.total, self.progress = 0, total, progress
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if self.progress is not None and count:
-            self.progress(self.done, self.total)
-
-
 def _claim(out: Path, pair: SlidePair) -> SlideTruth | None:
     """Make the folder. Return the truth of the same slides if there is one; refuse a folder that holds something else."""
     make_folder(out)
@@ -234,7 +222,7 @@ def _is_finished(path: Path, identity: Mapping[str, str]) -> bool:
     return path.is_file() and identity.items() <= read_metadata(path).items()
 
 
-def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, steps: _Steps) -> None:
+def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, steps: Steps) -> None:
     identity, count = pair.identity(name), pair.tile_count(name)
     kind: Kind = "dab" if name == "dab" else "rgb"
     mpp = pair.mpp * (DAB_REDUCTION if name == "dab" else 1)
@@ -247,7 +235,7 @@ def _write_slide(out: Path, name: str, renderer: TileRenderer, pair: SlidePair, 
                 else:
                     height, width = store.extent(row, column)
                     store.put(row, column, pixels[:height, :width])
-            steps.add(1)
+            steps.add()
         before = steps.done
 
         def report(done: int, total: int) -> None:

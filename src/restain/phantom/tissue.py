@@ -145,15 +145,15 @@ def _lone(tumour: Bools, depth: Floats, seeds: Floats) -> Floats:
     return np.array(ndimage.maximum_position(depth, nest, empty), dtype=np.float32).reshape(-1, 2)
 
 
-def _filled_up(plan: Architecture, seeds: Floats, allowed: Bools, room: float) -> Floats:
+def _filled_up(plan: Architecture, seeds: Floats, allowed: Bools, spacing: float) -> Floats:
     """Add seeds where the lattice left holes, as it does along winding outlines."""
     for _ in range(2):
-        more = scatter(plan.rng, allowed, 0.9 * room)
+        more = scatter(plan.rng, allowed, 0.9 * spacing)
         if len(seeds) and len(more):
-            more = more[cKDTree(seeds).query(more)[0] > room]
+            more = more[cKDTree(seeds).query(more)[0] > spacing]
         if not len(more):
             break
-        late = cKDTree(more).query_pairs(room, output_type="ndarray")[:, 1]
+        late = cKDTree(more).query_pairs(spacing, output_type="ndarray")[:, 1]
         seeds = np.concatenate([seeds, np.delete(more, late, axis=0)]).astype(np.float32)
     return seeds
 
@@ -161,11 +161,14 @@ def _filled_up(plan: Architecture, seeds: Floats, allowed: Bools, room: float) -
 def _interstitial(plan: Architecture) -> tuple[Floats, Ints]:
     """Seeds of lymphocytes and fibroblasts: ``(N, 2)`` rows and columns, and kinds."""
     stroma = (plan.compartment == STROMA) & (plan.slit < 0.5)
-    room = stroma & (plan.depth_um(stroma) > 1.6)
+    allowed = stroma & (plan.depth_um(stroma) > 1.6)
     share = max(0.0, plan.rng.normal(plan.style.lymphocytes, 0.08))
-    crowd = mask_of_share(plan.noise(26) + 0.4 * plan.noise(7), room, share)
-    small = [scatter(plan.rng, crowd, plan.px(8.0), keep=0.9), scatter(plan.rng, room & ~crowd, plan.px(30), keep=0.5)]
-    spindle = scatter(plan.rng, room & ~crowd, plan.px(plan.rng.uniform(13, 19)), keep=0.75)
+    crowd = mask_of_share(plan.noise(26) + 0.4 * plan.noise(7), allowed, share)
+    small = [
+        scatter(plan.rng, crowd, plan.px(8.0), keep=0.9),
+        scatter(plan.rng, allowed & ~crowd, plan.px(30), keep=0.5),
+    ]
+    spindle = scatter(plan.rng, allowed & ~crowd, plan.px(plan.rng.uniform(13, 19)), keep=0.75)
     place = np.concatenate([*small, spindle])
     kind = np.repeat([CellKind.LYMPHOCYTE, CellKind.FIBROBLAST], [len(place) - len(spindle), len(spindle)])
     return place.astype(np.float32), kind.astype(np.int32)

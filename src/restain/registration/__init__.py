@@ -8,12 +8,11 @@ stain-independent ``features``; ``correlation`` compares it with wrong ones, and
 
 from restain.registration.acceptance import PairRefusedError, Verdict
 from restain.registration.register import Registration, register_images, register_slides
-from restain.registration.transform import Folding, Lattice, Transform
+from restain.registration.transform import Lattice, Transform
 from restain.registration.transform_file import read_transform, write_transform
 from restain.registration.warp import slide_of, warp_region
 
 __all__ = [
-    "Folding",
     "Lattice",
     "PairRefusedError",
     "Registration",

@@ -15,9 +15,8 @@ from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 
 from restain.errors import RestainError
-from restain.files import write_text
+from restain.files import read_utf8, write_text
 from restain.registration.transform import Points, Transform
-from restain.registration.transform_file import read_utf8
 
 GEOMETRIES = ("geometry", "nucleusGeometry")
 """Members of a feature that hold coordinates; the second is QuPath's, for cells."""

@@ -24,7 +24,7 @@ LEAST_OVERLAP = 0.25
 VARIANCE_FLOOR = 0.05
 """Added to variances, so that flat overlaps do not correlate by noise."""
 REACH_PX = 32
-"""Largest shift, in px of the overviews, at which :func:`prominence` looks for the largest correlation."""
+"""Largest shift, in px of the overviews, at which :func:`prominence` searches the largest correlation."""
 
 
 class Correlator:

@@ -2,7 +2,7 @@
 
 The densities of a section depend on its stain. The places of lumens, vessels, fat and borders do not, nor does the pattern
 of the nuclei. Two channels show these: *tissue density*, the total optical density saturated at a fraction of the section's
-own median, so that pale counterstain and dark eosin look alike; and *hematoxylin*, unmixed from eosin and DAB at once, so
+own median, so that pale counterstain and dark eosin become similar; and *hematoxylin*, unmixed from eosin and DAB at once, so
 that the stain need not be named. Each is smoothed, and normalised by its local mean and standard deviation.
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from restain._version import __version__
 from restain.errors import RestainError
@@ -85,18 +86,6 @@ class Report:
     local_correlation: Spread
     """Median and 5th percentile."""
     passes: list[PassReport]
-
-    @classmethod
-    def read(cls, content: dict[str, Any]) -> Report:
-        """The inverse of :func:`dataclasses.asdict`.
-
-        Raises:
-            TypeError, KeyError, ValueError: if ``content`` lacks something.
-        """
-        parts = {name: Spread(**content[name]) for name in ("displacement", "estimated_error", "local_correlation")}
-        passes = [PassReport(**one) for one in content["passes"]]
-        folding, verdict = Folding(**content["folding"]), Verdict(content["verdict"])
-        return cls(**content | parts | {"folding": folding, "verdict": verdict, "passes": passes})
 
     @property
     def doubt(self) -> str | None:
@@ -197,8 +186,8 @@ def _finished(out: Path, identity: str) -> Report | None:
         return None
     try:
         read_transform(out)
-        return Report.read(content)
-    except (RestainError, TypeError, KeyError, ValueError):
+        return TypeAdapter(Report).validate_python(content)
+    except (RestainError, ValueError):
         return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file, write_json
+from restain.files import make_folder, read_utf8, whole_file, write_json
 from restain.geometry import Size
 from restain.registration.transform import Lattice, Transform
 
@@ -93,22 +93,6 @@ def read_transform(path: Path) -> Transform:
         return Transform(bare.matrix, fixed[0], moving[0], fixed[1], moving[1], lattice)
     except (KeyError, TypeError, ValueError):
         raise RestainError(f"{path} is damaged: it lacks parts of a transform of restain.") from None
-
-
-def read_utf8(path: Path, otherwise: str) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        RestainError: if it cannot be read; if it is not UTF-8, with its path and ``otherwise``.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
-    except UnicodeDecodeError:
-        raise RestainError(f"{path} {otherwise}.") from None
 
 
 def _read_lattice(path: Path, stored: Mapping[str, Any]) -> Lattice:

@@ -14,7 +14,7 @@ from restain.geometry import Point, Region, Size, tiles
 from restain.images import Rgb
 from restain.registration.transform import Transform
 from restain.slides import Slide
-from restain.slides.source import Level, Source
+from restain.slides.source_picture import ArraySource
 
 TILE = 1024
 """Largest side in px of what is warped at once: bounded memory for any region."""
@@ -23,21 +23,9 @@ NODE_PX = 8
 WHITE = (255, 255, 255)
 
 
-class ArraySource(Source):
-    """The pixels of an array as those of a slide; ``name`` stands for its path in messages."""
-
-    def __init__(self, rgb: Rgb, name: Path) -> None:
-        height, width = rgb.shape[:2]
-        super().__init__(name, "picture in memory", (Level(Size(width, height), 1.0),))
-        self._rgb = rgb
-
-    def read(self, level: int, region: Region) -> Rgb:
-        return self._rgb[region.slices]
-
-
 def slide_of(rgb: Rgb, mpp: float | None, name: str | Path = "picture") -> Slide:
     """An array ``(H, W, 3)`` ``uint8`` as a slide."""
-    return Slide(ArraySource(rgb, Path(name)), mpp)
+    return Slide(ArraySource(rgb, mpp, Path(name)))
 
 
 def warp_region(

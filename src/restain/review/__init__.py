@@ -12,23 +12,19 @@ with needs("review", "A blinded review"):
         Modality,
         Question,
         StudyDefinition,
-        StudyImage,
         parse_definition,
         read_definition,
     )
-    from restain.review.study import Answer, Item, Progress, Reading, Study
+    from restain.review.study import Item, Reading, Study
 
 __all__ = [
-    "Answer",
     "Item",
     "Kind",
     "Modality",
-    "Progress",
     "Question",
     "Reading",
     "Study",
     "StudyDefinition",
-    "StudyImage",
     "blinding_warnings",
     "create_study",
     "parse_definition",

@@ -16,7 +16,7 @@ from restain.review import mrmc
 from restain.review.definition import CHOICES, Kind, Modality, StudyDefinition
 from restain.review.mrmc import MISSING, Ints
 from restain.review.study import Reading
-from restain.statistics import Interval, wilson_interval
+from restain.statistics import Interval, finite_or_none, wilson_interval
 
 LEAST_CASES = 10
 LEAST_READERS = 2
@@ -220,7 +220,7 @@ def _levels(
     )
     for key, tables, there in columns:
         for row, value, own in zip(rows, mrmc.kappas(tables), there, strict=True):
-            setattr(row, key, _number(value) if own.sum() >= LEAST_CASES else None)
+            setattr(row, key, finite_or_none(value) if own.sum() >= LEAST_CASES else None)
     return figures, _non_inferiority(difference, study.margin), words
 
 
@@ -305,13 +305,9 @@ def _figure(
         # A small study has a point estimate, but no interval that holds.
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             found = estimate()
-        value = _number(found.mean)
+        value = finite_or_none(found.mean)
         if not few:
-            low, high = _number(found.low), _number(found.high)
-            chance = None if p is None else _number(p())
+            low, high = finite_or_none(found.low), finite_or_none(found.high)
+            chance = None if p is None else finite_or_none(p())
     reason = "undefined: all answers are the same" if value is None and not few else few
     return Figure(key, title, value, low, high, int(there.sum()), readers, cases, method, reason, chance)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Check whether the two modalities of a study can be told apart without the stain: glass, noise, sharpness, JPEG artefacts."""
+"""Check whether the two modalities of a study can be distinguished without the stain: glass, noise, sharpness, JPEG artefacts."""
 
 from __future__ import annotations
 

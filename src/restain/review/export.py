@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 
 from restain.errors import RestainError
-from restain.files import csv_text, whole_file, write_text
+from restain.files import csv_text, write_csv, write_text
 from restain.review.definition import CHOICES, Kind
 from restain.review.study import Study
 
@@ -71,11 +70,10 @@ def export_answers(study: Study, path: Path) -> Path:
     Raises:
         RestainError: if the file cannot be written.
     """
-    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("reader", "case", "modality", "part", "repeat", "question", "value", "at", "seconds"))
-        for one in study.answers():
-            at, seconds = one.at.isoformat(timespec="milliseconds"), "" if one.seconds is None else f"{one.seconds:.3f}"
-            own = (one.reader, one.case, one.modality.value, one.part + 1, int(one.repeat))
-            table.writerow((*map(csv_text, own[:2]), *own[2:], one.question, csv_text(one.value), at, seconds))
+    rows = []
+    for one in study.answers():
+        at, seconds = one.at.isoformat(timespec="milliseconds"), "" if one.seconds is None else f"{one.seconds:.3f}"
+        own = (csv_text(one.reader), csv_text(one.case), one.modality.value, one.part + 1, int(one.repeat))
+        rows.append((*own, one.question, csv_text(one.value), at, seconds))
+    write_csv(path, ("reader", "case", "modality", "part", "repeat", "question", "value", "at", "seconds"), rows)
     return path

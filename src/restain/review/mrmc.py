@@ -123,7 +123,7 @@ def obuchowski_rockette(whole: Floats, left: Floats) -> Interval:
     return Interval(value, value - half, value + half)
 
 
-def guessing(said: Ints, seed: int, draws: int = RESAMPLES) -> float:
+def guessing(called: Ints, seed: int, draws: int = RESAMPLES) -> float:
     """p value of a two-sided permutation test that readers cannot distinguish virtual from chemical images.
 
     The statistic is how much more often virtual images than chemical ones are called virtual, as a mean over readers.
@@ -131,13 +131,13 @@ def guessing(said: Ints, seed: int, draws: int = RESAMPLES) -> float:
     images are not independent. Labels of cases with one image are permuted among them.
 
     Args:
-        said: ``(R, C, 2)``: 1 if the chemical and the virtual image of a case were called virtual, 0 if not, or :data:`MISSING`.
+        called: ``(R, C, 2)``: 1 if the chemical and the virtual image of a case were called virtual, 0 if not, or :data:`MISSING`.
         seed: of the permutations.
         draws: number of permutations.
     """
     rng = np.random.default_rng([seed, draws])
-    values = np.where(said == MISSING, np.nan, said.astype(np.float64))
-    there: NDArray[np.bool_] = np.any(said != MISSING, axis=0)
+    values = np.where(called == MISSING, np.nan, called.astype(np.float64))
+    there: NDArray[np.bool_] = np.any(called != MISSING, axis=0)
     paired, alone = np.asarray(there.all(axis=1)), np.flatnonzero(there.any(axis=1) & ~there.all(axis=1))
     labels = there[alone, 1].astype(int)
     single = values[:, alone, labels]

@@ -59,11 +59,11 @@ def _arranged(images: list[int], twice: set[int], rng: np.random.Generator) -> l
     again = [int(one) for one in rng.permutation([image for image in images if image in twice])]
     others = [int(one) for one in rng.permutation([image for image in images if image not in twice])]
     total, count = len(images) + len(again), len(again)
-    room = max(count, total // 3)
-    early = sorted(rng.choice(room, count, replace=False))
-    late = sorted(total - room + rng.choice(room, count, replace=False))
+    span = max(count, total // 3)
+    early = sorted(rng.choice(span, count, replace=False))
+    late = sorted(total - span + rng.choice(span, count, replace=False))
     # If repeats fill their part, only the same order keeps them apart.
-    second = again if room == count else [int(one) for one in rng.permutation(again)]
+    second = again if span == count else [int(one) for one in rng.permutation(again)]
     shown: dict[int, tuple[int, bool]] = {}
     shown |= {int(at): (image, False) for at, image in zip(early, again, strict=True)}
     shown |= {int(at): (image, True) for at, image in zip(late, second, strict=True)}

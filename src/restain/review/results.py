@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from restain import __version__
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file, write_json
+from restain.files import make_folder, write_csv, write_json
 from restain.report import write_page
 from restain.review.analysis import Figure, analyse
 from restain.review.definition import Kind, Modality, StudyDefinition
@@ -44,10 +43,7 @@ def write_results(study: Study, out: Path, *, now: datetime | None = None, comma
     facts = _facts(study.definition, now, command)
     make_folder(out)
     export_answers(study, out / "answers.csv")
-    with whole_file(out / "results.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [one.name for one in fields(Figure)])
-        table.writeheader()
-        table.writerows(map(asdict, found.figures))
+    write_csv(out / "results.csv", [one.name for one in fields(Figure)], map(astuple, found.figures))
     content = {"title": study.definition.title, "totals": totals, "facts": facts} | json_ready(found)
     write_json(out / "results.json", content)
     return write_page(

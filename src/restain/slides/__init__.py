@@ -17,12 +17,9 @@ from restain.slides.mask import TissueMask as TissueMask
 from restain.slides.mask import glass_windows as glass_windows
 from restain.slides.mask import tissue_mask as tissue_mask
 from restain.slides.mask import tissue_of as tissue_of
-from restain.slides.mask import write_tissue as write_tissue
 from restain.slides.metadata import read_metadata as read_metadata
 from restain.slides.slide import Slide as Slide
 from restain.slides.slide import open_slide as open_slide
 from restain.slides.slide import read_image as read_image
-from restain.slides.source import Level as Level
-from restain.slides.source import SlideImage as SlideImage
 from restain.slides.store import TileStore as TileStore
 from restain.slides.writer import write_ome_tiff as write_ome_tiff

@@ -35,8 +35,8 @@ from restain import NOTICE, __version__
 from restain.errors import RestainError
 from restain.files import digest, whole_folder
 from restain.geometry import Size
-from restain.progress import Progress
-from restain.slides.pyramid import TileCount, kept_metadata, pyramid
+from restain.progress import Progress, Steps
+from restain.slides.pyramid import kept_metadata, pyramid, tile_steps
 from restain.slides.store import TileStore
 
 PRIVATE = (0x0099, "restain")
@@ -74,14 +74,14 @@ def write_dicom(
         raise RestainError(f"{folder} is not written: {store.missing} of its tiles are not in {store.folder} yet.")
     if folder.exists() and not (folder.is_dir() and all(file.suffix == ".dcm" for file in folder.iterdir())):
         raise RestainError(f"{folder} holds other files than a DICOM series; it is left as it is.")
-    step = TileCount(store, progress)
+    steps = tile_steps(store, progress)
     kept = kept_metadata(store, metadata)
     with ExitStack() as stack:
-        levels = pyramid(store, stack, step)
+        levels = pyramid(store, stack, steps)
         with whole_folder(folder) as partial:
             common = _common(store, mpp, kept)
             for number, level in enumerate(levels):
-                _write_level(partial / f"level-{number}.dcm", common, number, level, store.size, mpp, step)
+                _write_level(partial / f"level-{number}.dcm", common, number, level, store.size, mpp, steps)
 
 
 def read_dicom_metadata(folder: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def read_dicom_metadata(folder: Path) -> dict[str, str]:
 
 
 def _write_level(
-    path: Path, common: Dataset, number: int, level: TileStore, full: Size, mpp: float, step: TileCount
+    path: Path, common: Dataset, number: int, level: TileStore, full: Size, mpp: float, steps: Steps
 ) -> None:
     # Two passes over the tiles, since the table of frames stands before them and its kind depends on their bytes.
     cells = list(level.cells())
@@ -115,7 +115,7 @@ def _write_level(
             frame = level.encoded(*cell)
             file.write(struct.pack("<HHI", 0xFFFE, 0xE000, len(frame) + len(frame) % 2))
             file.write(frame + b"\0" * (len(frame) % 2))
-            step()
+            steps.add()
         file.write(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
 
 
@@ -137,7 +137,7 @@ def _begin_frames(file: BinaryIO, lengths: NDArray[np.uint64]) -> None:
 
 
 def _common(store: TileStore, mpp: float, kept: Mapping[str, str]) -> Dataset:
-    """What all instances of a series say alike."""
+    """The attributes that all instances of a series share."""
     try:
         created = datetime.fromisoformat(kept["created"]).astimezone(UTC)
     except (KeyError, ValueError):

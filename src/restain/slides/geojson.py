@@ -21,7 +21,7 @@ from shapely.geometry.polygon import orient
 from skimage.measure import find_contours
 
 from restain.errors import RestainError
-from restain.files import write_json
+from restain.files import read_bytes, write_json
 from restain.geometry import Size
 
 Ring = NDArray[np.float64]
@@ -92,11 +92,7 @@ def read_geojson(path: Path) -> list[Polygon]:
     Raises RestainError if the file cannot be read, is not GeoJSON, or holds anything but polygons.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RestainError(f"{path} does not exist.") from None
-    except OSError as fault:
-        raise RestainError(f"{path} cannot be read ({fault.strerror}).") from None
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError):
         raise RestainError(f"{path} is not GeoJSON (its text is not valid JSON).") from None
     found = [polygon for geometry in _geometries(path, content) for polygon in _polygons(path, geometry)]

@@ -50,7 +50,7 @@ UNSCANNED_OD = 0.12
 """Glass is at most this dense against pure white, which scanners and writers put where nothing was scanned."""
 
 GREEN = 1
-"""The channel that looks for tissue: both stains absorb most there, and eosin almost only there."""
+"""The channel in which tissue is detected: both stains absorb most there, and eosin almost only there."""
 SMOOTHING_UM = 8.0
 """Standard deviation of the Gaussian over the density before the threshold."""
 LEAST_OD = 0.03
@@ -282,7 +282,7 @@ def _peak(rgb: Rgb, where: Mask) -> tuple[Floats, float]:
 def ink_marks(od: ArrayLike, mpp: float) -> Mask:
     """Pen marks and other matter that hematoxylin and eosin cannot colour so: ``(H, W, 3)`` densities to ``(H, W)`` bool.
 
-    Blue and green ink absorb red more than green; black ink, carbon and coverslip edges absorb all alike; red ink absorbs
+    Blue and green ink absorb red more than green; black ink, carbon and coverslip edges absorb all channels equally; red ink absorbs
     blue nearly as much as green, no red, and more than blood does. A stroke is found where its colour is plain and
     followed to where it is faint.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from restain import NOTICE
 from restain.geometry import Size
-from restain.progress import Progress
+from restain.progress import Progress, Steps
 from restain.slides.store import TileStore
 
 SMALLEST = 512
@@ -40,23 +40,16 @@ def kept_metadata(store: TileStore, metadata: Mapping[str, str]) -> dict[str, st
     return kept
 
 
-class TileCount:
-    """Progress over the tiles of a pyramid; those of reduced levels count twice (made and written)."""
-
-    def __init__(self, store: TileStore, progress: Progress | None):
-        tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in level_sizes(store.size)]
-        self.done, self.total, self.progress = 0, sum(tiles) + sum(tiles[1:]), progress
-
-    def __call__(self) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
+def tile_steps(store: TileStore, progress: Progress | None) -> Steps:
+    """A step for each tile of a pyramid; those of reduced levels count twice (made and written)."""
+    tiles = [-(-size.width // store.tile) * -(-size.height // store.tile) for size in level_sizes(store.size)]
+    return Steps(sum(tiles) + sum(tiles[1:]), progress)
 
 
-def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> list[TileStore]:
+def pyramid(store: TileStore, stack: ExitStack, steps: Steps) -> list[TileStore]:
     """The levels of a slide, the complete ``store`` first; reduced ones are made in its folder, or resumed there.
 
-    ``stack`` closes them; ``step`` is called after each of their tiles. Raises RestainError if the store is damaged or
+    ``stack`` closes them; ``steps`` counts their tiles. Raises RestainError if the store is damaged or
     its folder cannot be written.
     """
     levels = [store]
@@ -69,7 +62,7 @@ def pyramid(store: TileStore, stack: ExitStack, step: Callable[[], None]) -> lis
         for row, column in coarser.cells():
             if not coarser.has(row, column):
                 _reduce_tile(levels[-1], coarser, row, column)
-            step()
+            steps.add()
         levels.append(coarser)
     return levels
 

@@ -49,19 +49,19 @@ def same_picture(fine: Size, read_fine: Read, coarse: Size, read_coarse: Read) -
     aligned, shifted = [], []
     for cell in cells:
         region = Region(cell, Size(min(side, coarse.width - cell.x), min(side, coarse.height - cell.y)))
-        theirs = _means(read_coarse(region) if thumbnail is None else thumbnail[region.slices])
-        ours = _means(resample(read_fine, region, step, fine))
-        aligned.append(np.abs(ours - theirs).mean())
-        shifted.append(_shifted(ours, theirs))
+        stored = _means(read_coarse(region) if thumbnail is None else thumbnail[region.slices])
+        reduced = _means(resample(read_fine, region, step, fine))
+        aligned.append(np.abs(reduced - stored).mean())
+        shifted.append(_shifted(reduced, stored))
     off = np.mean(aligned)
     return bool(off <= _SMALL or off <= _SHARE * np.mean(shifted))
 
 
-def _shifted(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+def _shifted(reduced: NDArray[np.float64], stored: NDArray[np.float64]) -> float:
     """By how much two cells differ if one of them is moved by a quarter of its sides."""
-    y, x = (max(1, n // 4) if n > 1 else 0 for n in ours.shape[:2])
-    moved = [(ours[y:], theirs[: len(theirs) - y]), (ours[: len(ours) - y], theirs[y:])]
-    moved += [(ours[:, x:], theirs[:, : theirs.shape[1] - x]), (ours[:, : ours.shape[1] - x], theirs[:, x:])]
+    y, x = (max(1, n // 4) if n > 1 else 0 for n in reduced.shape[:2])
+    moved = [(reduced[y:], stored[: len(stored) - y]), (reduced[: len(reduced) - y], stored[y:])]
+    moved += [(reduced[:, x:], stored[:, : stored.shape[1] - x]), (reduced[:, : reduced.shape[1] - x], stored[:, x:])]
     return float(np.mean([np.abs(one - other).mean() for one, other in moved]))
 
 

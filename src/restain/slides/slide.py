@@ -188,8 +188,8 @@ class Slide:
             return "unknown; give it with --mpp"
         if stated is None:
             return f"{used:g} µm per px, given with --mpp"
-        said = _pixel(stated, self._source.mpp_y)
-        return said if used == stated else f"{used:g} µm per px, given with --override-mpp; the file states {said}"
+        text = _pixel(stated, self._source.mpp_y)
+        return text if used == stated else f"{used:g} µm per px, given with --override-mpp; the file states {text}"
 
     def close(self) -> None:
         self._source.close()

@@ -10,6 +10,7 @@ import tifffile
 
 from restain.geometry import Point, Region, Size
 from restain.images import TIFF_MAGIC, Rgb
+from restain.images.scale import positive_number
 from restain.slides.source import Source, damaged, levels_of, paste
 from restain.slides.source_tiff import broken_chain, lost_tiles
 
@@ -39,9 +40,9 @@ class OpenSlideSource(Source):
             vendor,
             levels_of([Size(*size) for size in self._slide.level_dimensions]),
             vendor=facts.get(openslide.PROPERTY_NAME_VENDOR),
-            mpp=_number(facts.get(openslide.PROPERTY_NAME_MPP_X)),
-            mpp_y=_number(facts.get(openslide.PROPERTY_NAME_MPP_Y)),
-            objective=_number(facts.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            mpp=positive_number(facts.get(openslide.PROPERTY_NAME_MPP_X, "")),
+            mpp_y=positive_number(facts.get(openslide.PROPERTY_NAME_MPP_Y, "")),
+            objective=positive_number(facts.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, "")),
             faults=_cut(path, vendor),
         )
         try:
@@ -88,14 +89,6 @@ class OpenSlideSource(Source):
 
     def close(self) -> None:
         self._slide.close()
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return value if 0 < value < float("inf") else None
 
 
 def _cut(path: Path, vendor: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""PNG, JPEG and WebP pictures as slides of one level."""
+"""Pictures as slides of one level: PNG, JPEG and WebP files, and arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restain.geometry import Region
+from restain.geometry import Region, Size
 from restain.images import Rgb, decode_picture, picture_facts
 from restain.slides.source import SlideImage, Source, choose_image, levels_of
 
@@ -42,3 +42,15 @@ class PictureSource(Source):
         self.load()
         assert self._pixels is not None
         return np.ascontiguousarray(self._pixels[region.slices])
+
+
+class ArraySource(Source):
+    """Pixels in memory, ``(H, W, 3)`` ``uint8`` RGB; ``name`` stands for their path in messages."""
+
+    def __init__(self, rgb: Rgb, mpp: float | None = None, name: Path = Path("array")) -> None:
+        size = Size(rgb.shape[1], rgb.shape[0])
+        super().__init__(name, "array", levels_of([size]), mpp=mpp, pictorial=True)
+        self.rgb = rgb
+
+    def read(self, level: int, region: Region) -> Rgb:
+        return np.ascontiguousarray(self.rgb[region.slices])

@@ -172,8 +172,8 @@ def _side(described: Any, axis: int, steps: list[dict[str, Any]]) -> tuple[float
     value = math.prod(scales) if scales else None
     if value is None or not (math.isfinite(value) and value > 0):
         return None, None
-    said = described[axis].get("unit") if len(described) and isinstance(described[axis], dict) else None
-    factor = micrometres(str(said or ""))
+    unit = described[axis].get("unit") if len(described) and isinstance(described[axis], dict) else None
+    factor = micrometres(str(unit or ""))
     return value, value * factor if factor else None
 
 

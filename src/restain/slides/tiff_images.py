@@ -204,6 +204,6 @@ def _channels_form(plane: Plane, channels: list[dict[str, str]], ome: bool) -> s
     if any(page.dtype != np.uint8 for page in plane):
         return f"an image of {len(plane)} one-channel planes of {plane[0].dtype}"
     if len(plane) != 3 or light or not all(_NEUTRAL_CHANNEL.fullmatch(one) for one in names):
-        said = f" ({', '.join(names)})" if any(names) else ""
-        return f"an image of {len(plane)} one-channel planes{said}"
+        listed = f" ({', '.join(names)})" if any(names) else ""
+        return f"an image of {len(plane)} one-channel planes{listed}"
     return "" if ome else "an image of 3 one-channel planes that are not said to be red, green and blue"

@@ -18,8 +18,8 @@ import tifffile
 from restain import __version__
 from restain.errors import RestainError
 from restain.files import remove_partial, whole_file
-from restain.progress import Progress
-from restain.slides.pyramid import TileCount, kept_metadata, pyramid
+from restain.progress import Progress, Steps
+from restain.slides.pyramid import kept_metadata, pyramid, tile_steps
 from restain.slides.store import TileStore
 
 NAMESPACE = "restain/provenance"
@@ -48,13 +48,13 @@ def write_ome_tiff(
         raise ValueError(f"mpp must be positive, not {mpp}")
     if store.missing:
         raise RestainError(f"{path} is not written: {store.missing} of its tiles are not in {store.folder} yet.")
-    step = TileCount(store, progress)
+    steps = tile_steps(store, progress)
     with ExitStack() as stack:
-        levels = pyramid(store, stack, step)
+        levels = pyramid(store, stack, steps)
         # The store's lock excludes another writer of this file.
         remove_partial(path)
         with whole_file(path) as partial:
-            _write(levels, partial, mpp, _description(store, path, mpp, kept_metadata(store, metadata)), step)
+            _write(levels, partial, mpp, _description(store, path, mpp, kept_metadata(store, metadata)), steps)
             chain_levels(partial)
 
 
@@ -79,14 +79,14 @@ def chain_levels(path: Path) -> None:
             file.write(struct.pack("<Q", following))
 
 
-def _encoded(level: TileStore, step: TileCount) -> Iterator[bytes]:
+def _encoded(level: TileStore, steps: Steps) -> Iterator[bytes]:
     for cell in level.cells():
         # Before the yield: no call follows the last tile.
-        step()
+        steps.add()
         yield level.encoded(*cell)
 
 
-def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, step: TileCount) -> None:
+def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, steps: Steps) -> None:
     store = levels[0]
     form: dict[str, Any] = {"predictor": 2, "compression": "adobe_deflate"}
     if store.kind == "dab":
@@ -101,7 +101,7 @@ def _write(levels: list[TileStore], path: Path, mpp: float, description: bytes, 
             # The true ratio, not a power of two: an odd side was rounded up.
             scale_x, scale_y = store.size.width / width, store.size.height / height
             tiff.write(
-                _encoded(level, step),
+                _encoded(level, steps),
                 shape=(height, width, 3) if store.kind == "rgb" else (height, width),
                 tile=(store.tile, store.tile),
                 resolution=(1e4 / (mpp * scale_x), 1e4 / (mpp * scale_y)),

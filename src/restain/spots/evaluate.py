@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from restain import NOTICE
 from restain.data.spots import Spots, read_spots
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file, write_json
+from restain.files import make_folder, write_csv, write_json
 from restain.progress import Progress, part
 from restain.slides import DensitySlide, open_slide
 from restain.spots.association import Association, associations, noise_ceiling
@@ -149,9 +148,7 @@ def _write(result: SpotsEvaluation, out: Path, facts: dict[str, str]) -> None:
         "associations": result.associations,
     }
     write_json(out / "spots.json", json_ready(content))
-    with whole_file(out / "spots.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["spot", "x_px", "y_px", "total", spots.gene, "log_cpm", *result.densities])
-        columns = [spots.names, *spots.xy.T, spots.total, spots.counts, spots.log_cpm(), *result.densities.values()]
-        writer.writerows(zip(*columns, strict=True))
+    names = ["spot", "x_px", "y_px", "total", spots.gene, "log_cpm", *result.densities]
+    columns = [spots.names, *spots.xy.T, spots.total, spots.counts, spots.log_cpm(), *result.densities.values()]
+    write_csv(out / "spots.csv", names, zip(*columns, strict=True))
     write_page(result.page, spots, result.densities, result.associations, result.ceiling, facts)

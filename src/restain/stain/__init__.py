@@ -4,7 +4,6 @@ from restain.ood.detector import Ood as Ood
 from restain.stain.figures import SlideFigures as SlideFigures
 from restain.stain.many import Outcome as Outcome
 from restain.stain.many import stain_many as stain_many
-from restain.stain.many import stain_one as stain_one
 from restain.stain.model import Model as Model
 from restain.stain.model import load as load
 from restain.stain.options import StainOptions as StainOptions

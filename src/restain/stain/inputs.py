@@ -15,32 +15,17 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from restain.errors import RestainError
-from restain.geometry import Region, Size, same_mpp
+from restain.geometry import same_mpp
 from restain.images import Rgb
 from restain.images.scale import COARSEST_MPP
 from restain.progress import Progress
 from restain.slides import Slide, open_slide
-from restain.slides.source import Source, levels_of
+from restain.slides.source_picture import ArraySource
 from restain.stain.options import StainOptions
 from restain.stain.provenance import digest
 
 Image = str | Path | Slide | NDArray[Any] | PIL.Image.Image
 """What can be stained. A path may end in ``#N``, the number of one of several images in a file."""
-
-ARRAY = "array"
-"""Name of pixels that came without a file."""
-
-
-class ArraySource(Source):
-    """Pixels in memory, ``(H, W, 3)`` ``uint8`` RGB."""
-
-    def __init__(self, rgb: Rgb, mpp: float | None = None) -> None:
-        self.rgb = rgb
-        super().__init__(Path(ARRAY), ARRAY, levels_of([Size(rgb.shape[1], rgb.shape[0])]), mpp=mpp)
-        self.pictorial = True
-
-    def read(self, level: int, region: Region) -> Rgb:
-        return np.ascontiguousarray(self.rgb[region.slices])
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,7 @@ def open_input(image: Image, mpp: float, options: StainOptions) -> Iterator[Inpu
         if isinstance(image, PIL.Image.Image):
             own, image = _mpp_of(image), _oriented(image)
         rgb = as_rgb(image)
-        yield _input(_at(Slide(ArraySource(rgb, own)), options), Path(ARRAY), mpp, rgb)
+        yield _input(_at(Slide(ArraySource(rgb, own)), options), Path("array"), mpp, rgb)
 
 
 def _input(slide: Slide, source: Path, mpp: float, rgb: Rgb | None = None) -> InputImage:

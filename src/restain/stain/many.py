@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from restain.errors import RestainError
-from restain.files import make_folder, whole_file
+from restain.files import make_folder, write_csv
 from restain.progress import Progress, Warn, item
 from restain.stain.model import Model
 from restain.stain.options import StainOptions
@@ -110,7 +110,4 @@ def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         values = ["" if value is None else value for value in asdict(outcome).values()]
         rows[outcome.source.resolve()] = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
-    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(names)
-        table.writerows(rows.values())
+    write_csv(path, names, rows.values())

@@ -26,8 +26,9 @@ from restain.prediction import Prediction
 from restain.progress import Bar, Progress, Warn, is_live, item
 from restain.slides import Polygon, Slide
 from restain.slides.slide import LARGEST_PICTURE
+from restain.slides.source_picture import ArraySource
 from restain.stain.area import rectangle
-from restain.stain.inputs import ARRAY, ArraySource, Image, InputImage, open_input
+from restain.stain.inputs import Image, InputImage, open_input
 from restain.stain.normalization import normalized_reader
 from restain.stain.options import StainOptions
 from restain.stain.plan import StainJob
@@ -189,7 +190,7 @@ class Model:
             >>> load().predict(np.full((64, 64, 3), 240, np.uint8)).dab.shape
             (64, 64)
         """
-        image = InputImage(Slide(ArraySource(he, self.mpp)), Path(ARRAY), False, he)
+        image = InputImage(Slide(ArraySource(he, self.mpp)), Path("array"), False, he)
         job = StainJob(image, self, self.options, lambda sentence: None)
         return Prediction(*pixels_of(job, job.plan(0, 0)))
 

@@ -69,7 +69,7 @@ class StainResult:
 class StainedSlide:
     """The files of a result; ``kept`` where they were there already.
 
-    Of pictures that become PNG files, ``tissue``, ``ood``, ``report`` and ``figures`` are None.
+    For pictures that become PNG files, ``tissue``, ``ood``, ``report`` and ``figures`` are None.
     """
 
     source: Path

@@ -64,7 +64,7 @@ def measure_seams(
     if block < LEAST_BLOCK:
         return None
     rng = np.random.default_rng(seed)
-    alike = _alike(block, scale)
+    equivalent = _equivalent(block, scale)
     places = [
         (vertical, line, along)
         for vertical, (across, length) in ((True, (size.width, size.height)), (False, (size.height, size.width)))
@@ -77,7 +77,7 @@ def measure_seams(
         if len(stretches) == most:
             break
         vertical, line, along = places[place]
-        away = rng.choice(alike, RANDOM, replace=False)
+        away = rng.choice(equivalent, RANDOM, replace=False)
         strips = [_strip(vertical, int(at), along) for at in (line, *(line - away))]
         if all(shown(strip) for strip in strips):
             here, *others = (_gradients(read(strip), vertical) for strip in strips)
@@ -96,8 +96,8 @@ def measure_seams(
     return Seams(float(mean[0] / mean[1]), float(mean[2] / mean[3]), float(low), float(high), len(values))
 
 
-def _alike(block: int, scale: float) -> list[int]:
-    """Distances from a border at which lines lie alike to it, within a block; some more than are drawn."""
+def _equivalent(block: int, scale: float) -> list[int]:
+    """Distances from a border at which lines are equivalent to it, within a block; some more than are drawn."""
     away = np.arange(3 * BESIDE, block - 2 * BESIDE, BESIDE)
     offset = np.abs(away * scale - np.rint(away * scale))
     return [int(d) for d in away[offset <= max(np.sort(offset)[: 2 * RANDOM][-1], 0.02)]]

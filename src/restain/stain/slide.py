@@ -49,10 +49,10 @@ def stain_slide(
 ) -> StainedSlide:
     """Stain a picture or a whole slide into the folder ``out``; the result is at the model's mpp.
 
-    Of a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, where the DAB
-    density is asked for, ``NAME.dab.tif``. Of a slide, or where ``options.format`` says so: ``NAME.ome.tiff`` (or the
-    folder ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` where the DAB
-    density is asked for; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of
+    For a picture, NAME being :func:`~restain.stain.sources.slide_name`, ``NAME.png`` is written and, with
+    ``options.dab``, ``NAME.dab.tif``. For a slide, or if ``options.format`` says so: ``NAME.ome.tiff`` (or the
+    folder ``NAME.dicom``), the virtual IHC slide over the H&E slide's whole extent; ``NAME.dab.ome.tiff`` with
+    ``options.dab``; ``NAME.tissue.geojson``, the tissue; ``NAME.ood.geojson``, where the H&E is out of
     distribution, if the bundle has a detector; and ``NAME.stain.json`` with provenance and figures
     (:class:`SlideFigures`).
 

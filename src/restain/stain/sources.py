@@ -10,6 +10,7 @@ from pathlib import Path
 from restain.data import tables
 from restain.errors import RestainError
 from restain.images import IMAGE_SUFFIXES
+from restain.images.scale import positive_number
 from restain.slides.find import SUFFIXES, is_slide_folder, is_there, split_number
 
 
@@ -83,12 +84,8 @@ def read_table(path: Path) -> list[Source]:
     found: list[Source] = []
     faults: list[str] = []
     for line, cells in tables.read_table(path, ("slide",), ("mpp",)):
-        slide, mpp = path.parent / cells["slide"], tables.mpp_of(cells["mpp"])
-        if not cells["slide"] or not is_there(slide):
-            faults.append(f"line {line}: there is no slide {cells['slide']!r}")
-        if cells["mpp"] and mpp is None:
-            faults.append(f"line {line}: {cells['mpp']!r} is no mpp (micrometres per pixel)")
-        found.append(Source(slide, mpp))
+        faults += tables.row_faults(line, cells, path.parent, needed=("slide",), files=("slide",), numbers=("mpp",))
+        found.append(Source(path.parent / cells["slide"], positive_number(cells["mpp"])))
     if faults:
         raise RestainError(f"{path}: {'; '.join(faults)}.")
     if not found:

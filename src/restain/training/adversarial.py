@@ -60,12 +60,10 @@ class AdversarialStage(SecondStage):
         fake_ihc = virtual.rgb.detach().to(batch.ihc.dtype)
         # Real and virtual go through in one call: spectral normalisation updates its buffers in place at every call,
         # which two calls before one backward pass do not survive under DDP.
-        said = discriminator.network(torch.cat([batch.he, batch.he]), torch.cat([batch.ihc, fake_ihc]))
-        real, fake = said.real.chunk(2)
-        gan = losses.adversarial(real, True, w.objective) + losses.adversarial(fake, False, w.objective)
+        output = discriminator.network(torch.cat([batch.he, batch.he]), torch.cat([batch.ihc, fake_ihc]))
         terms = {
-            "D.gan": w.gan * gan / 2,
-            "D.level": w.level_discriminator * losses.level(said.level.chunk(2)[0], batch.level),
+            "D.gan": w.gan * losses.discrimination(output.real, w.objective),
+            "D.level": w.level_discriminator * losses.level(output.level.chunk(2)[0], batch.level),
         }
         if w.objective == "wasserstein" and w.gradient_penalty:
             share = torch.rand(len(batch.he), generator=self._generator(number)).to(batch.he)
@@ -76,10 +74,10 @@ class AdversarialStage(SecondStage):
         return terms
 
     def _adversarial_terms(self, batch: Batch, virtual: Stained) -> dict[str, Tensor]:
-        said = self._asked("discriminator", batch.he, virtual.rgb)
+        output = self._critic("discriminator", batch.he, virtual.rgb)
         return {
-            "G.gan": self.weights.gan * losses.adversarial(said.real.float(), True, self.weights.objective),
-            "G.level": self.weights.level_generator * losses.level(said.level.float(), batch.level),
+            "G.gan": self.weights.gan * losses.adversarial(output.real.float(), True, self.weights.objective),
+            "G.level": self.weights.level_generator * losses.level(output.level.float(), batch.level),
         }
 
     def _reconstruction_terms(self, batch: Batch, virtual: Stained) -> dict[str, Tensor]:

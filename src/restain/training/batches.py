@@ -83,7 +83,7 @@ def decoded_pairs(
     normalize = picture_normalizer(recipe)
     if copies * sum(map(decoded_bytes, training)) <= data.cache_mib * 2**20:
         return DecodedInMemory(training, normalize)
-    variant = None if normalize is None else [describe_normalization(), recipe.mpp]
+    variant = [describe_normalization(), recipe.mpp] if data.normalization else None
     return PairStore(store, training, normalize, variant)
 
 
@@ -183,7 +183,15 @@ class _Steps(Sampler[list[int]]):
 
 
 def batches(
-    crops: Crops, *, start: int, stop: int, batch: int, workers: int, rank: int, world: int, device: torch.device
+    crops: Crops,
+    *,
+    start: int = 0,
+    stop: int,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device,
 ) -> Iterator[Batch]:
     """The batches of steps ``start`` to ``stop`` (exclusive) for process ``rank`` of ``world``."""
     steps = _Steps(start, stop, batch, rank, world)

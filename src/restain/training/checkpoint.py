@@ -48,16 +48,16 @@ class StopRequest:
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: list[Any] = []
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def __enter__(self) -> StopRequest:
-        self._before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        self._before = [signal.signal(number, self._request) for number in self.SIGNALS]
         return self
 
     def __exit__(

@@ -18,7 +18,7 @@ from restain.recipe import DeformRecipe
 from restain.training.batches import Batch
 
 _COMPARED_PX = 4
-"""Pixels per sample of the images whose correlation is asked for: about 2 µm at 0.46 µm per px, a quarter of a nucleus."""
+"""Pixels per sample of the images whose correlation is computed: about 2 µm at 0.46 µm per px, a quarter of a nucleus."""
 
 
 def deformer(recipe: DeformRecipe, mpp: float) -> Deformer:
@@ -37,10 +37,10 @@ def deformer_terms(recipe: DeformRecipe, field: Tensor, virtual: Tensor, real: T
     """
     held = F.avg_pool2d(inside(field).to(field.dtype), _COMPARED_PX)
     moved = warp(densities(virtual.float()), field)
-    apart = losses.unlike(
+    apart = losses.local_dissimilarity(
         F.avg_pool2d(moved, _COMPARED_PX), F.avg_pool2d(densities(real.float()), _COMPARED_PX), held.detach()
     )
-    return {"R.unlike": apart, "R.slope": recipe.smooth * losses.slope(field)}
+    return {"R.dissimilarity": apart, "R.slope": recipe.smooth * losses.slope(field)}
 
 
 def laid_on(virtual: Stained, field: Tensor, batch: Batch) -> Stained:

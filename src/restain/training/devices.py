@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from restain.engines import multiplies_bf16
 from restain.errors import RestainError
 from restain.recipe import TrainRecipe
 
@@ -38,7 +39,7 @@ class Devices:
     nodes: int
 
     def fabric(self, recipe: TrainRecipe, logger: Logger | None = None) -> Fabric:
-        """Lightning's Fabric on these devices, in the precision that the recipe asks for."""
+        """Lightning's Fabric on these devices, in the recipe's precision."""
         return Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -50,7 +51,7 @@ class Devices:
 
 
 def choose_devices(accelerator: str = "auto", devices: str | int = 1, nodes: int = 1) -> Devices:
-    """See that this machine has the devices that are asked for.
+    """Check that this machine has the requested devices.
 
     Args:
         accelerator: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best that is there.
@@ -97,18 +98,8 @@ def _require_launcher(nodes: int) -> None:
         )
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware; emulated bf16 is many times slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(probe() for probe in probes if probe is not None)
-    return False
-
-
 def precision(recipe: TrainRecipe, device: torch.device) -> str:
-    """Lightning's name of the precision that the recipe asks for on this device."""
+    """Lightning's name of the recipe's precision on this device."""
     if recipe.precision == "bf16" or (recipe.precision == "auto" and multiplies_bf16(device)):
         return "bf16-mixed"
     return "32-true"

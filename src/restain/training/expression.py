@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restain import losses
 from restain.data import Pair
+from restain.data.normalization import Normalize
+from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.models.expression import ExpressionClassifier
 from restain.models.tensors import batch_of
@@ -34,6 +34,7 @@ class ExpressionStage:
     """The classifier, its optimiser and its step: cross-entropy of the level, as a whole and at each place; Adam with a linear decay."""
 
     name = "expression"
+    averaged_generator = None
 
     def __init__(self, fabric: Fabric, recipe: Recipe, classifier: ExpressionClassifier) -> None:
         self.fabric = fabric
@@ -56,23 +57,24 @@ class ExpressionStage:
         right = (known & (logits.argmax(1) == batch.level)).sum() / known.sum().clamp(min=1)
         return {"level": loss.detach(), "accuracy": right}
 
-    def validate(
-        self, pairs: Sequence[Pair], normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
-    ) -> dict[str, float | None]:
-        """Share of right levels over whole validation images; None where no level is known."""
+    @property
+    def networks(self) -> dict[str, tuple[nn.Module, Any]]:
+        """The classifier with its optimiser."""
+        return {"classifier": (self.bare, self.optimiser)}
+
+    def validate(self, pairs: Sequence[Pair], normalize: Normalize) -> tuple[dict[str, float | None], list[Rgb]]:
+        """Share of right levels over whole validation images (None where no level is known), and no panels."""
         known = [p for p in pairs if p.level is not None]
         if not known:
-            return {"val_level_accuracy": None}
+            return {"val_level_accuracy": None}, []
         self.bare.eval()
         right = 0
         for pair in known:
-            rgb = pair.load()[0]
-            rgb = rgb if normalize is None else normalize(rgb)
-            he = batch_of(rgb, self.fabric.device)
+            he = batch_of(normalize(pair.load()[0]), self.fabric.device)
             with torch.no_grad():
                 right += int(self.bare(he).logits.argmax()) == pair.level
         self.bare.train()
-        return {"val_level_accuracy": right / len(known), "val_pairs": float(len(known))}
+        return {"val_level_accuracy": right / len(known), "val_pairs": float(len(known))}, []
 
     def state(self) -> dict[str, Any]:
         return {"classifier": self.bare.state_dict(), "optimiser": self.optimiser.state_dict()}

@@ -89,7 +89,7 @@ def train_her2_classifier(
         mpp: micrometres per pixel of the data.
         swap: the data's H&E and IHC are exchanged on reading.
         name: what the classifier calls itself; the folder's name by default.
-        description: what the data is, in words; how many images of which level is said after it.
+        description: what the data is, in words; the number of images per level is added.
         tile: side of crops, and of the tiles that the classifier later votes on, in px.
         width: channels of the network's first stage.
         progress: called with the steps done and in all.
@@ -129,7 +129,7 @@ def train_her2_classifier(
             optimiser.step()
             if progress:
                 progress(step + 1, steps)
-            if stop.asked:
+            if stop.requested:
                 raise Interrupted(f"stopped at step {step + 1} of {steps}; {out} was not written.")
     accuracy = _accuracy(network.eval(), held_out, tile)
     facts = Her2ClassifierFacts(
@@ -148,7 +148,7 @@ def train_her2_classifier(
 
 
 def vary_ihc(rgb: Rgb, white: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Vary what a classifier must not look at: counterstain, hues, sharpness, the rest of the glass' tint, DAB a little.
+    """Vary what a classifier must ignore: counterstain, hues, sharpness, the rest of the glass' tint, DAB a little.
 
     Stains are varied in optical density as the H&E's are in training (:func:`restain.data.vary_he`).
 
@@ -217,8 +217,8 @@ def _level_weights(pairs: Sequence[Pair]) -> torch.Tensor:
 
 def _about(training: Sequence[Pair], held_out: Sequence[Pair]) -> str:
     counts = Counter(pair.level for pair in training)
-    told = ", ".join(f"{level.text}: {counts[level]}" for level in Her2Level)
-    return f"Real IHC images: {len(training)} for training (levels {told}), {len(held_out)} for validation."
+    listed = ", ".join(f"{level.text}: {counts[level]}" for level in Her2Level)
+    return f"Real IHC images: {len(training)} for training (levels {listed}), {len(held_out)} for validation."
 
 
 def _accuracy(network: ExpressionClassifier, pairs: Sequence[Pair], tile: int) -> float | None:

@@ -10,7 +10,6 @@ import torch
 from restain.data.decoded import DecodedInMemory
 from restain.errors import RestainError
 from restain.models.build import build_generator
-from restain.models.generator import Generator
 from restain.recipe import Recipe
 from restain.training.batches import Batch, Crops, batches, training_pairs
 from restain.training.clock import Clock
@@ -39,7 +38,7 @@ def steps_within(recipe: Recipe, data: Sequence[Path], seconds: float, *, accele
 
     def pace(step: Callable[[int, Batch], object], crop: int, batch: int, number: int) -> float:
         crops = Crops(DecodedInMemory(pairs.split("train")), crop, recipe.data.augment, recipe.seed)
-        feed = batches(crops, start=0, stop=MEASURED, batch=batch, workers=0, rank=0, world=1, device=fabric.device)
+        feed = batches(crops, stop=MEASURED, batch=batch, workers=0, device=fabric.device)
         laps = []
         for crop_batch in feed:
             clock = Clock(fabric.device)
@@ -49,10 +48,9 @@ def steps_within(recipe: Recipe, data: Sequence[Path], seconds: float, *, accele
         # The quickest: what slows a step down is other work on the machine, never the recipe.
         return min(laps)
 
-    if isinstance(generator, Generator) and generator.expression is not None and recipe.expression.steps:
+    if generator.expression is not None and recipe.expression.steps:
         stage_one = ExpressionStage(fabric, recipe, generator.expression)
         used = recipe.expression.steps * pace(stage_one.step, recipe.expression.crop, recipe.expression.batch, 0)
-        generator.expression.requires_grad_(False)
     else:
         used = 0.0
     stage_two = second_stage(fabric, recipe, generator)

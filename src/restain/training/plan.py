@@ -19,6 +19,7 @@ import torch
 from restain.data import Pair, PairSet
 from restain.data.decoded import PairStore, decoded_bytes
 from restain.data.layouts import SPLITS
+from restain.data.normalization import picture_normalizer
 from restain.models.build import build_generator
 from restain.progress import Progress
 from restain.recipe import Recipe
@@ -116,11 +117,7 @@ class _Laps:
 
     def watch(self, stage: Stage) -> None:
         """Mark when a network has run forward, and before and after each optimiser."""
-        if isinstance(stage, ExpressionStage):
-            watched = {"classifier": (stage.bare, stage.optimiser)}
-        else:
-            watched = {name: (player.bare, player.optimiser) for name, player in stage.players.items()}
-        for name, (network, optimiser) in watched.items():
+        for name, (network, optimiser) in stage.networks.items():
             network.register_forward_hook(lambda *_, part=name: self.mark(part))
             adam = optimiser.optimizer
             adam.register_step_pre_hook(lambda *_, part=name: self.mark(part))
@@ -176,25 +173,14 @@ def plan(
         for make, crop, batch in stages:
             stage = make()
             crops = Crops(decoded, crop, recipe.data.augment, recipe.seed, None, recipe.data.mix)
-            feed = batches(
-                crops,
-                start=0,
-                stop=WARM_UP + STEPS,
-                batch=batch,
-                workers=recipe.data.workers,
-                rank=0,
-                world=1,
-                device=fabric.device,
-            )
+            feed = batches(crops, stop=WARM_UP + STEPS, batch=batch, workers=recipe.data.workers, device=fabric.device)
             done = len(found) * (WARM_UP + STEPS)
             found.append(_measured(stage, feed, fabric.device, done, steps, progress))
-            if isinstance(stage, ExpressionStage):
-                stage.bare.requires_grad_(False)
         kept_in_store = isinstance(decoded, PairStore)
     validating = 0.0
     if held_out and recipe.train.validate_every:
         began = time.perf_counter()
-        validate(generator, held_out[:1], recipe.mpp)
+        validate(generator, held_out[:1], recipe.mpp, picture_normalizer(recipe))
         pairs = min(len(held_out), recipe.train.validate_pairs or len(held_out))
         times = sum(stage.steps / recipe.train.validate_every for stage in found)
         validating = (time.perf_counter() - began) * pairs * times / 3600

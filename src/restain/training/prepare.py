@@ -1,4 +1,4 @@
-"""What a training is given, looked at before its first step: devices, data and crops."""
+"""Checks before the first step of a training: devices, data and crops."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from restain.training.expression import ExpressionStage
 from restain.training.peers import second_stage
 from restain.training.prepare import prepare, trains_expression
 from restain.training.stage import SecondStage
-from restain.training.validate import match_dab, validate
+from restain.training.validate import match_dab
 from restain.training.white import typical_white
 
 Stage = ExpressionStage | SecondStage
@@ -80,8 +80,7 @@ def train(
         nodes: number of nodes.
         store: folder of decoded pairs, where memory is too small for them; trainings can share it, and it is kept. None
             takes one in ``out``, which is removed at the end.
-        fit_ood: put into the bundle what the training's H&E images look like, so that staining can tell an image
-            that is unlike them.
+        fit_ood: add an OOD detector, fitted on the training's H&E images, to the bundle.
 
     Returns:
         The bundle's path.
@@ -123,7 +122,6 @@ def train(
     if generator.expression is not None and trains_expression(recipe, pairs.split("train")):
         classifier = ExpressionStage(fabric, recipe, generator.expression)
         run.stage(classifier, recipe.expression.crop, recipe.expression.batch, every=recipe.train.validate_every)
-        generator.expression.requires_grad_(False)
     # Anew, because the first stage may or may not have drawn from the generator in this process.
     torch.manual_seed(recipe.seed + 1)
     run.stage(
@@ -277,20 +275,20 @@ class _Run:
                 clock.lap()
                 saving = done % every == 0 or done == stage.steps
                 stopping = False
-                if saving or done % self.read_every == 0 or (fabric.world_size == 1 and stop.asked):
-                    stopping = self._any_process(stop.asked)
+                if saving or done % self.read_every == 0 or (fabric.world_size == 1 and stop.requested):
+                    stopping = self._any_process(stop.requested)
                     bar.update(done, stage.steps, self._read(stage.name, unread))
                 if stopping or saving:
                     self._save(path, stage, done, clock.seconds)
                     if saving:
                         rate = (time.monotonic() - began) / (done - first)
-                        text = f"{stage.name} {done}/{stage.steps}: {self._look(stage, done)} {rate:.2f} s/step"
+                        text = f"{stage.name} {done}/{stage.steps}: {self._validate(stage, done)} {rate:.2f} s/step"
                         self.console.print(text, highlight=False, markup=False)
                         clock.skip()
                 if stopping and done < stage.steps:
                     raise Interrupted(
                         f"stopped at step {done} of {stage.steps} of stage '{stage.name}'; "
-                        f"the same command goes on from there ({path})."
+                        f"re-run the same command to resume ({path})."
                     )
 
     def _fill(self) -> None:
@@ -314,11 +312,11 @@ class _Run:
         unread.clear()
         return shown
 
-    def _any_process(self, asked: bool) -> bool:
-        """Whether any process was asked to stop: all must leave the loop at the same step."""
+    def _any_process(self, requested: bool) -> bool:
+        """Whether a stop was requested in any process: all must leave the loop at the same step."""
         if self.fabric.world_size == 1:
-            return asked
-        total = self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum")
+            return requested
+        total = self.fabric.all_reduce(torch.tensor(float(requested), device=self.fabric.device), reduce_op="sum")
         return float(total) > 0  # type: ignore[arg-type]
 
     def _save(self, path: Path, stage: Stage, done: int, seconds: Seconds) -> None:
@@ -326,28 +324,24 @@ class _Run:
             save_checkpoint(path, {"step": done, "stage": stage.state(), "seconds": asdict(seconds)})
         self.fabric.barrier()
 
-    def _look(self, stage: Stage, done: int) -> str:
+    def _validate(self, stage: Stage, done: int) -> str:
         """Validate, log figures and pictures, write the bundle; returns the figures as text."""
         text = ""
         if self.fabric.is_global_zero:
             pairs = self.pairs.split("val")
             pairs = pairs[: self.recipe.train.validate_pairs or None]
-            if self.recipe.train.match_dab and not isinstance(stage, ExpressionStage) and done == stage.steps:
-                factor = match_dab(
-                    stage.averaged_generator, self.pairs.split("train"), self.recipe.seed, self.normalize
-                )
+            generator = stage.averaged_generator
+            if generator is not None and self.recipe.train.match_dab and done == stage.steps:
+                factor = match_dab(generator, self.pairs.split("train"), self.recipe.seed, self.normalize)
                 self.console.print(f"the DAB was multiplied by {factor:.2f}", highlight=False)
-            if isinstance(stage, ExpressionStage):
-                figures: dict[str, float | None] = stage.validate(pairs, self.normalize)
-            else:
-                figures, panels = validate(stage.averaged_generator, pairs, self.recipe.mpp, self.normalize)
-                for number, panel in enumerate(panels):
-                    self.board.experiment.add_image(
-                        f"HE | virtual, {NOTICE} | real/{number}", panel, done, dataformats="HWC"
-                    )
+            figures, panels = stage.validate(pairs, self.normalize)
+            for number, panel in enumerate(panels):
+                title = f"HE | virtual, {NOTICE} | real/{number}"
+                self.board.experiment.add_image(title, panel, done, dataformats="HWC")
+            if generator is not None:
                 save_bundle(
                     self.bundle,
-                    stage.averaged_generator,
+                    generator,
                     self.recipe,
                     step=done,
                     data=" ".join(filter(None, (self.recipe.data.description, self.pairs.describe()))),

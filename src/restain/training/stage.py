@@ -16,10 +16,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from restain.data import Pair
+from restain.data.normalization import Normalize
+from restain.images import Rgb
 from restain.models.blocks import channels_last
 from restain.models.network import StainingNetwork
 from restain.recipe import OptimiserRecipe, Recipe
 from restain.training.batches import Batch
+from restain.training.validate import validate
 
 
 def adam(recipe: OptimiserRecipe, module: nn.Module) -> torch.optim.Adam:
@@ -81,7 +85,7 @@ class SecondStage(ABC):
 
     @property
     def averaged_generator(self) -> StainingNetwork:
-        """The generator with averaged weights: what validation looks at and the bundle holds."""
+        """The generator with averaged weights, which is validated and which the bundle holds."""
         generator: StainingNetwork = self.average.module  # type: ignore[assignment]
         return generator
 
@@ -96,7 +100,7 @@ class SecondStage(ABC):
 
     @abstractmethod
     def _play(self, number: int, batch: Batch) -> dict[str, Tensor]:
-        """One move of every player; returns the terms of all objectives."""
+        """One step of every player; returns the terms of all objectives."""
 
     def _descend(self, players: Sequence[str], terms: dict[str, Tensor]) -> None:
         """One step of these players down the sum of ``terms``."""
@@ -106,17 +110,26 @@ class SecondStage(ABC):
         for name in players:
             self.players[name].optimiser.step()
 
-    def _asked(self, critic: str, *inputs: Tensor) -> Any:
-        """What a critic says, for a gradient to the inputs only.
+    @property
+    def networks(self) -> dict[str, tuple[nn.Module, Any]]:
+        """Network and optimiser of each player."""
+        return {name: (player.bare, player.optimiser) for name, player in self.players.items()}
+
+    def validate(self, pairs: Sequence[Pair], normalize: Normalize) -> tuple[dict[str, float | None], list[Rgb]]:
+        """Figures and panels of the averaged generator; see :func:`restain.training.validate.validate`."""
+        return validate(self.averaged_generator, pairs, self.recipe.mpp, normalize)
+
+    def _critic(self, critic: str, *inputs: Tensor) -> Any:
+        """The output of a critic, for a gradient to the inputs only.
 
         The bare network: its weights are not trained by this call, so DDP must not wait for their gradients.
         """
         bare = self.players[critic].bare
         bare.requires_grad_(False)
         with self.fabric.autocast():
-            said = bare(*inputs)
+            output = bare(*inputs)
         bare.requires_grad_(True)
-        return said
+        return output
 
     def _generator(self, number: int) -> torch.Generator:
         """Randomness of one step, which depends on the seed and the step's number only."""

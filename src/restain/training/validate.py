@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restain.data import Pair
+from restain.data.normalization import Normalize, unchanged
 from restain.engines import predict_at_once, to_prediction
 from restain.evaluation.image import psnr, ssim
 from restain.evaluation.stain import Moments, cell_moments, pearson
 from restain.models.network import StainingNetwork
 from restain.optics import dab_density, glass_white
+from restain.statistics import finite_or_none
 
 PANELS = 4
 """Validation pairs that are shown as pictures in the log."""
@@ -31,7 +33,7 @@ def match_dab(
     generator: StainingNetwork,
     pairs: Sequence[Pair],
     seed: int,
-    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    normalize: Normalize = unchanged,
 ) -> float:
     """Scale the generator's DAB so that its mean over the middle of training pairs is that of their IHC; returns the factor.
 
@@ -47,7 +49,7 @@ def match_dab(
     virtual = real = 0.0
     for pair in (pairs[number] for number in sorted(chosen)):
         he, ihc = pair.load()
-        he = he if normalize is None else normalize(he)
+        he = normalize(he)
         top, left = (max(0, (side - _MATCHED_PX) // 2) for side in he.shape[:2])
         middle = np.s_[top : top + _MATCHED_PX, left : left + _MATCHED_PX]
         answer = to_prediction(predict_at_once(generator, np.ascontiguousarray(he[middle])))
@@ -66,11 +68,11 @@ def validate(
     generator: StainingNetwork,
     pairs: Sequence[Pair],
     mpp: float,
-    normalize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    normalize: Normalize = unchanged,
 ) -> tuple[dict[str, float | None], list[Panel]]:
     """PSNR, SSIM and the pooled DAB correlation per 16 µm cell over ``pairs``, and pictures of the first few.
 
-    ``normalize`` is applied to each H&E picture before the network. The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
+    The DAB reference is the colour-deconvolved real image. Returns the figures (None where undefined) and panels
     ``(H, 3·W, 3)``: H&E, virtual, real.
     """
     was_training = generator.training
@@ -81,7 +83,7 @@ def validate(
     moments = Moments()
     for pair in pairs:
         he, ihc = pair.load()
-        virtual = to_prediction(predict_at_once(generator, he if normalize is None else normalize(he)))
+        virtual = to_prediction(predict_at_once(generator, normalize(he)))
         psnrs.append(psnr(virtual.rgb, ihc))
         ssims.append(ssim(virtual.rgb, ihc))
         white = glass_white(ihc)
@@ -92,8 +94,7 @@ def validate(
     generator.train(was_training)
     figures: dict[str, float | None] = {"val_pairs": float(len(pairs))}
     if pairs:
-        correlation = pearson(moments)
         figures["val_psnr"] = float(np.mean(psnrs))
         figures["val_ssim"] = float(np.mean(ssims))
-        figures["val_dab_r16"] = correlation if np.isfinite(correlation) else None
+        figures["val_dab_r16"] = finite_or_none(pearson(moments))
     return figures, panels

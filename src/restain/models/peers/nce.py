@@ -1,4 +1,4 @@
-"""PatchNCE: the same place in two images must be more alike than any two places (Park et al., ECCV 2020)."""
+"""PatchNCE: the same place in two images must be more similar than any two places (Park et al., ECCV 2020)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def patch_nce(query: Tensor, key: Tensor, temperature: float) -> Tensor:
 def adaptive_weights(query: Tensor, key: Tensor, progress: float) -> Tensor:
     """How far each place of a roughly matched pair is trusted: ``(N, P, dim)`` twice to ``(N, P)``, mean 1.
 
-    Li et al., MICCAI 2023, eq. 3 to 5, with linear schedule and linear weight: all places alike at first
+    Li et al., MICCAI 2023, eq. 3 to 5, with linear schedule and linear weight: equal for all places at first
     (``progress`` 0), by the similarity of virtual and real in the end (1). No gradients.
     """
     similarity = (query.detach() * key.detach()).sum(dim=2).clamp(0, 1)

@@ -20,7 +20,7 @@ _OBJECTIVE: Objective = "least-squares"
 
 
 class AspStage(SecondStage):
-    """Least-squares game on the image alone, PatchNCE to the H&E, adaptive PatchNCE and a pyramid to the real image."""
+    """Least-squares adversarial loss on the image alone, PatchNCE to the H&E, adaptive PatchNCE and a pyramid to the real image."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, peer: AspRecipe, generator: StainingNetwork) -> None:
         assert isinstance(generator, ResNet9)
@@ -36,14 +36,12 @@ class AspStage(SecondStage):
     def _play(self, number: int, batch: Batch) -> dict[str, Tensor]:
         virtual = self.players["generator"].network(batch.he).rgb.to(batch.he.dtype)
 
-        said = self.players["discriminator"].network(torch.cat([batch.ihc, virtual.detach()]))
-        real, fake = said.chunk(2)
-        game = losses.adversarial(real, True, _OBJECTIVE) + losses.adversarial(fake, False, _OBJECTIVE)
-        discriminating = {"D.gan": game / 2}
+        logits = self.players["discriminator"].network(torch.cat([batch.ihc, virtual.detach()]))
+        discriminating = {"D.gan": losses.discrimination(logits, _OBJECTIVE)}
         self._descend(["discriminator"], discriminating)
 
         generating = {
-            "G.gan": losses.adversarial(self._asked("discriminator", virtual).float(), True, _OBJECTIVE),
+            "G.gan": losses.adversarial(self._critic("discriminator", virtual).float(), True, _OBJECTIVE),
             "G.pyramid": self.peer.pyramid * losses.pyramid_l1(virtual, batch.ihc, self.peer.pyramid_levels),
         }
         generating |= self._nce_terms(number, batch, virtual)

@@ -18,7 +18,7 @@ _OBJECTIVE: Objective = "least-squares"
 
 
 class CycleGanStage(SecondStage):
-    """H&E to IHC and back; least-squares game on both sides, cycle and identity losses.
+    """H&E to IHC and back; least-squares adversarial loss on both sides, cycle and identity losses.
 
     The original's buffer of earlier images is left out: a checkpoint would have to hold it.
     """
@@ -45,8 +45,8 @@ class CycleGanStage(SecondStage):
         ihc_again = forth(virtual_he).rgb
 
         generating = {
-            "G.gan_ihc": losses.adversarial(self._asked("judge_ihc", virtual_ihc).float(), True, _OBJECTIVE),
-            "G.gan_he": losses.adversarial(self._asked("judge_he", virtual_he).float(), True, _OBJECTIVE),
+            "G.gan_ihc": losses.adversarial(self._critic("judge_ihc", virtual_ihc).float(), True, _OBJECTIVE),
+            "G.gan_he": losses.adversarial(self._critic("judge_he", virtual_he).float(), True, _OBJECTIVE),
             "G.cycle": self.peer.cycle * (losses.l1(he_again, batch.he) + losses.l1(ihc_again, batch.ihc)),
             "G.identity": self.peer.identity * (losses.l1(same_ihc, batch.ihc) + losses.l1(same_he, batch.he)),
         }
@@ -54,9 +54,7 @@ class CycleGanStage(SecondStage):
 
         discriminating = {}
         for critic, real, virtual in (("judge_ihc", batch.ihc, virtual_ihc), ("judge_he", batch.he, virtual_he)):
-            said = self.players[critic].network(torch.cat([real, virtual.detach().to(real.dtype)]))
-            right, wrong = said.chunk(2)
-            game = losses.adversarial(right, True, _OBJECTIVE) + losses.adversarial(wrong, False, _OBJECTIVE)
-            discriminating[f"D.{critic}"] = game / 2
+            logits = self.players[critic].network(torch.cat([real, virtual.detach().to(real.dtype)]))
+            discriminating[f"D.{critic}"] = losses.discrimination(logits, _OBJECTIVE)
         self._descend(["judge_ihc", "judge_he"], discriminating)
         return generating | discriminating

@@ -27,15 +27,13 @@ class Pix2PixStage(SecondStage):
 
         real_pair = torch.cat([batch.he, batch.ihc], dim=1)
         fake_pair = torch.cat([batch.he, virtual.to(batch.he.dtype)], dim=1)
-        real, fake = self.players["discriminator"].network(torch.cat([real_pair, fake_pair.detach()])).chunk(2)
-        discriminating = {
-            "D.gan": (losses.adversarial(real, True, objective) + losses.adversarial(fake, False, objective)) / 2
-        }
+        logits = self.players["discriminator"].network(torch.cat([real_pair, fake_pair.detach()]))
+        discriminating = {"D.gan": losses.discrimination(logits, objective)}
         self._descend(["discriminator"], discriminating)
 
-        said = self._asked("discriminator", fake_pair)
+        logits = self._critic("discriminator", fake_pair)
         generating = {
-            "G.gan": losses.adversarial(said.float(), True, objective),
+            "G.gan": losses.adversarial(logits.float(), True, objective),
             "G.l1": self.peer.l1 * losses.l1(virtual, batch.ihc),
         }
         if self.peer.pyramid:
