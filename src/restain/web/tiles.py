@@ -92,7 +92,13 @@ class Tiles:
         return known[1]
 
     def _read_facts(self, image: Image) -> ImageFacts:
-        with self._open(image) as slide:
+        if image.kind is ImageKind.DENSITY:
+            raise RequestError(404, "error.no_image")
+        with readable(image.path), open_slide(image.path, header_only=True) as slide:
+            check_size(slide)
+            if slide.format == "picture":
+                # Only its pixels show whether it is whole.
+                slide.load()
             return ImageFacts(
                 slide.size,
                 slide.mpp if slide.has_mpp else None,
@@ -224,13 +230,9 @@ def check_size(slide: Slide | DensitySlide) -> None:
 
 def open_bounded(path: Path) -> tuple[Slide, int]:
     """A slide that passed :func:`check_size`, and the bytes that it holds while it is open."""
-    slide = open_slide(path, header_only=True)
-    try:
-        check_size(slide)
-        slide.load()
-    except BaseException:
-        slide.close()
-        raise
+    with open_slide(path, header_only=True) as header:
+        check_size(header)
+    slide = open_slide(path)
     return slide, slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
 
 
