@@ -23,7 +23,7 @@ from restain.images import Rgb
 from restain.registration import read_transform, warp_region
 from restain.registration.transform import Transform
 from restain.slides import DensitySlide, Slide, open_slide
-from restain.web.caches import ByteCache, HandleCache
+from restain.web.caches import ByteCache, FactCache, HandleCache
 from restain.web.errors import RequestError
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -73,23 +73,21 @@ class Tiles:
         self._densities: HandleCache[DensitySlide] = HandleCache()
         self._cache = ByteCache()
         self._slots = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
-        self._facts: dict[str, tuple[str, ImageFacts | RequestError]] = {}
+        self._facts: FactCache[ImageFacts] = FactCache(ImageFacts, state / "facts.json")
+        self._refused: dict[str, tuple[str, RequestError]] = {}
         self._transforms: dict[tuple[Path, int], Transform] = {}
 
     def facts(self, image: Image) -> ImageFacts:
         """The facts of an image, from its header; read once for each file and stamp."""
-        known = self._facts.get(image.id)
-        if known is None or known[0] != image.stamp:
-            try:
-                known = image.stamp, self._read_facts(image)
-            except RequestError as refusal:
-                if refusal.status == 404:
-                    raise
-                known = image.stamp, refusal
-            self._facts[image.id] = known
-        if isinstance(known[1], RequestError):
-            raise known[1]
-        return known[1]
+        stamp, refused = self._refused.get(image.id, ("", None))
+        if refused is not None and stamp == image.stamp:
+            raise refused
+        try:
+            return self._facts.get(image.id, image.stamp, lambda: self._read_facts(image))
+        except RequestError as refusal:
+            if refusal.status != 404:
+                self._refused[image.id] = image.stamp, refusal
+            raise
 
     def _read_facts(self, image: Image) -> ImageFacts:
         if image.kind is ImageKind.DENSITY:
@@ -179,6 +177,7 @@ class Tiles:
     def close(self) -> None:
         self._slides.close()
         self._densities.close()
+        self._facts.save({image.id for image in self.library.images()})
 
     def _registered(self, image: Image, fixed: Image) -> Registered | None:
         for one in self.library.related(fixed).chemical:
