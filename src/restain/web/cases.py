@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restain.errors import RestainError
-from restain.web.links import Image
+from restain.web.links import PAIR_FOLDERS, Image
 
 TABLE = "cases.csv"
 """In the served folder: columns slide, patient and block, as for ``restain cohort``."""
+_NO_BLOCK = {name.lower() for pair in PAIR_FOLDERS for name in pair} | {"train", "val", "test"}
 COHORT_PAGE = "cohort.html"
 
 
@@ -87,8 +88,8 @@ class Cases:
 
 
 def _of_folders(image: Image) -> Case:
-    """The first folder names the patient, the second the block."""
-    folders = image.title.split("/")[:-1]
+    """The first folder names the patient, the second the block; folders of a stain or of a split name neither."""
+    folders = [one for one in image.title.split("/")[:-1] if one.lower() not in _NO_BLOCK]
     return Case(folders[0] if folders else "", folders[1] if len(folders) > 1 else "")
 
 

@@ -72,7 +72,8 @@ def read_provenance(path: Path, name: str) -> ImageProvenance:
     """The provenance of the file at ``path``, called ``name`` in the library. Never fails: unknown facts are left out."""
     text, case = _metadata(path), _dicom_case(path)
     facts, level = tuple(sorted(text.items())), _level(name)
-    if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff":
+    true_density = path.parent.parent.name == "truth" and (path.parent.parent.parent / "phantom.json").is_file()
+    if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff" or true_density:
         return ImageProvenance(ImageKind.DENSITY, text.get("source"), grid=_grid(path, text))
     notice = text.get("notice", "")
     if notice.startswith(NOTICE) or "bundle_hash" in text:
