@@ -146,6 +146,8 @@ def test_panes_stack_on_a_phone_and_overlays_belong_to_their_stain(page, server)
     assert len(boxes) == 3
     assert boxes[0]["y"] < boxes[1]["y"] < boxes[2]["y"]
     assert all(box["width"] > 380 for box in boxes)
+    # The overview would cover a pane.
+    assert not page.locator(".navigator").is_visible()
     densities = page.evaluate("window.restainView.scene.all.map((pane) => pane.items.has('density'))")
     # The H&E and the virtual stain show the density of the virtual stain; the chemical one has none.
     assert densities == [True, True, False]
@@ -183,6 +185,7 @@ def test_scripts_compute_lengths_places_and_addresses(page, server):
               nice: [niceLength(160), niceLength(0.07)],
               hidden, slept, other, again: timer.seconds,
               temporary: [isTemporary(new TypeError()), isTemporary(new Refused(503)), isTemporary(new Refused(409))],
+              alone: [readAddress("?mode=three", [{ id: "a" }]).mode, readAddress("?map=0", []).map],
               state: [state.mode, state.beside, state.third, state.rotation, state.contrast],
             };
         }"""
@@ -193,6 +196,7 @@ def test_scripts_compute_lengths_places_and_addresses(page, server):
     # Time out of sight does not count, nor more than two seconds of a sleep; each item has its own.
     assert (found["hidden"], found["other"]) == (pytest.approx(0, abs=0.3), pytest.approx(0, abs=0.3))
     assert found["slept"] == found["again"] == pytest.approx(2, abs=0.3)
+    assert found["alone"] == ["side", False]
     assert found["temporary"] == [True, True, False]
     assert found["state"] == ["three", "a", "b", 90, 1]
 
