@@ -111,18 +111,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def behind_proxy(app: Any, root: str) -> Any:
+    """The application as behind a proxy that shows it under ``root`` and nothing elsewhere."""
+
+    async def proxied(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            if not f"{scope['path']}/".startswith(f"{root}/"):
+                await send({"type": "http.response.start", "status": 404, "headers": []})
+                await send({"type": "http.response.body"})
+                return
+            scope = scope | {"root_path": root}
+        await app(scope, receive, send)
+
+    return proxied if root else app
+
+
 class Server:
     """A real server on a free port, in a thread of its own."""
 
-    def __init__(self, folder: Path, state: Path, port: int = 0, **more: bool) -> None:
+    def __init__(self, folder: Path, state: Path, port: int = 0, **more: Any) -> None:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
         self.port = listening.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(
-            create_app(Settings(folder, state, **more)), log_level="error", timeout_graceful_shutdown=1
-        )
+        root = more.get("root_path", "")
+        self.url = f"http://127.0.0.1:{self.port}{root}"
+        app = behind_proxy(create_app(Settings(folder, state, **more)), root)
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
         self._thread.start()

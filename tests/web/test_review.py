@@ -422,8 +422,14 @@ def test_an_owner_makes_a_study_of_the_library_adds_a_reader_and_sees_results(tm
                 for question, value in (("her2", "2+"), ("modality", "virtual")):
                     assert reader.answer(item["token"], question, value).status_code == 200
         page = " ".join(re.sub(r"<[^>]*>", " ", owner.get(address).text).split())
-        assert "too few cases" in page
+        assert "No interval: 2 cases, 10 are needed." in page
+        assert "Non-inferiority was not tested. No interval: 2 readers, 3 are needed." in page
         assert "0.500" in page  # always one answer: half of the origins
         assert "HER2 IHC score: chemical (rows), virtual (columns) 0 1+ 2+ 3+ 0 0 0 0 0 1+ 0 0 0 0 2+ 0 0 4 0" in page
+        chinese = re.sub(r"<[^>]*>", " ", owner.get(f"{address}?lang=zh").text)
+        results = chinese[chinese.index("结果") :]
+        # Only the version, names and file names are not Chinese.
+        assert not re.search(r"[a-z]{3,} [a-z]{2,}", results.replace("restain", ""))
+        assert "阅片者间一致性" in results
     finally:
         served.stop()

@@ -28,6 +28,7 @@ def staining(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Itera
     root = tmp_path_factory.mktemp("stained") / "slides"
     root.mkdir()
     Image.fromarray(tissue(300, 400)).save(root / "block.png", dpi=(50_800, 50_800))
+    Image.fromarray(tissue(260, 300)).save(root / "biopsy.png", dpi=(50_800, 50_800))
     Image.fromarray(tissue(1600, 3200)).save(root / "large.png", compress_level=1)
     quick = write_bundle(root.parent / "quick", small_recipe("quick"))
     server = start(tmp_path_factory.mktemp("state"), of=root, models=[quick])
@@ -141,3 +142,19 @@ def test_a_region_is_drawn_with_the_keyboard_alone(page, staining):
     page.keyboard.press("Space")
     assert page.locator("#draw").get_attribute("aria-pressed") == "false"
     assert float(page.locator("#width").input_value()) > 5
+
+
+def test_several_images_are_stained_by_one_press(page, staining):
+    page.goto(f"{staining.url}/stain?q=b")
+    press = page.get_by_role("button", name="Stain selected images")
+    assert press.is_disabled()
+    for name in ("block.png", "biopsy.png"):
+        page.locator(f"[name=image][value='{staining.id_of(name)}']").check()
+    press.click()
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator("#tools li").all_inner_texts() == ["biopsy.png", "block.png"]
+    page.get_by_label("Stain the whole image").uncheck()
+    page.get_by_role("button", name="Start staining").click()
+    page.wait_for_url("**/stain")
+    for name in ("block.png", "biopsy.png"):
+        page.locator(f"#jobs > li[data-state=done]:has-text('{name}')").first.wait_for()

@@ -98,7 +98,7 @@ def test_every_text_that_is_asked_for_is_there_and_none_is_spare():
         key
         for key in known
         if re.match(
-            r"kind\.|library\.sort\.|study\.(ask|side)\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|line|rectangle|polygon|rotation|brightness|contrast)$",
+            r"kind\.|library\.sort\.|study\.(ask|side|few|figure|inferior)\.|stain\.(state|phase|figure|file)\.|stain\.(left|top|width|height)$|viewer\.mode\.|viewer\.(point|line|rectangle|polygon|rotation|brightness|contrast)$",
             key,
         )
     }

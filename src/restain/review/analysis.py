@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -22,6 +22,8 @@ LEAST_CASES = 10
 LEAST_READERS = 2
 LEAST_READERS_DIFFERENCE = 3
 """Two readers leave one degree of freedom, with which the interval holds any difference."""
+DIFFERENCES = ("difference", "quality_difference")
+"""Keys of the figures that are virtual minus chemical."""
 
 MODALITIES = (Modality.CHEMICAL, Modality.VIRTUAL)
 _BOOTSTRAP = "pigeonhole bootstrap over readers and cases"
@@ -45,6 +47,14 @@ class Figure:
     reason: str = ""
     p: float | None = None
     """p of the test against guessing, for the discrimination only."""
+
+    @property
+    def shortage(self) -> tuple[str, int, int] | None:
+        """What is too few for an interval, ``readers`` or ``cases``, their number, and how many are needed."""
+        least = LEAST_READERS_DIFFERENCE if self.key in DIFFERENCES else LEAST_READERS
+        if self.readers < least:
+            return "readers", self.readers, least
+        return ("cases", self.cases, LEAST_CASES) if self.cases < LEAST_CASES else None
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,6 @@ def _levels(
         f"Agreement with {words}: virtual minus chemical",
         both,
         lambda: mrmc.kappa_difference(virtual, chemical),
-        least=LEAST_READERS_DIFFERENCE,
         method=_ROCKETTE,
     )
     figures.append(difference)
@@ -249,7 +258,6 @@ def _quality(study: StudyDefinition, values: Ints) -> list[Figure]:
         "Quality: virtual minus chemical",
         np.isfinite(difference),
         lambda: mrmc.mean_difference(difference),
-        least=LEAST_READERS_DIFFERENCE,
         method=_ROCKETTE,
     )
     return [*figures, last]
@@ -287,27 +295,24 @@ def _figure(
     estimate: Callable[[], Interval],
     *,
     readers: int | None = None,
-    least: int = LEAST_READERS,
     method: str = _BOOTSTRAP,
     p: Callable[[], float] | None = None,
 ) -> Figure:
     """A figure, estimated only if enough readers and cases are ``there``: ``(R, C)`` or ``(R, C, G)``."""
     extra = tuple(range(2, there.ndim))
-    few = ""
     readers = int(there.any(axis=(1, *extra)).sum()) if readers is None else readers
     cases = int(there.any(axis=(0, *extra)).sum())
-    reason, value, low, high, chance = "", None, None, None, None
-    if readers < least:
-        few = f"no interval: too few readers: {readers}, {least} are needed"
-    elif cases < LEAST_CASES:
-        few = f"no interval: too few cases: {cases}, {LEAST_CASES} are needed"
+    figure = Figure(key, title, None, None, None, int(there.sum()), readers, cases, method)
+    few = figure.shortage
+    reason = "" if few is None else f"no interval: too few {few[0]}: {few[1]}, {few[2]} are needed"
     if there.any():
         # A small study has a point estimate, but no interval that holds.
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             found = estimate()
-        value = finite_or_none(found.mean)
-        if not few:
-            low, high = finite_or_none(found.low), finite_or_none(found.high)
+        figure = replace(figure, mean=finite_or_none(found.mean))
+        if few is None:
             chance = None if p is None else finite_or_none(p())
-    reason = "undefined: all answers are the same" if value is None and not few else few
-    return Figure(key, title, value, low, high, int(there.sum()), readers, cases, method, reason, chance)
+            figure = replace(figure, low=finite_or_none(found.low), high=finite_or_none(found.high), p=chance)
+    if figure.mean is None and few is None:
+        reason = "undefined: all answers are the same"
+    return replace(figure, reason=reason)

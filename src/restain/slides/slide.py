@@ -228,7 +228,7 @@ def open_slide(
         override_mpp: use ``mpp`` even if the file states another.
         image: the number of the image, instead of ``#N``.
         inspect: open also unusable images (none of several chosen, pixels not square); ``faults`` then says why.
-        header_only: decode a picture's pixels when they are first read, not now.
+        header_only: for facts, not pixels: a picture is not decoded, and the levels of a TIFF are not compared.
 
     Raises RestainError if ``path`` is missing, damaged or of an unknown format, states another mpp than ``mpp``, or is
     not usable.
@@ -244,7 +244,7 @@ def open_slide(
     if image is not None and number not in (None, image):
         raise RestainError(f"{path} names image {number}, but image {image} was chosen.")
     number = number if image is None else image
-    source = upright(_source(file, number))
+    source = upright(_source(file, number, header_only))
     try:
         refusals = source.refusals + _scale_refusals(source, mpp, override_mpp)
         if refusals and not inspect:
@@ -294,7 +294,7 @@ def read_image(path: str | Path) -> Rgb:
         return slide.read_all()
 
 
-def _source(path: Path, image: int | None) -> Source:
+def _source(path: Path, image: int | None, header_only: bool) -> Source:
     # Imported here because they take a second to load, and zarr is an extra.
     if path.is_dir():
         if any((path / name).is_file() for name in ZARR_METADATA):
@@ -312,7 +312,7 @@ def _source(path: Path, image: int | None) -> Source:
     if head.startswith(TIFF_MAGIC) and vendor in (None, "generic-tiff"):
         from restain.slides.source_tiff import TiffSource
 
-        return TiffSource(path, image)
+        return TiffSource(path, image, header_only=header_only)
     if head[128:132] == b"DICM":
         return _dicom(path, image)
     if vendor is not None:

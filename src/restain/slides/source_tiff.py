@@ -86,14 +86,14 @@ class TiffTiles:
 
 
 class TiffSource(Source):
-    """One image of a TIFF."""
+    """One image of a TIFF; with ``header_only`` its levels are those that the file lists, not compared with each other."""
 
-    def __init__(self, path: Path, image: int | None = None) -> None:
+    def __init__(self, path: Path, image: int | None = None, *, header_only: bool = False) -> None:
         self._tiles = TiffTiles(path)
         with self._tiles.directory() as tiff:
-            self._open(path, tiff, image)
+            self._open(path, tiff, image, header_only)
 
-    def _open(self, path: Path, tiff: tifffile.TiffFile, image: int | None) -> None:
+    def _open(self, path: Path, tiff: tifffile.TiffFile, image: int | None, header_only: bool) -> None:
         images = tiff_images(tiff, self._same)
         large, small = of_slide_size(images)
         listed = tuple(_described(one) for one in large)
@@ -113,7 +113,8 @@ class TiffSource(Source):
         for plane in chosen.levels:
             if not (size_of(plane).width and size_of(plane).height):
                 raise damaged(path, "a directory gives no width or height")
-        keep_true_levels(chosen, self._same)
+        if not header_only:
+            keep_true_levels(chosen, self._same)
         self._levels = chosen.levels
         mpp, mpp_y = chosen.scale or (None, None)
         super().__init__(

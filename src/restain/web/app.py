@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         RestainError: if the database cannot be opened, or accounts are required and there is none.
     """
     state = settings.state_folder
-    library = Library(settings.folder, {name: state / name for name in ("uploads", "stained")})
+    library = Library(settings.folder, state, ("uploads", "stained"))
     tiles, cases = Tiles(library, state), Cases(library.root)
     made_here = sorted(path.parent for path in (state / "studies").glob("*/study.sqlite"))
     studies, study_tiles = review.Studies([*settings.studies, *made_here]), review.StudyTiles()

@@ -1,13 +1,20 @@
-"""Bounded caches: open slides, and encoded tiles. Both are safe from many threads."""
+"""Caches: open slides, encoded tiles, and facts of files. All are safe from many threads."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from restain import __version__
+from restain.errors import RestainError
+from restain.files import make_folder, whole_file
 
 
 class Closable(Protocol):
@@ -15,6 +22,7 @@ class Closable(Protocol):
 
 
 T = TypeVar("T", bound=Closable)
+Fact = TypeVar("Fact")
 
 
 @dataclass
@@ -122,3 +130,48 @@ class ByteCache:
             self._kept[key] = data
             while self._size > self._max_bytes:
                 self._size -= len(self._kept.popitem(last=False)[1])
+
+
+class FactCache(Generic[Fact]):
+    """Facts of files, read once for each key and stamp; kept in a JSON file between runs if there is one.
+
+    ``kind`` is the type of a fact, for pydantic. A file of another version of restain is ignored, and so is a damaged one.
+    """
+
+    def __init__(self, kind: Any, file: Path | None) -> None:
+        self._file, self._lock, self._changed = file, threading.Lock(), False
+        self._form: TypeAdapter[tuple[str, dict[str, tuple[str, Fact]]]] = TypeAdapter(
+            tuple[str, dict[str, tuple[str, kind]]]
+        )
+        self._known: dict[str, tuple[str, Fact]] = {}
+        with suppress(OSError, ValueError):
+            if file is None:
+                return
+            version, known = self._form.validate_json(file.read_bytes())
+            self._known = known if version == __version__ else {}
+
+    def get(self, key: str, stamp: str, read: Callable[[], Fact]) -> Fact:
+        """The fact of ``key``; ``read`` gives it if it is not known for this stamp. Its exceptions pass through."""
+        with self._lock:
+            known = self._known.get(key)
+        if known is None or known[0] != stamp:
+            known = stamp, read()
+            with self._lock:
+                self._known[key], self._changed = known, True
+        return known[1]
+
+    def save(self, keep: Container[str]) -> None:
+        """Write what has changed, without the keys that are not in ``keep``. A full disk costs time, not the facts."""
+        with self._lock:
+            gone = [key for key in self._known if key not in keep]
+            if self._file is None or not (gone or self._changed):
+                return
+            for key in gone:
+                del self._known[key]
+            self._changed = False
+            # A folder whose name is not text cannot be written as JSON.
+            with suppress(OSError, RestainError, ValueError):
+                data = self._form.dump_json((__version__, self._known))
+                make_folder(self._file.parent)
+                with whole_file(self._file) as partial:
+                    partial.write_bytes(data)

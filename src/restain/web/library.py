@@ -6,15 +6,16 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from restain.slides.find import SUFFIXES as ALL_SUFFIXES
 from restain.slides.find import is_slide_folder, split_number
+from restain.web.caches import FactCache
 from restain.web.errors import RequestError
 from restain.web.links import Image, Links, Related
-from restain.web.provenance import ImageKind, ProvenanceCache, read_registrations
+from restain.web.provenance import ImageKind, ImageProvenance, image_numbers, read_provenance, read_registrations
 
 SUFFIXES = ALL_SUFFIXES - {".vms", ".vmu"}
 """Suffixes of listed files. A .vms or .vmu names other files, which can lie anywhere."""
@@ -28,13 +29,16 @@ MAX_AGE_S = 2.0
 class Library:
     """The images of a folder; safe from many threads. Links that lead out of the folder are ignored.
 
-    ``extra`` are further folders, by the first part of the names of their images.
+    ``extra`` are folders of ``state`` with further images, whose names begin with that of the folder. What metadata say
+    is kept in ``state``, by file and stamp.
     """
 
-    def __init__(self, root: Path, extra: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, root: Path, state: Path | None = None, extra: Sequence[str] = ()) -> None:
         self.root = root.resolve()
-        self._roots = {"": self.root} | {f"{name}/": path.resolve() for name, path in (extra or {}).items()}
-        self._provenance = ProvenanceCache()
+        self._roots = {"": self.root} | {f"{name}/": (state / name).resolve() for name in extra if state is not None}
+        self._provenance: FactCache[tuple[ImageProvenance, tuple[int, ...]]] = FactCache(
+            tuple[ImageProvenance, tuple[int, ...]], None if state is None else state / "provenance.json"
+        )
         self._lock = threading.Lock()
         self._images: dict[str, Image] = {}
         self._links = Links({}, [])
@@ -58,7 +62,7 @@ class Library:
             raise RequestError(404, "error.no_image")
         if image.stamp != (stamp := file_stamp(image.path)):
             with self._lock:
-                provenance, _ = self._provenance.get(image.file, image.name, stamp)
+                provenance, _ = self._read(image.file, image.name, stamp)
                 image = replace(image, stamp=stamp, provenance=provenance)
                 self._images[identity] = image
         return image
@@ -80,6 +84,11 @@ class Library:
         except (OSError, RuntimeError):
             return False
 
+    def source(self, image: Image) -> Image | None:
+        """The H&E image of a virtual stain."""
+        with self._lock:
+            return self._links.sources.get(image.id)
+
     def related(self, image: Image) -> Related:
         """The images that belong to ``image``; of several files with the name of its source, the nearest is taken."""
         with self._lock:
@@ -96,6 +105,7 @@ class Library:
 
     def _scan(self) -> None:
         found: dict[str, Image] = {}
+        known: set[str] = set()
         self.truncated = False
         transforms: list[Path] = []
         # The served folder last: however full it is, uploads and results are listed.
@@ -113,14 +123,19 @@ class Library:
                 stamp = file_stamp(path)
             except RequestError:
                 continue
-            provenance, numbers = self._provenance.get(path, name, stamp)
+            provenance, numbers = self._read(path, name, stamp)
+            known.add(str(path))
             for end in [f"#{number}" for number in numbers] or [""]:
                 identity = hashlib.sha256(f"{name}{end}".encode()).hexdigest()[:20]
                 found[identity] = Image(identity, path.with_name(path.name + end), name + end, stamp, provenance)
         images = dict(sorted(found.items(), key=lambda entry: entry[1].name.lower()))
         self._links = Links(images, read_registrations(transforms))
         self._images = self._links.images
+        self._provenance.save(known)
         self._scanned = time.monotonic()
+
+    def _read(self, path: Path, name: str, stamp: str) -> tuple[ImageProvenance, tuple[int, ...]]:
+        return self._provenance.get(str(path), stamp, lambda: (read_provenance(path, name), image_numbers(path)))
 
     def _walk(self, prefix: str, transforms: list[Path]) -> Iterator[Path]:
         root = self._roots[prefix]

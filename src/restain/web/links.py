@@ -104,11 +104,12 @@ class Links:
                 self._by_grid[image.provenance.grid].append(image)
             if image.kind is ImageKind.DENSITY:
                 self._densities[image.path.parent].append(image)
-        self._sources: dict[str, Image] = {}
+        self.sources: dict[str, Image] = {}
+        """H&E images of virtual stains, by the ids of these."""
         self._virtual: dict[str, list[Image]] = defaultdict(list)
         for image in images.values():
             if image.kind is ImageKind.VIRTUAL and (source := self._source(image)) is not None:
-                self._sources[image.id] = source
+                self.sources[image.id] = source
                 self._virtual[source.id].append(image)
         # The source of a virtual stain is H&E, whatever its name says.
         for identity in self._virtual:
@@ -125,7 +126,7 @@ class Links:
             found = {} if image.kind is ImageKind.VIRTUAL else {w: find_outline(stain.path, w) for w in OUTLINES}
             outlines = {which: path for which, path in found.items() if path is not None and allowed(path)}
             overlays[stain.id] = Overlays(self._density(stain), outlines)
-        source = self._sources.get(image.id)
+        source = self.sources.get(image.id)
         return Related(
             None if source is None else self.images.get(source.id),
             tuple(virtual),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,7 +17,7 @@ from starlette.responses import HTMLResponse
 from restain import __version__
 from restain.web.accounts.account import account_of, may_open
 from restain.web.accounts.forms import csrf_token, session_cookie
-from restain.web.cases import Cases, in_order
+from restain.web.cases import Cases, folder_tree, in_order
 from restain.web.errors import RequestError
 from restain.web.library import Library
 from restain.web.links import Image, Overlays
@@ -90,9 +91,9 @@ class ImageList:
     """Further parameters of the address."""
 
     def link(self, number: int, **other: str) -> str:
-        """The address of another page, or of the first one with other parameters."""
-        query = dict(self.kept) | ({"q": self.query} if self.query else {}) | other
-        return f"{self.path}?{urlencode(query | ({} if other else {'page': number}))}"
+        """The address of another page, or of the first one with other parameters; an empty one is left out."""
+        query = dict(self.kept) | {"q": self.query} | ({} if number == 1 else {"page": str(number)}) | other
+        return f"{self.path}?{urlencode({key: value for key, value in query.items() if value})}"
 
 
 def list_images(request: Request, images: Sequence[Image], per_page: int) -> ImageList:
@@ -109,7 +110,8 @@ def list_images(request: Request, images: Sequence[Image], per_page: int) -> Ima
 
 def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases) -> HTMLResponse:
     """Images of the library that the filters of the address select, :data:`PER_PAGE` on a page."""
-    images, chosen = library.images(), {key: request.query_params.get(key, "") for key in FILTERS}
+    images, chosen = library.images(), {key: request.query_params.get(key, "")[:200] for key in FILTERS}
+    case_of = cases.of_all(images, library.source)
 
     def unreadable(image: Image) -> bool:
         try:
@@ -119,13 +121,15 @@ def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases)
         return False
 
     def selected(image: Image) -> bool:
-        kind = chosen["kind"]
-        case = cases.of(image)
-        fits = not kind or (unreadable(image) if kind == "unreadable" else image.kind.value == kind)
-        under = not chosen["folder"] or image.title.startswith(f"{chosen['folder']}/")
-        return fits and under and chosen["patient"] in ("", case.patient) and chosen["block"] in ("", case.block)
+        case, kind = case_of[image.id], chosen["kind"]
+        if chosen["patient"] not in ("", case.patient) or chosen["block"] not in ("", case.block):
+            return False
+        if chosen["folder"] and not image.title.startswith(f"{chosen['folder']}/"):
+            return False
+        return not kind or (unreadable(image) if kind == "unreadable" else image.kind.value == kind)
 
-    listed = list_images(request, in_order([one for one in images if selected(one)], cases, chosen["sort"]), PER_PAGE)
+    ordered = in_order([one for one in images if selected(one)], case_of, chosen["sort"])
+    listed = list_images(request, ordered, PER_PAGE)
     cards = []
     for image in listed.images:
         facts, error = None, None
@@ -133,19 +137,25 @@ def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases)
             facts = tiles.facts(image)
         except RequestError as refusal:
             error = refusal
-        about = {"case": cases.of(image), "made": made_by(image, language_of(request))}
+        about = {"case": case_of[image.id], "made": made_by(image, language_of(request))}
         cards.append({"image": image, "related": library.related(image), "facts": facts, "error": error} | about)
+    by_case = chosen["sort"] == "case"
+    groups = [
+        {"case": case, "report": cases.report(case.patient) if case else "", "cards": list(own)}
+        for case, own in groupby(cards, key=lambda card: card["case"] if by_case else None)
+    ]
     return page(
         request,
         "library.html.j2",
-        cards=cards,
+        groups=groups,
         count=len(images),
         listed=listed,
         folder=library.root.name,
         chosen=chosen,
-        patients=_counted(cases.of(one).patient for one in images),
-        blocks=_counted(case.block for one in images if (case := cases.of(one)).patient == chosen["patient"]),
-        folders=_counted(folder for one in images for folder in _folders(one.title)),
+        filtered=any(chosen[key] for key in FILTERS if key != "sort"),
+        patients=_counted(case.patient for case in case_of.values()),
+        blocks=_counted(case.block for case in case_of.values() if case.patient == chosen["patient"]),
+        tree=folder_tree(images, chosen["folder"]),
         table_fault=cases.fault,
         report=cases.report(chosen["patient"]),
         truncated=library.truncated,
@@ -155,12 +165,6 @@ def library_page(request: Request, library: Library, tiles: Tiles, cases: Cases)
 def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
     """Each name that is not empty with its number, by name."""
     return sorted((name, count) for name, count in Counter(names).items() if name)
-
-
-def _folders(title: str) -> list[str]:
-    """All folders above a file: ``a/b/c.png`` gives ``a`` and ``a/b``."""
-    parts = title.split("/")[:-1]
-    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def viewer_page(request: Request, image: Image, library: Library, tiles: Tiles, labels: bool) -> HTMLResponse:

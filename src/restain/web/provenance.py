@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -16,7 +15,7 @@ from restain.errors import RestainError
 from restain.her2 import Her2Level
 from restain.images import read_text
 from restain.slides import open_slide, read_metadata
-from restain.slides.find import split_number
+from restain.slides.find import dicom_files, split_number
 
 OUTLINES = ("tissue", "ood")
 """Outlines of a stain, ``NAME.tissue.geojson``: tissue, and regions out of the distribution of the training images."""
@@ -54,6 +53,8 @@ class ImageProvenance:
     source_name: str | None = None
     region: tuple[int, ...] = ()
     """x, y, width, height of a job's region in px of level 0."""
+    case: tuple[str, str] = ("", "")
+    """Patient and block that a DICOM slide states."""
     grid: str | None = None
     """Equal for images whose pixels show the same places, as restain's own metadata says."""
 
@@ -67,29 +68,12 @@ class Registered:
     moving: str
 
 
-class ProvenanceCache:
-    """Provenance and image numbers of files, read once per path and stamp."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[str, ImageProvenance, tuple[int, ...]]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, path: Path, name: str, stamp: str) -> tuple[ImageProvenance, tuple[int, ...]]:
-        """The provenance of the file at ``path``, and the numbers of its images if there are several."""
-        with self._lock:
-            known = self._known.get(path)
-        if known is None or known[0] != stamp:
-            known = stamp, read_provenance(path, name), image_numbers(path)
-            with self._lock:
-                self._known[path] = known
-        return known[1:]
-
-
 def read_provenance(path: Path, name: str) -> ImageProvenance:
     """The provenance of the file at ``path``, called ``name`` in the library. Never fails: unknown facts are left out."""
-    text = _metadata(path)
+    text, case = _metadata(path), _dicom_case(path)
     facts, level = tuple(sorted(text.items())), _level(name)
-    if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff":
+    true_density = path.parent.parent.name == "truth" and (path.parent.parent.parent / "phantom.json").is_file()
+    if path.name.lower().endswith((".dab.ome.tiff", ".dab.tif")) or path.name == "dab.ome.tiff" or true_density:
         return ImageProvenance(ImageKind.DENSITY, text.get("source"), grid=_grid(path, text))
     notice = text.get("notice", "")
     if notice.startswith(NOTICE) or "bundle_hash" in text:
@@ -97,14 +81,37 @@ def read_provenance(path: Path, name: str) -> ImageProvenance:
         job = job if isinstance(job, dict) else {}
         source_name = job.get("image") if isinstance(job.get("image"), str) else None
         region = tuple(job.get("region") or ())
-        return ImageProvenance(ImageKind.VIRTUAL, text.get("source"), level, False, facts, source_name, region)
+        return ImageProvenance(ImageKind.VIRTUAL, text.get("source"), level, False, facts, source_name, region, case)
     stem, folders = path.name.lower(), {part.lower() for part in name.split("/")[:-1]}
     kind = ImageKind.PICTURE
     if folders & _IHC_FOLDERS or re.match(r"ihc([._-]|$)", stem):
         kind = ImageKind.IHC
     elif folders & _HE_FOLDERS or re.match(r"he([._-]|$)", stem):
         kind = ImageKind.HE
-    return ImageProvenance(kind, level=level, synthetic="synthetic" in notice, facts=facts, grid=_grid(path, text))
+    synthetic = "synthetic" in notice
+    return ImageProvenance(kind, level=level, synthetic=synthetic, facts=facts, case=case, grid=_grid(path, text))
+
+
+def _dicom_case(path: Path) -> tuple[str, str]:
+    """Patient ID of a DICOM slide, and as block the short description of its specimen, else its container's identifier."""
+    if not (path.is_dir() or path.suffix.lower() == ".dcm"):
+        return "", ""
+    # Takes half a second to import, and most folders have no DICOM.
+    import pydicom
+
+    tags = ["PatientID", "ContainerIdentifier", "SpecimenDescriptionSequence"]
+    try:
+        file = dicom_files(path)[0] if path.is_dir() else path
+        stated = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+        specimens = [
+            str(one.get("SpecimenShortDescription") or "") for one in stated.get("SpecimenDescriptionSequence", ())
+        ]
+        block = next(filter(None, specimens), str(stated.get("ContainerIdentifier") or ""))
+        patient = str(stated.get("PatientID") or "").strip()
+        return (patient, block.strip()) if patient else ("", "")
+    except Exception:
+        # An OME-Zarr, or a damaged file, of which the page of the image says what is wrong.
+        return "", ""
 
 
 def _grid(path: Path, text: dict[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,9 @@ def serve(
         raise RestainError(
             f"port {settings.port} of {settings.host} cannot be used; it is taken or forbidden. Give another --port."
         ) from None
+    # Else the body of an answer waits up to 40 ms for the receipt of its header. asyncio sets this only on sockets that
+    # state their protocol, which uvicorn's does not; accepted sockets inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # From here on requests wait instead of being refused.
     listening.listen(128)
     if warn is not None and settings.public and certificate is None and not settings.behind_proxy:

@@ -23,7 +23,7 @@ from restain.images import Rgb
 from restain.registration import read_transform, warp_region
 from restain.registration.transform import Transform
 from restain.slides import DensitySlide, Slide, open_slide
-from restain.web.caches import ByteCache, HandleCache
+from restain.web.caches import ByteCache, FactCache, HandleCache
 from restain.web.errors import RequestError
 from restain.web.grid import Grid
 from restain.web.library import Library
@@ -73,26 +73,30 @@ class Tiles:
         self._densities: HandleCache[DensitySlide] = HandleCache()
         self._cache = ByteCache()
         self._slots = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
-        self._facts: dict[str, tuple[str, ImageFacts | RequestError]] = {}
+        self._facts: FactCache[ImageFacts] = FactCache(ImageFacts, state / "facts.json")
+        self._refused: dict[str, tuple[str, RequestError]] = {}
         self._transforms: dict[tuple[Path, int], Transform] = {}
 
     def facts(self, image: Image) -> ImageFacts:
         """The facts of an image, from its header; read once for each file and stamp."""
-        known = self._facts.get(image.id)
-        if known is None or known[0] != image.stamp:
-            try:
-                known = image.stamp, self._read_facts(image)
-            except RequestError as refusal:
-                if refusal.status == 404:
-                    raise
-                known = image.stamp, refusal
-            self._facts[image.id] = known
-        if isinstance(known[1], RequestError):
-            raise known[1]
-        return known[1]
+        stamp, refused = self._refused.get(image.id, ("", None))
+        if refused is not None and stamp == image.stamp:
+            raise refused
+        try:
+            return self._facts.get(image.id, image.stamp, lambda: self._read_facts(image))
+        except RequestError as refusal:
+            if refusal.status != 404:
+                self._refused[image.id] = image.stamp, refusal
+            raise
 
     def _read_facts(self, image: Image) -> ImageFacts:
-        with self._open(image) as slide:
+        if image.kind is ImageKind.DENSITY:
+            raise RequestError(404, "error.no_image")
+        with readable(image.path), open_slide(image.path, header_only=True) as slide:
+            check_size(slide)
+            if slide.format == "picture":
+                # Only its pixels show whether it is whole.
+                slide.load()
             return ImageFacts(
                 slide.size,
                 slide.mpp if slide.has_mpp else None,
@@ -173,6 +177,7 @@ class Tiles:
     def close(self) -> None:
         self._slides.close()
         self._densities.close()
+        self._facts.save({image.id for image in self.library.images()})
 
     def _registered(self, image: Image, fixed: Image) -> Registered | None:
         for one in self.library.related(fixed).chemical:
@@ -224,13 +229,9 @@ def check_size(slide: Slide | DensitySlide) -> None:
 
 def open_bounded(path: Path) -> tuple[Slide, int]:
     """A slide that passed :func:`check_size`, and the bytes that it holds while it is open."""
-    slide = open_slide(path, header_only=True)
-    try:
-        check_size(slide)
-        slide.load()
-    except BaseException:
-        slide.close()
-        raise
+    with open_slide(path, header_only=True) as header:
+        check_size(header)
+    slide = open_slide(path)
     return slide, slide.size.width * slide.size.height * 3 if slide.format == "picture" else 1 << 20
 
 

@@ -12,7 +12,10 @@ export function readAddress(search, others) {
   const known = others.map((other) => other.id);
   const named = (name) => (known.includes(query.get(name)) ? query.get(name) : null);
   const beside = named("beside") ?? known[0] ?? null;
-  const mode = MODES.includes(query.get("mode")) ? query.get("mode") : "side";
+  const asked = MODES.includes(query.get("mode")) ? query.get("mode") : "side";
+  const mode = asked === "three" && known.length < 2 ? "side" : asked;
+  // The overview would cover a pane of a phone.
+  const map = query.get("map") ?? (window.innerWidth > 560 ? "1" : "0");
   return {
     x: number(query.get("x"), -1e8, 1e8),
     y: number(query.get("y"), -1e8, 1e8),
@@ -28,7 +31,7 @@ export function readAddress(search, others) {
     dab: number(query.get("dab"), 0, 1),
     tissue: query.get("tissue") === "1",
     ood: query.get("ood") === "1",
-    map: query.get("map") !== "0",
+    map: map !== "0",
     annotations: query.get("annotations") !== "0",
   };
 }
@@ -51,7 +54,7 @@ export function writeAddress(state) {
   if (state.dab !== null) put("dab", Number(state.dab.toFixed(2)));
   if (state.tissue) put("tissue", 1);
   if (state.ood) put("ood", 1);
-  if (!state.map) put("map", 0);
+  put("map", state.map ? 1 : 0);
   if (!state.annotations) put("annotations", 0);
   return `${location.pathname}?${query}`;
 }
