@@ -46,8 +46,8 @@ class SpotsEvaluation:
         for name, found in self.associations.items():
             rho, partial = found.rho, found.given_hematoxylin
             lines.append(
-                f"{name}: rho {rho.mean:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
-                + (f", given hematoxylin {partial.mean:.2f}" if name != HEMATOXYLIN_GIVEN else "")
+                f"{name}: rho {rho.mean:z.2f} [{rho.low:z.2f}, {rho.high:z.2f}]"
+                + (f", given hematoxylin {partial.mean:z.2f}" if name != HEMATOXYLIN_GIVEN else "")
             )
         return "\n".join(lines)
 

@@ -66,7 +66,7 @@ def _row(name: str, found: Association, below_virtual: Interval | None) -> tuple
 def _text(estimate: Interval) -> str:
     if not np.isfinite(estimate.mean):
         return "undefined"
-    return f"{estimate.mean:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.mean:z.2f} [{estimate.low:z.2f}, {estimate.high:z.2f}]".replace("-", "−")
 
 
 def _maps(spots: Spots, densities: Mapping[str, NDArray[np.float64]]) -> Markup:
