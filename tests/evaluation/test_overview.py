@@ -73,6 +73,7 @@ def number(text: str) -> float:
     return float(text.replace("−", "-").rstrip(" →"))
 
 
+@pytest.mark.slow
 def test_bars_and_their_texts_are_those_of_the_metrics(result: Evaluation) -> None:
     overall = result.metrics["overall"]
     for title, key, digits in (
@@ -102,6 +103,7 @@ def test_readings_are_shares_of_images_read_right(result: Evaluation) -> None:
             assert bars[f"{method} {reader}"].width == pytest.approx(100 * share, abs=0.01)
 
 
+@pytest.mark.slow
 def test_without_levels_an_image_is_compared_with_how_its_real_one_is_read(root: Path, tmp_path: Path) -> None:
     for stain, side in (("HE", "A"), ("IHC", "B")):
         for split, name in (("train", "train"), ("test", "val")):
@@ -113,6 +115,7 @@ def test_without_levels_an_image_is_compared_with_how_its_real_one_is_read(root:
     assert [bars[f"model {reader}"].text for reader in ("classifier", "rule")] == ["3 of 3", "3 of 3"]
 
 
+@pytest.mark.slow
 def test_sentences_judge_each_picture_by_its_own_figures(root: Path, result: Evaluation, tmp_path: Path) -> None:
     good = evaluate(Half(root), open_pairs(root), "test", tmp_path, mpp=1.0, features=None, align=False)
     name = "00002_test_3+"

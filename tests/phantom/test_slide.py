@@ -77,6 +77,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SlideTruth:
     return write(tmp_path_factory.mktemp("slides") / "small", size=SMALL, mixture=ALONE)
 
 
+@pytest.mark.slow
 def test_killed_and_called_again_gives_the_same_files(small: SlideTruth, tmp_path: Path) -> None:
     """Amid the H&E's tiles, its pyramid, the IHC's tiles and its pyramid."""
     totals: list[int] = []
@@ -114,6 +115,7 @@ def test_what_is_finished_is_kept_and_more_can_be_requested(tmp_path: Path) -> N
         make(seed=5)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_islands(pair: SlideTruth) -> None:
     other = slide.SlidePair(SIZE, MPP, 5, MIXTURE, None, None, 0.35).plan
     assert not np.array_equal(other.islands[0].outline[:10], pair.plan.islands[0].outline[:10])

@@ -150,6 +150,7 @@ def test_a_reader_sees_their_own_studies_and_an_owner_how_far_everybody_is(serve
     assert "2+" not in text
 
 
+@pytest.mark.slow
 def test_a_reader_waits_for_the_second_part_and_is_told_until_when(tmp_path):
     trial = make_study(tmp_path, washout_days=14)
     served = ReviewServer(tmp_path, [trial])
@@ -365,6 +366,7 @@ def test_a_store_that_does_not_answer_is_told_without_its_place(served, trial, m
     assert "disk full" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_owner_makes_a_study_of_the_library_adds_a_reader_and_sees_results(tmp_path):
     slides = tmp_path / "slides"
     for number in range(2):
