@@ -112,7 +112,7 @@ def align(virtual: NDArray[np.uint8], real: NDArray[np.uint8], mpp: float) -> Al
     largest, smooth = LARGEST_UM / (mpp * factor), SMOOTH_UM / (mpp * factor)
     start = _correlation(moving, fixed)
     found = [(field, _correlation(_warp(moving, field), fixed)) for field in _stages(moving, fixed, largest, smooth)]
-    # A stage is accepted only where it gains more than the other, so the better one is asked first.
+    # A stage is accepted only where it gains more than the other, so the better one is tested first.
     accepted: Floats | None = None
     for elastic, (field, reached) in sorted(enumerate(found), key=lambda stage: -stage[1][1]):
         worth = reached - start > LEAST_GAIN and reached > LEAST_CORRELATION

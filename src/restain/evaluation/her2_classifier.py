@@ -176,7 +176,7 @@ def level_probabilities(
         for top in _starts(height, tile)
         for left in _starts(width, tile)
     ]
-    # Tiles of one colour are all alike.
+    # Tiles of one colour are equal.
     together = torch.cat(tiles[:1] if is_flat(rgb) else tiles)
     with torch.inference_mode():
         found = [

@@ -78,7 +78,7 @@ def find_nuclei(density: Floats, mpp: float, least: float = NUCLEUS_OD) -> NDArr
 def find_peaks(image: Floats, apart: int, least: float) -> NDArray[np.intp]:
     """Maxima above ``least`` of squares of ``2 * apart + 1`` px around them: ``(N, 2)`` of (row, column), greatest first.
 
-    They are those of scikit-image's ``peak_local_max``, in a fifth of its time: the squares are looked at around the
+    They are those of scikit-image's ``peak_local_max``, in a fifth of its time: squares are compared only around the
     few pixels that are not below their neighbours. Where maxima of one square are equal, the first is kept.
     """
     high = image > least

@@ -94,7 +94,7 @@ class StainJob:
     def provenance(self, quality: int | None, progress: Progress | None = None) -> Provenance:
         """The provenance of the result.
 
-        Raises RestainError if the source cannot be read, or states no mpp and is no picture.
+        Raises RestainError if the source cannot be read, or if a slide does not state its µm per px.
         """
         image, options, card = self.image, self.options, self.model.bundle.card
         roi = "whole image"

@@ -119,7 +119,7 @@ def _number(fields: Mapping[str, str], name: str) -> float:
     try:
         return float(fields.get(name) or 0)
     except ValueError:
-        raise RestainError(f"{name}: '{fields[name][:20]}' is no number.") from None
+        raise RestainError(f"{name}: '{fields[name][:20]}' is not a number.") from None
 
 
 def _form_page(
